@@ -1,0 +1,92 @@
+//! The command line: one file per command, arguments without logic.
+
+mod check;
+mod explain;
+mod schema;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// Exit codes, after sysexits.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Ok = 0,
+    /// The command line is wrong.
+    Usage = 64,
+    /// Something that was needed is not there.
+    Unavailable = 69,
+    /// The system did not let us.
+    System = 71,
+    /// The answer is no: the unit would be refused.
+    Denied = 77,
+    /// The configuration is faulty.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// 1Password secrets for systemd units
+///
+/// A unit says LoadCredential=NAME:/run/opnix/creds.sock; systemd asks opnix when the unit starts, and opnix answers
+/// with the right secret for exactly that unit, or refuses the start. Never with an empty or cut-off one.
+#[derive(Parser)]
+#[command(name = "opnix", version, max_term_width = 100, arg_required_else_help = true)]
+pub enum Command {
+    Serve(serve::Arguments),
+    Check(check::Arguments),
+    Explain(explain::Arguments),
+    Schema(schema::Arguments),
+}
+
+/// Where the configuration is.
+#[derive(clap::Args)]
+struct ConfigArguments {
+    /// A configuration file; can be given several times, and the files are joined
+    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    config: Vec<std::path::PathBuf>,
+}
+
+pub fn main() -> ExitCode {
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => {
+            // Output that nobody reads is no reason to fail.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+                _ => Exit::Usage,
+            }
+            .into();
+        }
+    };
+    let exit = match command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
+        Command::Schema(arguments) => schema::run(arguments),
+    };
+    exit.into()
+}
+
+/// Says on standard error why the command failed.
+fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
+    eprintln!("opnix: {message}");
+    exit
+}
+
+/// Says on standard error everything that is wrong with the configuration.
+fn faulty(faults: &crate::config::Faults) -> Exit {
+    let count = faults.iter().len();
+    eprintln!("{faults}");
+    fail(
+        Exit::Config,
+        format_args!("the configuration has {count} fault{}", if count == 1 { "" } else { "s" }),
+    )
+}

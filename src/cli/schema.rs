@@ -1,0 +1,12 @@
+//! `opnix schema`: the JSON Schema of the configuration.
+
+use super::Exit;
+
+/// Print the JSON Schema of secrets.json, for editors
+#[derive(clap::Args)]
+pub struct Arguments {}
+
+pub fn run(_: Arguments) -> Exit {
+    println!("{:#}", crate::config::schema());
+    Exit::Ok
+}

@@ -1,0 +1,359 @@
+//! From the files as written to one valid configuration, noting everything that is wrong.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decode::At;
+use super::fault::Faults;
+use super::file::{self, Services, UnitEntry};
+use super::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider};
+use crate::names::{CredentialName, UnitName, UnitPattern};
+use crate::place::Place;
+use crate::policy::{Entry, Policy, Rule};
+use crate::reference::{Kind, Reference};
+use crate::template::Template;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// What is known of the whole while the files are gone through.
+struct Check<'a> {
+    faults: &'a mut Faults,
+    policy: Policy,
+    files: Vec<MirrorFile>,
+    names: HashMap<String, Place>,
+    paths: HashMap<PathBuf, Place>,
+}
+
+/// How a secret or template is to be written as a file; the keys that both have.
+struct Delivery<'a> {
+    path: Option<At<PathBuf>>,
+    owner: &'a Option<At<String>>,
+    group: &'a Option<At<String>>,
+    mode: &'a Option<At<String>>,
+    symlinks: &'a [At<String>],
+    services: &'a Option<Services>,
+}
+
+pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Config {
+    // As in OpNix: the secrets of all files are joined, and the last `pathTemplate` and `defaults` win.
+    let path_template = files.iter().rev().find_map(|(_, file)| file.path_template.as_ref());
+    let defaults = files.iter().rev().map(|(_, file)| &file.defaults).find(|defaults| !defaults.is_empty());
+    let mut check = Check {
+        faults,
+        policy: Policy::default(),
+        files: Vec::new(),
+        names: HashMap::new(),
+        paths: HashMap::new(),
+    };
+
+    let provider = check.only_one("provider", &files, |file| &file.provider).map(|(path, provider)| {
+        let file::Provider::Local(local) = &provider.value;
+        let beside = path.parent().unwrap_or(Path::new("")).to_owned();
+        Provider::Local { path: PathBuf::from(&local.path.value), beside }
+    });
+    let deadline = check.only_one("deadline", &files, |file| &file.deadline);
+    let deadline =
+        deadline.and_then(|(_, text)| check.valid(text, deadline_within_limits)).unwrap_or(DEADLINE);
+    for (_, file) in &files {
+        for secret in &file.secrets {
+            check.secret(secret, path_template, defaults);
+        }
+        for template in &file.templates {
+            check.template(template);
+        }
+        let polling = file.systemd_integration.as_ref().and_then(|integration| integration.polling.as_ref());
+        if let Some(interval) = polling.and_then(|polling| polling.interval.as_ref()) {
+            check.valid(interval, duration);
+        }
+    }
+    Config { provider, deadline, policy: check.policy, files: check.files }
+}
+
+impl Check<'_> {
+    /// A setting that may stand in one of the files only.
+    fn only_one<'f, T>(
+        &mut self,
+        key: &str,
+        files: &'f [(&Path, file::File)],
+        get: impl Fn(&'f file::File) -> &'f Option<At<T>>,
+    ) -> Option<(&'f Path, &'f At<T>)> {
+        let mut settings = files.iter().filter_map(|(path, file)| Some((*path, get(file).as_ref()?)));
+        let first = settings.next()?;
+        for (_, second) in settings {
+            let message =
+                format!("{key:?} is set a second time\nit is set at {}; keep one of them", first.1.place);
+            self.faults.add(&second.place, message);
+        }
+        Some(first)
+    }
+
+    fn secret(
+        &mut self,
+        secret: &At<file::SecretEntry>,
+        path_template: Option<&At<String>>,
+        defaults: Option<&BTreeMap<String, String>>,
+    ) {
+        let At { value: secret, place } = secret;
+        let kind = match secret.kind {
+            None | Some(file::Kind::Field) => Kind::Field,
+            Some(file::Kind::File) => Kind::File,
+        };
+        let content = self
+            .valid(&secret.reference, str::parse::<Reference>)
+            .map(|reference| Template::from(Reference { kind, ..reference }));
+        let path = match (&secret.path, path_template) {
+            (Some(path), _) => {
+                self.valid(path, mirror_path).map(|value| At { value, place: path.place.clone() })
+            }
+            (None, Some(template)) if secret.units.is_empty() => {
+                let filled = fill(&template.value, &secret.variables, defaults);
+                let filled = filled
+                    .and_then(|text| mirror_path(&text))
+                    .map_err(|error| format!("pathTemplate: {error}"));
+                self.noted(place, filled).map(|value| At { value, place: place.clone() })
+            }
+            (None, _) => None,
+        };
+        if secret.units.is_empty() && secret.path.is_none() && path_template.is_none() {
+            self.faults.add(place, "this secret goes to nobody\ngive it `units`, a `path`, or both");
+        }
+        let delivery = Delivery {
+            path,
+            owner: &secret.owner,
+            group: &secret.group,
+            mode: &secret.mode,
+            symlinks: &secret.symlinks,
+            services: &secret.services,
+        };
+        self.entry(place, secret.name.as_ref(), content, &secret.units, delivery);
+    }
+
+    fn template(&mut self, template: &At<file::TemplateEntry>) {
+        let At { value: template, place } = template;
+        let content = self.valid(&template.template, Template::parse);
+        if template.units.is_empty() && template.path.is_none() {
+            self.faults.add(place, "this template goes to nobody\ngive it `units`, a `path`, or both");
+        }
+        let path = template.path.as_ref();
+        let path = path.and_then(|path| {
+            self.valid(path, mirror_path).map(|value| At { value, place: path.place.clone() })
+        });
+        let delivery = Delivery {
+            path,
+            owner: &template.owner,
+            group: &template.group,
+            mode: &template.mode,
+            symlinks: &template.symlinks,
+            services: &template.services,
+        };
+        self.entry(place, Some(&template.name), content, &template.units, delivery);
+    }
+
+    /// What secrets and templates have in common: a name, the units and the file.
+    fn entry(
+        &mut self,
+        place: &Place,
+        name: Option<&At<String>>,
+        content: Option<Template>,
+        units: &[At<UnitEntry>],
+        delivery: Delivery<'_>,
+    ) {
+        let credential = name.and_then(|name| {
+            if let Some(first) = self.names.insert(name.value.clone(), name.place.clone()) {
+                let message =
+                    format!("name {:?} is taken\nby the one at {first}; names are unique", name.value);
+                self.faults.add(&name.place, message);
+            }
+            self.valid(name, str::parse::<CredentialName>)
+        });
+        let needs_name = units.iter().any(|unit| matches!(unit.value, UnitEntry::Unit(_)));
+        if needs_name && name.is_none() {
+            self.faults.add(
+                place,
+                "a secret with `units` needs a `name`\nit is the credential's name in LoadCredential=",
+            );
+        }
+        let name = name.map_or_else(|| "(unnamed)".to_owned(), |name| name.value.clone());
+        // A faulty content is noted already; a stand-in lets the rest of the entry be checked too.
+        let content = content.unwrap_or_else(|| Template::from(stand_in()));
+        let entry = Arc::new(Entry { name, content, place: place.clone() });
+        for unit in units {
+            self.unit(unit, credential.as_ref(), &entry);
+        }
+        self.file(&entry, delivery);
+    }
+
+    fn unit(&mut self, written: &At<UnitEntry>, credential: Option<&CredentialName>, entry: &Arc<Entry>) {
+        let place = &written.place;
+        let (unit, credential) = match &written.value {
+            UnitEntry::Unit(unit) => (unit, credential.cloned()),
+            UnitEntry::Renamed(renamed) => (&renamed.unit, self.noted(place, renamed.credential.parse())),
+        };
+        let units = self.noted(place, unit.parse::<UnitPattern>());
+        let (Some(units), Some(credential)) = (units, credential) else { return };
+        if let Some(excess) = units.address_excess(&credential) {
+            self.faults.add(
+                place,
+                format!(
+                    "unit {units} and credential \"{credential}\" are {excess} bytes too long together\n\
+                     systemd could not even ask (its socket address holds 107 bytes); shorten one of the names"
+                ),
+            );
+        }
+        let rule = Rule { units, credential, entry: entry.clone(), place: place.clone() };
+        if let Err(taken) = self.policy.add(rule) {
+            let message = format!(
+                "{} has a credential \"{}\" already\nit is \"{}\" at {}; a unit can have one secret under one name",
+                taken.units, taken.credential, taken.entry.name, taken.place
+            );
+            self.faults.add(place, message);
+        }
+    }
+
+    fn file(&mut self, entry: &Arc<Entry>, delivery: Delivery<'_>) {
+        let owner = self.account(delivery.owner);
+        let group = self.account(delivery.group);
+        let mode = delivery.mode.as_ref().map_or(Some(0o600), |mode| self.valid(mode, file_mode));
+        let mut symlinks = Vec::new();
+        for link in delivery.symlinks {
+            let Some(target) = self.valid(link, absolute_path) else { continue };
+            self.claim_path(&target, &link.place);
+            symlinks.push(target);
+        }
+        let services = self.services(&entry.place, delivery.services);
+        let (Some(path), Some(owner), Some(group), Some(mode)) = (delivery.path, owner, group, mode) else {
+            return;
+        };
+        self.claim_path(&path.value, &path.place);
+        self.files.push(MirrorFile {
+            entry: entry.clone(),
+            path: path.value,
+            owner,
+            group,
+            mode,
+            symlinks,
+            services,
+        });
+    }
+
+    /// Two secrets with one path would overwrite each other.
+    fn claim_path(&mut self, path: &Path, place: &Place) {
+        if let Some(first) = self.paths.insert(path.to_owned(), place.clone()) {
+            self.faults
+                .add(place, format!("path {path:?} is taken\nby the one at {first}; paths are unique"));
+        }
+    }
+
+    fn account(&mut self, name: &Option<At<String>>) -> Option<String> {
+        let Some(name) = name else { return Some("root".into()) };
+        self.valid(name, |name| {
+            let valid = !name.is_empty()
+                && !name.chars().any(|c| c.is_control() || c.is_whitespace() || ":/,".contains(c));
+            valid.then(|| name.to_owned()).ok_or_else(|| format!("{name:?} is no user or group name"))
+        })
+    }
+
+    fn services(&mut self, place: &Place, services: &Option<Services>) -> Vec<(UnitName, OnChange)> {
+        let named: Vec<(&String, OnChange)> = match services {
+            None => Vec::new(),
+            Some(Services::Names(names)) => names.iter().map(|name| (name, OnChange::Restart)).collect(),
+            Some(Services::Options(options)) => options
+                .iter()
+                .map(|(name, options)| match (&options.signal, options.restart) {
+                    (Some(signal), _) => (name, OnChange::Signal(signal.clone())),
+                    (None, Some(false)) => (name, OnChange::Nothing),
+                    (None, _) => (name, OnChange::Restart),
+                })
+                .collect(),
+        };
+        // OpNix gives service names without their suffix.
+        let unit = |name: &String| if name.contains('.') { name.clone() } else { format!("{name}.service") };
+        named
+            .into_iter()
+            .filter_map(|(name, action)| Some((self.noted(place, unit(name).parse())?, action)))
+            .collect()
+    }
+
+    fn valid<V, E: Display>(
+        &mut self,
+        written: &At<String>,
+        parse: impl FnOnce(&str) -> Result<V, E>,
+    ) -> Option<V> {
+        self.noted(&written.place, parse(&written.value))
+    }
+
+    fn noted<V, E: Display>(&mut self, place: &Place, result: Result<V, E>) -> Option<V> {
+        result.map_err(|error| self.faults.add(place, error)).ok()
+    }
+}
+
+fn deadline_within_limits(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("a deadline of 0 would refuse every unit\nthe default is 30s".into()),
+        long if long > DEADLINE_MAX => {
+            Err(format!("deadline {text:?} is too long\nit can be 1h at the most"))
+        }
+        duration => Ok(duration),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("{text:?} is no duration\nwrite one such as 500ms, 30s, 15m, 6h or 7d"))
+}
+
+fn file_mode(text: &str) -> Result<u32, String> {
+    let octal = (3..=4).contains(&text.len()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    octal
+        .filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+        .ok_or_else(|| format!("{text:?} is no file mode\nit is 3 or 4 octal digits, such as 0400"))
+}
+
+fn mirror_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.ends_with('/') {
+        return Err(format!("{text:?} is no path of a file"));
+    }
+    tidy(&Path::new(MIRROR_ROOT).join(text))
+        .ok_or_else(|| format!("path {text:?} leads upwards\nremove the `..`"))
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    if !text.starts_with('/') || text.ends_with('/') {
+        return Err(format!("{text:?} is no absolute path of a file"));
+    }
+    tidy(Path::new(text)).ok_or_else(|| format!("path {text:?} leads upwards\nremove the `..`"))
+}
+
+/// The path without `.` and doubled slashes, so that equal paths are equal; none with `..`.
+fn tidy(path: &Path) -> Option<PathBuf> {
+    path.components().all(|component| component != Component::ParentDir).then(|| path.components().collect())
+}
+
+/// A `pathTemplate` with its `{name}`s filled in.
+fn fill(
+    template: &str,
+    variables: &BTreeMap<String, String>,
+    defaults: Option<&BTreeMap<String, String>>,
+) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').ok_or("`{` is never closed")?;
+        let value = variables.get(name).or_else(|| defaults?.get(name));
+        filled.push_str(before);
+        filled.push_str(
+            value.ok_or_else(|| format!("no value for {{{name}}}\nset it in `variables` or `defaults`"))?,
+        );
+        rest = after;
+    }
+    Ok(filled + rest)
+}
+
+fn stand_in() -> Reference {
+    let part = || "faulty".to_owned();
+    Reference { vault: part(), item: part(), section: None, field: part(), query: None, kind: Kind::Field }
+}

@@ -1,0 +1,241 @@
+//! The configuration file as written: `secrets.json` in the format of OpNix, extended.
+//!
+//! The doc comments here are what editors show: they become the JSON Schema (`opnix schema`).
+
+use std::collections::BTreeMap;
+
+use jsonc_parser::ast::Value;
+use schemars::JsonSchema;
+
+use super::decode::{At, Decode, Reader, choice, object};
+
+object! {
+    /// The secrets of a machine, and which units may have them. Holds references, never secrets.
+    #[schemars(title = "opnix secrets.json")]
+    File {
+        /// The address of this schema, for editors.
+        "$schema" => schema: Option<String>,
+        /// Where the secrets come from. To be set in one file only.
+        "provider" => provider: Option<At<Provider>>,
+        /// How long a unit may wait for its secret before it is refused: a duration such as `30s` (the default) or `2m`.
+        "deadline" => deadline: Option<At<String>>,
+        /// The secrets, and who may have them.
+        "secrets" => secrets: Vec<At<SecretEntry>>,
+        /// Texts with secrets in them, and who may have them.
+        "templates" => templates: Vec<At<TemplateEntry>>,
+        /// The path of a secret that has no `path`: text with `{name}` for the secret's `variables` and the `defaults`.
+        "pathTemplate" => path_template: Option<At<String>>,
+        /// Values for `pathTemplate` that a secret's own `variables` override.
+        "defaults" => defaults: BTreeMap<String, String>,
+        /// Which services to act on when a mirrored secret changes.
+        "systemdIntegration" => systemd_integration: Option<SystemdIntegration>,
+    }
+}
+
+object! {
+    /// One secret of the vault, and who may have it: units as a credential, or a file in `/run/secrets`, or both.
+    SecretEntry {
+        /// The credential's name in `LoadCredential=NAME:/run/opnix/creds.sock`. Needed where there are `units`.
+        "name" => name: Option<At<String>>,
+        /// Where the value is: `op://vault/item/[section/]field`.
+        "reference" => reference: At<String>,
+        /// Whether the reference names a text field (the default) or a file.
+        "kind" => kind: Option<Kind>,
+        /// The units that may have this secret as a credential. Nobody else gets it.
+        "units" => units: Vec<At<UnitEntry>>,
+        /// Where to put it as a file: absolute, or relative to `/run/secrets`.
+        "path" => path: Option<At<String>>,
+        /// The file's owner; `root` by default.
+        "owner" => owner: Option<At<String>>,
+        /// The file's group; `root` by default.
+        "group" => group: Option<At<String>>,
+        /// The file's mode in 3 or 4 octal digits; `0600` by default.
+        "mode" => mode: Option<At<String>>,
+        /// Absolute paths of symlinks that point at the file.
+        "symlinks" => symlinks: Vec<At<String>>,
+        /// Values for `pathTemplate`.
+        "variables" => variables: BTreeMap<String, String>,
+        /// The services to restart or signal when the file changes.
+        "services" => services: Option<Services>,
+    }
+}
+
+object! {
+    /// A text with secrets in it, as one credential or one file.
+    TemplateEntry {
+        /// The credential's name, as for a secret.
+        "name" => name: At<String>,
+        /// The text, with `{{ op://vault/item/field }}` where a secret goes.
+        "template" => template: At<String>,
+        /// The units that may have the rendered text as a credential. Nobody else gets it.
+        "units" => units: Vec<At<UnitEntry>>,
+        /// Where to put it as a file: absolute, or relative to `/run/secrets`.
+        "path" => path: Option<At<String>>,
+        /// The file's owner; `root` by default.
+        "owner" => owner: Option<At<String>>,
+        /// The file's group; `root` by default.
+        "group" => group: Option<At<String>>,
+        /// The file's mode in 3 or 4 octal digits; `0600` by default.
+        "mode" => mode: Option<At<String>>,
+        /// Absolute paths of symlinks that point at the file.
+        "symlinks" => symlinks: Vec<At<String>>,
+        /// The services to restart or signal when the file changes.
+        "services" => services: Option<Services>,
+    }
+}
+
+choice! {
+    /// What a reference names.
+    Kind {
+        /// A text field.
+        "field" => Field,
+        /// A Document or an attachment, as raw bytes.
+        "file" => File,
+    }
+}
+
+/// A unit that may have a secret: its name, all instances of a template (`opencode@*.service`), or an object that
+/// gives the secret another credential name in that unit.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub enum UnitEntry {
+    Unit(String),
+    Renamed(Renamed),
+}
+
+object! {
+    /// A unit that knows the secret by another credential name.
+    Renamed {
+        /// The unit, or all instances of a template.
+        "unit" => unit: String,
+        /// The credential's name in that unit.
+        "credential" => credential: String,
+    }
+}
+
+impl Decode for UnitEntry {
+    const EXPECTED: &'static str = "a unit name or {\"unit\": …, \"credential\": …}";
+
+    fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value {
+            Value::StringLit(_) => String::decode(value, reader).map(Self::Unit),
+            Value::Object(_) => Renamed::decode(value, reader).map(Self::Renamed),
+            _ => reader.expected::<Self>(value),
+        }
+    }
+}
+
+/// Services by name, without `.service`: a list, or an object with options.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub enum Services {
+    Names(Vec<String>),
+    Options(BTreeMap<String, ServiceOptions>),
+}
+
+object! {
+    /// What to do with a service when its secret changes.
+    ServiceOptions {
+        /// Restart it; true by default.
+        "restart" => restart: Option<bool>,
+        /// Send it this signal instead.
+        "signal" => signal: Option<String>,
+        /// Units that come first.
+        "after" => after: Vec<String>,
+    }
+}
+
+impl Decode for Services {
+    const EXPECTED: &'static str = "a list of service names, or an object from service name to options";
+
+    fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value {
+            Value::Array(_) => Decode::decode(value, reader).map(Self::Names),
+            Value::Object(_) => Decode::decode(value, reader).map(Self::Options),
+            _ => reader.expected::<Self>(value),
+        }
+    }
+}
+
+object! {
+    /// OpNix's settings for what happens to services when secrets change.
+    SystemdIntegration {
+        /// True by default.
+        "enable" => enable: Option<bool>,
+        /// The services that every change concerns.
+        "services" => services: Vec<String>,
+        /// True by default.
+        "restartOnChange" => restart_on_change: Option<bool>,
+        /// How OpNix finds changes.
+        "changeDetection" => change_detection: Option<ChangeDetection>,
+        /// How OpNix polls.
+        "polling" => polling: Option<Polling>,
+        /// How OpNix handles errors.
+        "errorHandling" => error_handling: Option<ErrorHandling>,
+    }
+}
+
+object! {
+    /// OpNix's change detection. Accepted for compatibility.
+    ChangeDetection {
+        /// True by default.
+        "enable" => enable: Option<bool>,
+        /// Not used: opnix keeps no hashes of secrets on disk.
+        "hashFile" => hash_file: Option<String>,
+    }
+}
+
+object! {
+    /// OpNix's polling. Accepted for compatibility.
+    Polling {
+        /// False by default.
+        "enable" => enable: Option<bool>,
+        /// A duration such as `6h`.
+        "interval" => interval: Option<At<String>>,
+    }
+}
+
+object! {
+    /// OpNix's error handling. Accepted for compatibility.
+    ErrorHandling {
+        /// Reserved.
+        "rollbackOnFailure" => rollback_on_failure: Option<bool>,
+        /// True by default.
+        "continueOnError" => continue_on_error: Option<bool>,
+        /// 3 by default.
+        "maxRetries" => max_retries: Option<u32>,
+    }
+}
+
+/// Where the secrets come from.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub enum Provider {
+    Local(LocalProvider),
+}
+
+choice! {
+    /// The kind of provider.
+    ProviderKind {
+        /// A JSON file, for development and tests.
+        "local" => Local,
+    }
+}
+
+object! {
+    /// A JSON file with made-up secrets, for development and tests.
+    LocalProvider {
+        /// `local`
+        "kind" => kind: ProviderKind,
+        /// The file. A relative path is looked for in `$CREDENTIALS_DIRECTORY`, then beside the configuration file.
+        "path" => path: At<String>,
+    }
+}
+
+impl Decode for Provider {
+    const EXPECTED: &'static str = "an object with a kind";
+
+    fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        LocalProvider::decode(value, reader).map(Self::Local)
+    }
+}

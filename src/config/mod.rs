@@ -1,0 +1,103 @@
+//! The configuration: as written ([`file`]), checked ([`check`]), and as valid ([`Config`]). Only the last leaves here.
+
+mod check;
+mod decode;
+mod fault;
+mod file;
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use fault::{Fault, Faults, nearest};
+
+use crate::names::UnitName;
+use crate::place::Place;
+use crate::policy::{Entry, Policy};
+
+/// Where the service looks when it is not told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";
+/// Where relative paths of mirrored files start.
+pub const MIRROR_ROOT: &str = "/run/secrets";
+/// A configuration file larger than this, in bytes, is a mistake.
+const SIZE_MAX: u64 = 16 << 20;
+
+/// A valid configuration.
+#[derive(Debug)]
+pub struct Config {
+    pub provider: Option<Provider>,
+    /// How long a unit may wait for its secret before it is refused.
+    pub deadline: Duration,
+    pub policy: Policy,
+    /// The files for the mirror.
+    pub files: Vec<MirrorFile>,
+}
+
+/// Where the secrets come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provider {
+    Local {
+        /// As configured: absolute, or to be looked for.
+        path: PathBuf,
+        /// The directory of the configuration file.
+        beside: PathBuf,
+    },
+}
+
+/// A secret or template that is to be a file.
+#[derive(Debug, Clone)]
+pub struct MirrorFile {
+    pub entry: Arc<Entry>,
+    /// Absolute.
+    pub path: PathBuf,
+    pub owner: String,
+    pub group: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Absolute paths of links that point at the file.
+    pub symlinks: Vec<PathBuf>,
+    /// What to act on when the content changes.
+    pub services: Vec<(UnitName, OnChange)>,
+}
+
+/// What to do with a service whose file changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OnChange {
+    Nothing,
+    Restart,
+    Signal(String),
+}
+
+/// Reads and joins the files. All faults are reported at once.
+pub fn load(paths: &[PathBuf]) -> Result<Config, Faults> {
+    let mut faults = Faults::default();
+    let mut files = Vec::new();
+    for path in paths {
+        match read(path) {
+            Ok(text) => files
+                .extend(decode::decode::<file::File>(path, &text, &mut faults).map(|f| (path.as_path(), f))),
+            Err(error) => {
+                let place = Place { file: path.as_path().into(), position: None };
+                faults.add(&place, format!("cannot be read: {error}"));
+            }
+        }
+    }
+    let config = check::check(files, &mut faults);
+    faults.or(Some(config))
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(SIZE_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SIZE_MAX {
+        return Err(std::io::Error::other("it is larger than 16 MiB"));
+    }
+    Ok(text)
+}
+
+/// The JSON Schema of a configuration file, made from the types that read it.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(file::File).to_value()
+}

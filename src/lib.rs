@@ -1,0 +1,25 @@
+//! opnix gives systemd units their 1Password secrets the way systemd hands out credentials.
+//!
+//! The way of one request through the modules, which is also the order to read them in:
+//! [`peer`] says who asks, [`policy`] whether it may, [`audit`] records it, [`store`] gets the value from memory or from
+//! [`providers`], and [`server`] answers. `docs/architecture.md` tells the same at more length.
+
+// What everything is made of.
+pub mod names;
+pub mod place;
+pub mod reference;
+pub mod secret;
+pub mod template;
+
+// One request.
+pub mod audit;
+pub mod config;
+pub mod peer;
+pub mod policy;
+pub mod providers;
+pub mod store;
+
+// The service and the command line around it.
+pub mod cli;
+pub mod server;
+pub mod systemd;

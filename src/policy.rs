@@ -1,0 +1,145 @@
+//! Who may have what. Deny by default: a unit gets exactly the credentials that the configuration maps to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::names::{CredentialName, UnitName, UnitPattern};
+use crate::peer::Peer;
+use crate::place::Place;
+use crate::template::Template;
+
+/// One secret or template of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: String,
+    pub content: Template,
+    pub place: Place,
+}
+
+/// One line of the mapping: these units may have this entry under this credential name.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub units: UnitPattern,
+    pub credential: CredentialName,
+    pub entry: Arc<Entry>,
+    pub place: Place,
+}
+
+/// The mapping. The rule for a unit by name stands above the rule for all instances of its template; two rules for
+/// the same units and credential cannot be added. So the order of the configuration does not matter.
+#[derive(Debug, Default)]
+pub struct Policy(HashMap<CredentialName, HashMap<UnitPattern, Rule>>);
+
+/// The right of one unit to one entry. Only [`Policy::decide`] makes one.
+#[derive(Debug)]
+#[must_use]
+pub struct Grant {
+    peer: Peer,
+    entry: Arc<Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error("no secret is configured under this credential name")]
+    UnknownCredential,
+    #[error("this secret is not configured for this unit")]
+    NotForUnit,
+}
+
+impl Policy {
+    /// Adds a rule, unless there is one for the same units and credential already.
+    pub fn add(&mut self, rule: Rule) -> Result<(), &Rule> {
+        use std::collections::hash_map::Entry;
+        match self.0.entry(rule.credential.clone()).or_default().entry(rule.units.clone()) {
+            Entry::Occupied(taken) => Err(taken.into_mut()),
+            Entry::Vacant(free) => {
+                free.insert(rule);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn decide(&self, peer: Peer) -> Result<Grant, (Peer, Denied)> {
+        match self.rule_for(&peer.unit, &peer.credential) {
+            Ok(rule) => Ok(Grant { entry: rule.entry.clone(), peer }),
+            Err(denied) => Err((peer, denied)),
+        }
+    }
+
+    /// The rule that decides for this unit and credential: a question, not a right.
+    pub fn rule_for(&self, unit: &UnitName, credential: &CredentialName) -> Result<&Rule, Denied> {
+        let rules = self.0.get(credential).ok_or(Denied::UnknownCredential)?;
+        let exact = rules.get(&UnitPattern::Unit(unit.clone()));
+        let template = || rules.get(&UnitPattern::Instances(unit.template()?));
+        exact.or_else(template).ok_or(Denied::NotForUnit)
+    }
+
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.0.values().flat_map(HashMap::values)
+    }
+}
+
+impl Grant {
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rule(units: &str, credential: &str, name: &str) -> Rule {
+        let place = Place { file: std::path::Path::new("secrets.json").into(), position: None };
+        let content = Template::parse("{{ op://v/i/f }}").unwrap();
+        Rule {
+            units: units.parse().unwrap(),
+            credential: credential.parse().unwrap(),
+            entry: Arc::new(Entry { name: name.into(), content, place: place.clone() }),
+            place,
+        }
+    }
+
+    fn decide(policy: &Policy, unit: &str, credential: &str) -> Result<String, Denied> {
+        let rule = policy.rule_for(&unit.parse().unwrap(), &credential.parse().unwrap());
+        rule.map(|rule| rule.entry.name.clone())
+    }
+
+    #[test]
+    fn what_is_not_mapped_is_denied() {
+        let mut policy = Policy::default();
+        assert_eq!(decide(&policy, "a.service", "key"), Err(Denied::UnknownCredential));
+        policy.add(rule("a.service", "key", "A")).unwrap();
+        assert_eq!(decide(&policy, "a.service", "key"), Ok("A".into()));
+        assert_eq!(decide(&policy, "b.service", "key"), Err(Denied::NotForUnit));
+        assert_eq!(decide(&policy, "a.service", "other"), Err(Denied::UnknownCredential));
+        assert_eq!(decide(&policy, "a.socket", "key"), Err(Denied::NotForUnit));
+    }
+
+    #[test]
+    fn a_second_rule_for_the_same_units_and_credential_is_not_taken() {
+        let mut policy = Policy::default();
+        policy.add(rule("a@*.service", "key", "A")).unwrap();
+        assert_eq!(policy.add(rule("a@*.service", "key", "B")).unwrap_err().entry.name, "A");
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_the_rules_does_not_matter(order in Just(vec![0, 1, 2, 3]).prop_shuffle()) {
+            let rules = [("a@*.service", "all"), ("a@x.service", "x"), ("a@y.service", "y"), ("b@*.service", "b")];
+            let mut policy = Policy::default();
+            for index in order {
+                policy.add(rule(rules[index].0, "key", rules[index].1)).unwrap();
+            }
+            prop_assert_eq!(decide(&policy, "a@x.service", "key"), Ok("x".into()));
+            prop_assert_eq!(decide(&policy, "a@y.service", "key"), Ok("y".into()));
+            prop_assert_eq!(decide(&policy, "a@z.service", "key"), Ok("all".into()));
+            prop_assert_eq!(decide(&policy, "b@x.service", "key"), Ok("b".into()));
+        }
+    }
+}

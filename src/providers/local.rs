@@ -1,0 +1,169 @@
+//! The provider `local`: a JSON file with made-up secrets, for development and tests.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::FetchError;
+use super::items::{self, Vault};
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+/// A vault file larger than this, in bytes, is a mistake.
+const SIZE_MAX: u64 = 64 << 20;
+
+#[derive(Debug)]
+pub struct Local {
+    /// Where the file may be; the first that is there counts.
+    candidates: Arc<[PathBuf]>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VaultFile<'a> {
+    #[serde(borrow)]
+    vaults: Vec<Vault<'a>>,
+}
+
+impl Local {
+    /// A relative `path` is looked for in `credentials` (`$CREDENTIALS_DIRECTORY`) first, then in `beside`.
+    pub fn new(path: &Path, credentials: Option<&Path>, beside: &Path) -> Self {
+        Self {
+            candidates: credentials
+                .into_iter()
+                .chain([beside])
+                .map(|directory| directory.join(path))
+                .collect(),
+        }
+    }
+
+    /// Reads the file anew each time, so that an edited vault counts at once.
+    pub(super) async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
+        let candidates = self.candidates.clone();
+        let count = references.len();
+        let read = tokio::task::spawn_blocking(move || fetch(&candidates, &references));
+        read.await.unwrap_or_else(|error| {
+            let failed = FetchError::VaultFile { path: String::new(), why: error.to_string() };
+            (0..count).map(|_| Err(failed.clone())).collect()
+        })
+    }
+}
+
+fn fetch(candidates: &[PathBuf], references: &[Reference]) -> Vec<Result<Secret, FetchError>> {
+    let (path, bytes) = match read_first(candidates) {
+        Ok(found) => found,
+        Err(error) => return references.iter().map(|_| Err(error.clone())).collect(),
+    };
+    match serde_json::from_slice::<VaultFile<'_>>(&bytes) {
+        Ok(file) => references.iter().map(|reference| items::find(&file.vaults, reference)).collect(),
+        Err(error) => {
+            // Not serde's own words, which can quote a value.
+            let why = format!("it is no vault file: see line {}, column {}", error.line(), error.column());
+            let error = FetchError::VaultFile { path: path.display().to_string(), why };
+            references.iter().map(|_| Err(error.clone())).collect()
+        }
+    }
+}
+
+fn read_first(candidates: &[PathBuf]) -> Result<(&Path, Zeroizing<Vec<u8>>), FetchError> {
+    for path in candidates {
+        match read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(FetchError::VaultFile {
+                    path: path.display().to_string(),
+                    why: error.to_string(),
+                });
+            }
+            Ok(bytes) => return Ok((path, bytes)),
+        }
+    }
+    let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+    Err(FetchError::VaultFile { path: tried.join(" or "), why: "it is not there".into() })
+}
+
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if metadata.mode() & 0o007 != 0 {
+        let mode = metadata.permissions().mode() & 0o7777;
+        return Err(io::Error::other(format!("others can get at it (mode {mode:04o}); run chmod o= on it")));
+    }
+    if metadata.len() > SIZE_MAX {
+        return Err(io::Error::other("it is larger than 64 MiB"));
+    }
+    // One buffer of the final size: a growing one would leave unwiped copies behind.
+    let mut bytes = Zeroizing::new(vec![0; metadata.len() as usize]);
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("opnix-local-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn get(local: &Local) -> Result<Vec<u8>, FetchError> {
+        let mut results = fetch(&local.candidates, &["op://v/i/f".parse().unwrap()]);
+        results.remove(0).map(|secret| secret.expose().to_vec())
+    }
+
+    fn vault(value: &str) -> String {
+        format!(
+            r#"{{"vaults": [{{"name": "v", "items": [{{"title": "i", "fields": [{{"label": "f", "value": "{value}"}}]}}]}}]}}"#
+        )
+    }
+
+    #[test]
+    fn the_credentials_directory_comes_before_the_configurations() {
+        let (credentials, beside) = (directory("credentials"), directory("beside"));
+        write(&beside.join("vault.json"), &vault("beside"), 0o600);
+        let local = Local::new(Path::new("vault.json"), Some(&credentials), &beside);
+        assert_eq!(get(&local).unwrap(), b"beside");
+        write(&credentials.join("vault.json"), &vault("credential"), 0o600);
+        assert_eq!(get(&local).unwrap(), b"credential");
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let beside = directory("readable");
+        write(&beside.join("vault.json"), &vault("x"), 0o644);
+        let error = get(&Local::new(Path::new("vault.json"), None, &beside)).unwrap_err();
+        assert!(error.to_string().contains("mode 0644"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named_with_all_the_places_looked_in() {
+        let beside = directory("missing");
+        let error = get(&Local::new(Path::new("no.json"), Some(Path::new("/nowhere")), &beside)).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/no.json or "), "{error}");
+    }
+
+    #[test]
+    fn a_faulty_file_is_named_by_line_and_column_and_never_quoted() {
+        let beside = directory("faulty");
+        let text = "{\"vaults\": [{\"name\": \"v\",\n \"hunter2\": \"hunter3\"}]}";
+        write(&beside.join("vault.json"), text, 0o600);
+        let error = get(&Local::new(Path::new("vault.json"), None, &beside)).unwrap_err().to_string();
+        assert!(error.contains("line 2, column 10") && !error.contains("hunter"), "{error}");
+    }
+}

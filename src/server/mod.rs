@@ -1,0 +1,267 @@
+//! The service: the accept loop with its heartbeat, reload and drain.
+//!
+//! Everything runs on one thread. What blocks (reading the vault file of the provider `local`) runs on tokio's pool.
+
+mod answer;
+pub mod park;
+mod refusal;
+mod request;
+
+use std::cell::RefCell;
+use std::io;
+use std::os::unix::net;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{error, info};
+
+pub use answer::{CREDENTIALS_MAX, size_limit};
+use park::Park;
+use refusal::Refusal;
+use request::Request;
+
+use crate::audit::Permit;
+use crate::config::{self, Faults};
+use crate::peer::{Peer, Trust};
+use crate::policy::{Grant, Policy};
+use crate::providers::Provider;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::systemd::activation::Passed;
+use crate::systemd::{job, notify};
+
+/// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the refusals at the end may take. `TimeoutStopSec=` in `systemd/opnix.service` is longer than all together.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long to wait after running out of descriptors or memory for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What requests need.
+pub struct Service {
+    trust: Trust,
+    park: Rc<Park>,
+    configuration: RefCell<Rc<Configuration>>,
+    /// True once everything that still waits is to be refused.
+    refusing: watch::Sender<bool>,
+}
+
+/// The configuration in force. A request keeps the one that it began with.
+enum Configuration {
+    Valid {
+        policy: Policy,
+        store: Store,
+    },
+    /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
+    Faulty(String),
+}
+
+impl Configuration {
+    fn load(paths: &[PathBuf]) -> Result<Self, Faults> {
+        let config = config::load(paths)?;
+        let provider = config.provider.map(Provider::new);
+        Ok(Self::Valid { policy: config.policy, store: Store::new(provider, config.deadline) })
+    }
+
+    fn decide(&self, peer: Peer) -> Result<Grant, (Peer, Refusal)> {
+        match self {
+            Self::Valid { policy, .. } => {
+                policy.decide(peer).map_err(|(peer, why)| (peer, Refusal::Policy(why)))
+            }
+            Self::Faulty(why) => Err((peer, Refusal::Configuration(why.clone()))),
+        }
+    }
+
+    fn ready(&self, permit: &Permit) -> Option<Arc<Secret>> {
+        match self {
+            Self::Valid { store, .. } => {
+                store.ready(permit).filter(|value| within_limit(permit, value).is_ok())
+            }
+            Self::Faulty(_) => None,
+        }
+    }
+
+    async fn get(&self, permit: &Permit) -> Result<Arc<Secret>, Refusal> {
+        match self {
+            Self::Valid { store, .. } => {
+                let value = store.get(permit).await.map_err(Refusal::Provider)?;
+                within_limit(permit, &value).map(|()| value)
+            }
+            Self::Faulty(why) => Err(Refusal::Configuration(why.clone())),
+        }
+    }
+}
+
+fn within_limit(permit: &Permit, value: &Secret) -> Result<(), Refusal> {
+    let name = permit.claim().credential;
+    let (size, limit) = (value.len(), size_limit(&name));
+    if size <= limit { Ok(()) } else { Err(Refusal::TooLarge { size, limit, name }) }
+}
+
+impl Service {
+    /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
+    pub fn new(trust: Trust, backed: bool, found: usize, paths: &[PathBuf]) -> Self {
+        let configuration = Configuration::load(paths).unwrap_or_else(|faults| {
+            report(&faults);
+            Configuration::Faulty(faults.to_string())
+        });
+        let configuration = RefCell::new(Rc::new(configuration));
+        Self { trust, park: Park::new(backed, found), configuration, refusing: watch::Sender::new(false) }
+    }
+
+    fn configuration(&self) -> Rc<Configuration> {
+        self.configuration.borrow().clone()
+    }
+
+    /// Takes a new configuration, and forgets all values; a faulty one changes nothing.
+    fn reload(&self, paths: &[PathBuf]) {
+        notify::reloading();
+        match Configuration::load(paths) {
+            Ok(configuration) => {
+                self.configuration.replace(Rc::new(configuration));
+                info!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05", "reloaded the configuration");
+                notify::ready(&self.status());
+            }
+            Err(faults) => {
+                report(&faults);
+                let status =
+                    format!("Kept the old configuration: the new one has {} faults.", faults.iter().len());
+                error!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c06", "{status}");
+                notify::ready(&status);
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        match &*self.configuration() {
+            Configuration::Valid { policy, .. } => format!("Serving {} credentials.", policy.rules().count()),
+            Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),
+        }
+    }
+
+    async fn refusing(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.refusing.subscribe().wait_for(|refusing| *refusing).await;
+    }
+}
+
+fn report(faults: &Faults) {
+    for fault in faults.iter() {
+        error!(
+            message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c04",
+            "{}",
+            fault.to_string().replace("\n    ", "; ")
+        );
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `found` is what the last instance left in the store.
+pub async fn run(
+    listener: net::UnixListener,
+    service: Rc<Service>,
+    found: Vec<Passed>,
+    paths: &[PathBuf],
+) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // The heartbeat comes from this very loop: when it hangs, the watchdog bites.
+    let mut heartbeat =
+        interval(sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |period| period / 3));
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pause = Instant::now();
+
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    notify::ready(&service.status());
+    adopt(found, &service);
+    loop {
+        select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => service.reload(paths),
+            _ = heartbeat.tick() => notify::watchdog(),
+            () = sleep_until(pause), if pause > Instant::now() => {}
+            // A permit first, then a connection: what is accepted must be answered, what is not can wait in the
+            // backlog, which survives us.
+            accepted = listener.accept(),
+                if service.park.has_room() && pause <= Instant::now() => match accepted {
+                Ok((stream, _)) => request::handle(Request { stream, place: None }, &service),
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::ECONNABORTED | Errno::EINTR) => {}
+                    Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                        error!("cannot accept a connection for now: {error}");
+                        pause = Instant::now() + PAUSE;
+                    }
+                    _ => return Err(error),
+                },
+            },
+            // Full: look again soon whether a place is free.
+            () = sleep(PAUSE), if !service.park.has_room() => {}
+        }
+    }
+    drop(listener);
+    drain(&service).await;
+    Ok(())
+}
+
+/// Takes on what the last instance left in the store.
+fn adopt(found: Vec<Passed>, service: &Rc<Service>) {
+    if !found.is_empty() {
+        info!(
+            message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c07",
+            "found {} waiting requests in the store",
+            found.len()
+        );
+    }
+    for Passed { name, fd } in found {
+        let place = service.park.found(name);
+        let stream = net::UnixStream::from(fd);
+        match stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) {
+            Ok(stream) => request::handle(Request { stream, place: Some(place) }, service),
+            Err(error) => {
+                error!("dropped a descriptor from the store that is no connection: {error}");
+                place.leave();
+            }
+        }
+    }
+}
+
+/// Finishes what it can. The rest stays in systemd's store if an instance follows, and is refused if none does: the
+/// store goes with the unit, and its connections would end without a byte, which systemd takes for an empty secret.
+async fn drain(service: &Service) {
+    let waiting = || service.park.taken();
+    notify::stopping(&format!("Finishing {} requests.", waiting()));
+    let emptied_within = async |limit: Duration| {
+        let end = Instant::now() + limit;
+        while waiting() > 0 && Instant::now() < end {
+            notify::watchdog();
+            sleep(Duration::from_millis(20)).await;
+        }
+        waiting() == 0
+    };
+    if emptied_within(GRACE).await {
+        return;
+    }
+    if service.park.is_backed() && job::is_restart().await {
+        info!(
+            message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c08",
+            "left {} requests to the next instance",
+            waiting()
+        );
+        return;
+    }
+    service.refusing.send_replace(true);
+    if !emptied_within(LAST_WORDS).await {
+        error!("{} peers did not read their refusal", waiting());
+    }
+}

@@ -1,0 +1,96 @@
+//! One request, top to bottom: identify, decide, record, get, answer. (Accepting is the loop's, in `mod.rs`.)
+//!
+//! Each step yields the only type that the next one takes: a stream becomes a `Peer`, a `Peer` a `Grant`, a `Grant` a
+//! `Permit`, and only a `Permit` opens the store. A value for a peer that was not identified, allowed and recorded
+//! does not compile.
+
+use std::rc::Rc;
+
+use tokio::net::UnixStream;
+use tokio::select;
+
+use super::answer;
+use super::park::Place;
+use super::refusal::Refusal;
+use super::{Configuration, Service};
+use crate::audit::{self, Permit};
+use crate::peer::{self, Claim};
+
+/// A connection that wants an answer: just accepted, or found in the store, where it then has its place.
+pub struct Request {
+    pub stream: UnixStream,
+    pub place: Option<Place>,
+}
+
+pub fn handle(request: Request, service: &Rc<Service>) {
+    let configuration = service.configuration();
+    let permit = match permit(&request.stream, &configuration, service) {
+        Ok(permit) => permit,
+        Err((claim, refusal)) => return refuse(request, claim, refusal, service),
+    };
+    // From memory: answered here and now, so that it needs no protection from our death.
+    if request.place.is_none() && answered_at_once(&request.stream, &permit, &configuration) {
+        return;
+    }
+    // All else takes time, and so is parked first: if we die, the next instance answers it.
+    let place = match request.place.map_or_else(|| service.park.wait(&request.stream), Ok) {
+        Ok(place) => place,
+        Err(full) => {
+            let request = Request { place: None, ..request };
+            return refuse(request, Some(permit.claim()), Refusal::Park(full), service);
+        }
+    };
+    let service = service.clone();
+    tokio::task::spawn_local(async move {
+        let claim = permit.claim();
+        let value = select! {
+            value = configuration.get(&permit) => value,
+            () = answer::hung_up(&request.stream) => {
+                audit::abandoned(Some(&claim));
+                return place.leave();
+            }
+            () = service.refusing() => Err(Refusal::Stopping),
+        };
+        match value {
+            // The peer may hang up while it is answered; there is nobody left to tell then.
+            Ok(value) => drop(answer::whole(&request.stream, &value).await),
+            Err(refusal) => {
+                audit::refused(Some(&claim), refusal.check(), &refusal);
+                drop(answer::refuse(&request.stream).await);
+            }
+        }
+        place.leave();
+    });
+}
+
+/// Who asks, may it, and the record of that.
+fn permit(
+    stream: &UnixStream,
+    configuration: &Configuration,
+    service: &Service,
+) -> Result<Permit, (Option<Claim>, Refusal)> {
+    let peer = peer::identify(stream, &service.trust).map_err(|(claim, why)| (claim, Refusal::Peer(why)))?;
+    if answer::begun(stream) {
+        return Err((Some(peer.into()), Refusal::Interrupted));
+    }
+    let grant = configuration.decide(peer).map_err(|(peer, refusal)| (Some(peer.into()), refusal))?;
+    Ok(audit::granted(grant))
+}
+
+fn answered_at_once(stream: &UnixStream, permit: &Permit, configuration: &Configuration) -> bool {
+    let value = configuration.ready(permit);
+    // An error means that the peer is gone; the connection closes here either way.
+    value.is_some_and(|value| answer::at_once(stream, &value).unwrap_or(true))
+}
+
+/// Says no, on record. Takes time too, as the peer must read all of the refusal, and so is parked as well.
+fn refuse(request: Request, claim: Option<Claim>, refusal: Refusal, service: &Rc<Service>) {
+    audit::refused(claim.as_ref(), refusal.check(), &refusal);
+    let place = request.place.map_or_else(|| service.park.hold(&request.stream), Ok);
+    tokio::task::spawn_local(async move {
+        drop(answer::refuse(&request.stream).await);
+        place
+            .map(Place::leave)
+            .unwrap_or_else(|error| tracing::warn!("a refusal went out unprotected: {error}"));
+    });
+}

@@ -1,0 +1,6 @@
+//! What systemd hands to us and what we tell it: sockets, state, stored descriptors, and the journal.
+
+pub mod activation;
+pub mod job;
+pub mod journal;
+pub mod notify;
