@@ -67,7 +67,7 @@ impl Store {
         match (content.as_plain(), &values[..]) {
             (Some(_), [value]) => Ok(value.clone()),
             _ => {
-                let empty = |_| FetchError::Empty { reference: references[0].clone() };
+                let empty = |_| FetchError::Empty { reference: references[0].to_string() };
                 content.render(&values).map(Arc::new).map_err(empty)
             }
         }

@@ -1,23 +1,64 @@
 //! `opnix check`: is the configuration valid, and do the unit files agree with it.
 
-use super::{ConfigArguments, Exit, faulty};
+mod units;
+
+use std::path::PathBuf;
+
+use super::{ConfigArguments, Exit, fail, faulty};
 use crate::config;
 
 /// Check the configuration, and unit files against it
 ///
-/// All faults are reported at once, each with file, line and column. Exits with 0 if there is none, else with 78.
+/// All faults are reported at once, each with file, line and column. With --units, every
+/// LoadCredential=…:/run/opnix/creds.sock line in the unit files is held against the mapping as well.
+/// Exits with 0 if nothing is wrong, else with 78. Warnings do not count.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
+    /// A directory of unit files, such as /etc/systemd/system; can be given several times
+    #[arg(long, value_name = "DIR")]
+    units: Vec<PathBuf>,
+    /// The socket that the unit files name
+    #[arg(long, value_name = "PATH", default_value = super::SOCKET)]
+    socket: String,
+    /// Say nothing when nothing is wrong
+    #[arg(long)]
+    quiet: bool,
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    match config::load(&arguments.config.config) {
-        Ok(config) => {
-            println!("valid: {} credentials, {} files", config.policy.rules().count(), config.files.len());
-            Exit::Ok
+    let config = match config::load(&arguments.config.config) {
+        Ok(config) => config,
+        Err(faults) => return faulty(&faults),
+    };
+    let (credentials, files) = (config.policy.rules().count(), config.files.len());
+    if arguments.units.is_empty() {
+        if !arguments.quiet {
+            println!("valid: {credentials} credentials, {files} files");
         }
-        Err(faults) => faulty(&faults),
+        return Exit::Ok;
     }
+    let report = match units::compare(&arguments.units, &arguments.socket, &config.policy) {
+        Ok(report) => report,
+        Err(error) => return fail(Exit::Unavailable, error),
+    };
+    for warning in &report.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if !report.faults.is_empty() {
+        for fault in &report.faults {
+            eprintln!("{fault}");
+        }
+        let count = report.faults.len();
+        let s = if count == 1 { "" } else { "s" };
+        return fail(Exit::Config, format_args!("the unit files have {count} fault{s}"));
+    }
+    if !arguments.quiet {
+        let asked = report.asked;
+        println!(
+            "valid: {credentials} credentials, {files} files; {asked} LoadCredential= lines agree with them"
+        );
+    }
+    Exit::Ok
 }

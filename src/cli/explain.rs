@@ -50,7 +50,7 @@ fn granted(unit: &UnitName, rule: &Rule) {
     for reference in rule.entry.content.references() {
         println!("  from      {reference}");
     }
-    println!("  the unit  LoadCredential={}:/run/opnix/creds.sock", rule.credential);
+    println!("  the unit  LoadCredential={}:{}", rule.credential, super::SOCKET);
 }
 
 fn refused(unit: &UnitName, credential: &CredentialName, denied: Denied, config: &Config) {

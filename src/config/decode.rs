@@ -28,7 +28,7 @@ pub trait Decode: Sized {
     /// For "expected …".
     const EXPECTED: &'static str;
 
-    /// `None` when it cannot be read; the faults are noted then.
+    /// `None` when it cannot be read; the faults are noted then. What can be read of it is.
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self>;
 
     /// What stands for a key that is not there; `None` when it must be.
@@ -131,7 +131,8 @@ pub struct Members<'v> {
 impl<'v> Members<'v> {
     pub fn field<T: Decode>(&self, key: &str, reader: &mut Reader<'_>) -> Option<T> {
         match self.members.get(key) {
-            Some(value) => T::decode(value, reader),
+            // What cannot be read is noted; the rest is gone on with as if it were not there, to find all faults.
+            Some(value) => T::decode(value, reader).or_else(T::absent),
             None => T::absent().or_else(|| {
                 let place = reader.place(self.range);
                 reader.faults.add(&place, format!("key {key:?} is missing\nit is {}", T::EXPECTED));
@@ -194,9 +195,7 @@ impl<T: Decode> Decode for Vec<T> {
 
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let Value::Array(array) = value else { return reader.expected::<Self>(value) };
-        // Read all before giving up on one, so that every fault in the list is noted.
-        let read: Vec<Option<T>> = array.elements.iter().map(|element| T::decode(element, reader)).collect();
-        read.into_iter().collect()
+        Some(array.elements.iter().filter_map(|element| T::decode(element, reader)).collect())
     }
 
     fn absent() -> Option<Self> {
@@ -209,12 +208,12 @@ impl<T: Decode> Decode for BTreeMap<String, T> {
 
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let Value::Object(object) = value else { return reader.expected::<Self>(value) };
-        let read: Vec<Option<(String, T)>> = object
-            .properties
-            .iter()
-            .map(|property| Some((property.name.as_str().to_owned(), T::decode(&property.value, reader)?)))
-            .collect();
-        read.into_iter().collect()
+        let members = object.properties.iter();
+        Some(
+            members
+                .filter_map(|m| Some((m.name.as_str().to_owned(), T::decode(&m.value, reader)?)))
+                .collect(),
+        )
     }
 
     fn absent() -> Option<Self> {

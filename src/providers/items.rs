@@ -107,11 +107,11 @@ pub(super) fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret
         Some(Query::Attribute(attribute)) if attribute == "value" => {}
         Some(Query::Attribute(_)) => {
             let what = "the local provider knows no attribute but `value`";
-            return Err(FetchError::Unsupported { reference: reference.clone(), what });
+            return Err(FetchError::Unsupported { reference: reference.to_string(), what });
         }
         Some(Query::SshFormat(_)) => {
             let what = "the local provider converts no SSH keys";
-            return Err(FetchError::Unsupported { reference: reference.clone(), what });
+            return Err(FetchError::Unsupported { reference: reference.to_string(), what });
         }
     }
     let in_section = |section: &Option<Section<'_>>| match (&reference.section, section) {
@@ -130,7 +130,7 @@ pub(super) fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret
                 item: reference.item.clone(),
                 field: reference.field.clone(),
             })?;
-            let value = field.value.ok_or_else(|| FetchError::Empty { reference: reference.clone() })?;
+            let value = field.value.ok_or_else(|| FetchError::Empty { reference: reference.to_string() })?;
             text(value, reference)
         }
         Kind::File => {
@@ -157,14 +157,14 @@ fn only<'v, T: Named>(all: impl Iterator<Item = &'v T>, wanted: &str) -> Result<
 
 /// The text of a JSON string, written straight into its own buffer.
 fn text(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
-    let malformed = |what| FetchError::Malformed { reference: reference.clone(), what };
+    let malformed = |what| FetchError::Malformed { reference: reference.to_string(), what };
     let quoted = raw.get();
     let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let inside = inside.ok_or_else(|| malformed("the value is no string"))?;
     // No escape is shorter than what it stands for.
     let mut draft = Draft::with_capacity(inside.len());
     unescape(inside, &mut draft).ok_or_else(|| malformed("the value holds half of a surrogate pair"))?;
-    draft.finish().map_err(|_| FetchError::Empty { reference: reference.clone() })
+    draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
 }
 
 /// Undoes JSON's escapes. The text is known to be valid JSON, but for lone surrogates, which JSON allows.
@@ -202,8 +202,8 @@ fn bytes(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
     let what = "the content of the file is no base64";
     draft
         .fill(|rest| STANDARD.decode_slice(encoded, rest))
-        .map_err(|_| FetchError::Malformed { reference: reference.clone(), what })?;
-    draft.finish().map_err(|_| FetchError::Empty { reference: reference.clone() })
+        .map_err(|_| FetchError::Malformed { reference: reference.to_string(), what })?;
+    draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
 }
 
 #[cfg(test)]

@@ -37,11 +37,11 @@ pub enum FetchError {
     #[error(
         "the value of {reference} is empty\nfill the field in, or remove the secret from the configuration"
     )]
-    Empty { reference: Reference },
+    Empty { reference: String },
     #[error("{reference}: {what}")]
-    Unsupported { reference: Reference, what: &'static str },
+    Unsupported { reference: String, what: &'static str },
     #[error("{reference}: {what}")]
-    Malformed { reference: Reference, what: &'static str },
+    Malformed { reference: String, what: &'static str },
     #[error("the vault file {path} cannot be used: {why}")]
     VaultFile { path: String, why: String },
     #[error("1Password did not answer within {0:?}")]

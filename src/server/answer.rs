@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, send, setsockopt, shutdown, sockopt};
 use tokio::io::Interest;
@@ -98,14 +97,19 @@ fn finish(stream: &UnixStream) -> io::Result<()> {
 }
 
 async fn write(stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
+    let send = |bytes: &[u8]| {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        Ok::<_, io::Error>(send(stream.as_raw_fd(), bytes, flags)?)
+    };
     while !bytes.is_empty() {
-        let sent = stream.async_io(Interest::WRITABLE, || {
-            match send(stream.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-                Err(Errno::EINTR) => Ok(0),
-                sent => Ok(sent?),
+        // Tried before any waiting: while [`hung_up`] watched, the runtime may have missed that there is room.
+        let sent = match send(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                stream.async_io(Interest::WRITABLE, || send(bytes)).await
             }
-        });
-        bytes = &bytes[sent.await?..];
+            sent => sent,
+        };
+        bytes = &bytes[sent?..];
     }
     Ok(())
 }

@@ -9,12 +9,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub fn init() {
     let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
-    if stderr_is_the_journal() {
-        if let Ok(layer) = tracing_journald::layer() {
-            let priorities = PriorityMappings { info: Priority::Informational, ..PriorityMappings::new() };
-            let layer = layer.with_field_prefix(None).with_priority_mappings(priorities);
-            return registry.with(layer).init();
-        }
+    if let Some(layer) = stderr_is_the_journal().then(tracing_journald::layer).and_then(Result::ok) {
+        let priorities = PriorityMappings { info: Priority::Informational, ..PriorityMappings::new() };
+        return registry.with(layer.with_field_prefix(None).with_priority_mappings(priorities)).init();
     }
     let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
