@@ -1,6 +1,7 @@
 //! The command line: one file per command, arguments without logic.
 
 mod check;
+mod demo;
 mod explain;
 mod schema;
 mod serve;
@@ -21,6 +22,8 @@ pub enum Exit {
     Usage = 64,
     /// Something that was needed is not there.
     Unavailable = 69,
+    /// A fault of opnix itself.
+    Software = 70,
     /// The system did not let us.
     System = 71,
     /// The answer is no: the unit would be refused.
@@ -45,6 +48,7 @@ pub enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Demo(demo::Arguments),
     Schema(schema::Arguments),
 }
 
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
     };
     exit.into()

@@ -1,5 +1,6 @@
 //! Where log records go: to the journal with their fields where it is at hand, else to standard error as text.
 
+use std::io::IsTerminal;
 use std::os::linux::fs::MetadataExt;
 
 use tracing::level_filters::LevelFilter;
@@ -15,6 +16,7 @@ pub fn init() {
     }
     let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .without_time()
         .fmt_fields(tracing_subscriber::fmt::format::debug_fn(|writer, field, value| match field.name() {

@@ -1,6 +1,7 @@
 //! What systemd hands to us and what we tell it: sockets, state, stored descriptors, and the journal.
 
 pub mod activation;
+pub mod asker;
 pub mod job;
 pub mod journal;
 pub mod notify;

@@ -1,0 +1,92 @@
+//! `opnix demo`: the whole product in ten seconds, with made-up secrets and no account.
+
+mod host;
+mod manager;
+
+use std::time::{Duration, Instant};
+
+use super::{Exit, fail};
+use host::{Host, SECRETS};
+use manager::{Manager, Outcome};
+
+/// See opnix at work, with made-up secrets: needs no account and no root
+///
+/// Makes a throw-away vault, starts the service on a throw-away socket, and lets five units ask for their secrets:
+/// real units, where a service manager is at hand, else a client that connects exactly as systemd does. Then a unit
+/// asks for a secret that is not its own, and a process pretends to be a unit that it is not.
+#[derive(clap::Args)]
+pub struct Arguments {}
+
+type Failure = Box<dyn std::error::Error>;
+
+pub fn run(_: Arguments) -> Exit {
+    match show() {
+        Ok(true) => Exit::Ok,
+        Ok(false) => fail(Exit::Software, "the demo did not go as it should: please report what is above"),
+        Err(error) => fail(Exit::Unavailable, format_args!("the demo cannot run here: {error}")),
+    }
+}
+
+fn show() -> Result<bool, Failure> {
+    let manager = Manager::at_hand();
+    let host = Host::start(&manager)?;
+    println!("opnix demo: five made-up secrets, five units, one vault, nobody's account.");
+    println!("Asking: {manager}.\n");
+
+    let mut well = true;
+    println!("Each unit says LoadCredential=NAME:{}, and finds:\n", host.socket.display());
+    for secret in &SECRETS {
+        let begun = Instant::now();
+        let outcome = manager.start(&host.socket, secret.unit, secret.name)?;
+        let time = begun.elapsed();
+        let right = matches!(&outcome, Outcome::Started(value) if *value == host.value_of(secret).as_bytes());
+        well &= right;
+        let found = match &outcome {
+            Outcome::Started(value) => String::from_utf8_lossy(value).trim_end().to_owned(),
+            Outcome::Refused => "REFUSED".into(),
+        };
+        row(secret.unit, secret.name, &shortened(&found), Some(time));
+    }
+
+    println!("\nA unit that asks for a secret which is not mapped to it does not start:\n");
+    let outcome = manager.start(&host.socket, "intruder.service", "openai-api-key")?;
+    well &= outcome == Outcome::Refused;
+    row("intruder.service", "openai-api-key", &verdict(&outcome, &host.last_reason()), None);
+
+    println!("\nA process that takes the name of a unit is caught by its cgroup:\n");
+    let (outcome, reason) = host.forge("opencode.service", "openai-api-key")?;
+    well &= outcome == Outcome::Refused && reason.contains("forged");
+    row("\"opencode.service\"", "openai-api-key", &verdict(&outcome, &reason), None);
+
+    if let Some(median) = host.time_from_memory(&manager)? {
+        println!("\nFrom memory, an answer takes {} (median of {} requests).", human(median), host::TIMED);
+    }
+    println!("\nNext: README.md shows the unit file and the configuration for secrets of your own.");
+    Ok(well)
+}
+
+fn row(unit: &str, credential: &str, what: &str, time: Option<Duration>) {
+    let time = time.map(|time| format!("  {}", human(time))).unwrap_or_default();
+    println!("  {unit:<20} {credential:<26} {what:<36}{time}");
+}
+
+fn verdict(outcome: &Outcome, reason: &str) -> String {
+    match outcome {
+        Outcome::Refused => format!("refused: {reason}"),
+        Outcome::Started(value) => format!("GOT {} BYTES", value.len()),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(34) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn human(time: Duration) -> String {
+    match time.as_micros() {
+        micros @ 0..1000 => format!("{micros} µs"),
+        micros => format!("{:.1} ms", micros as f64 / 1000.0),
+    }
+}
