@@ -1,0 +1,175 @@
+//! How long an answer from memory takes, held against the barest server that could give one.
+//!
+//! `cargo bench` prints, from one run, side by side: latency of one connection at a time, throughput at 64 concurrent
+//! clients, and the service's resident memory. Run it as root to have the peer's cgroup checked as in earnest.
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{getsockopt, sockopt};
+use opnix::systemd::asker;
+
+const UNIT: &str = "opnix-bench.service";
+const CREDENTIAL: &str = "key";
+const VALUE: [u8; 64] = [b'x'; 64];
+const ROUNDS: usize = 12;
+const ONE_BY_ONE: usize = 1000;
+const CLIENTS: usize = 64;
+const PER_CLIENT: usize = 50;
+
+fn main() {
+    if let Some(path) = env::var_os("OPNIX_BENCH_BAREST") {
+        barest(Path::new(&path));
+    }
+    // `cargo test --benches` and `cargo clippy --all-targets` build it; only `cargo bench` is meant to run it.
+    if !env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let directory = env::temp_dir().join(format!("opnix-bench-{}", std::process::id()));
+    fs::create_dir(&directory).expect("a directory for the benchmark");
+    let cgroup = join_cgroup();
+    let (bare, ours) = (directory.join("bare.sock"), directory.join("opnix.sock"));
+    let mut servers = [start_barest(&bare), start_opnix(&directory, &ours, cgroup.is_some())];
+    let idle = resident(&servers[1]);
+
+    let (mut bare_times, mut our_times) = (Vec::new(), Vec::new());
+    let (mut bare_rates, mut our_rates) = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        // Side by side, so that a noisy neighbour disturbs both; the first round warms up.
+        let (bare_round, our_round) = (one_by_one(&bare), one_by_one(&ours));
+        let (bare_rate, our_rate) = (at_once(&bare), at_once(&ours));
+        if round > 0 {
+            bare_times.extend(bare_round);
+            our_times.extend(our_round);
+            bare_rates.push(bare_rate);
+            our_rates.push(our_rate);
+        }
+    }
+    let identified = if cgroup.is_some() { "by pidfd and cgroup" } else { "NOT: run as root for that" };
+    println!("an answer of 64 bytes from memory; peers identified {identified}");
+    println!("{ROUNDS} rounds of {ONE_BY_ONE} requests one by one and {} from {CLIENTS} clients at once\n", CLIENTS * PER_CLIENT);
+    println!("{:<38}{:>12}{:>12}{:>8}", "", "barest", "opnix", "ratio");
+    let (a, b) = (median(&mut bare_times), median(&mut our_times));
+    println!("{:<38}{:>9.1} µs{:>9.1} µs{:>8.2}", "latency one by one, median", a, b, b / a);
+    let (a, b) = (quantile(&mut bare_times, 0.99), quantile(&mut our_times, 0.99));
+    println!("{:<38}{:>9.1} µs{:>9.1} µs{:>8.2}", "latency one by one, 99th percentile", a, b, b / a);
+    let (a, b) = (median(&mut bare_rates), median(&mut our_rates));
+    println!("{:<38}{:>10.0}/s{:>10.0}/s{:>8.2}", "throughput at 64 clients, median", a, b, b / a);
+    println!("{:<38}{:>24.1} MiB", "resident memory of opnix, idle", idle);
+    println!("{:<38}{:>24.1} MiB", "resident memory of opnix, after", resident(&servers[1]));
+
+    for server in &mut servers {
+        let _ = server.kill();
+        let _ = server.wait();
+    }
+    let _ = fs::remove_dir_all(&directory);
+    if let Some(cgroup) = cgroup {
+        // A cgroup goes only when nobody is in it.
+        let _ = fs::write(cgroup.with_file_name("cgroup.procs"), std::process::id().to_string());
+        let _ = fs::remove_dir(cgroup);
+    }
+}
+
+/// Accept, ask the kernel who it is, write, close.
+fn barest(path: &Path) -> ! {
+    let listener = UnixListener::bind(path).expect("a socket to listen on");
+    loop {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let address = stream.peer_addr().expect("the peer's address");
+        let credentials = getsockopt(&stream, sockopt::PeerCredentials).expect("the peer's credentials");
+        std::hint::black_box((address, credentials));
+        stream.write_all(&VALUE).expect("a peer that reads");
+    }
+}
+
+fn start_barest(socket: &Path) -> Child {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    started(command.env("OPNIX_BENCH_BAREST", socket), socket)
+}
+
+fn start_opnix(directory: &Path, socket: &Path, identify: bool) -> Child {
+    let value = String::from_utf8_lossy(&VALUE);
+    let vault = format!(
+        r#"{{"vaults": [{{"name": "v", "items": [{{"title": "i", "fields": [{{"label": "f", "value": "{value}"}}]}}]}}]}}"#
+    );
+    let config = format!(
+        r#"{{"provider": {{"kind": "local", "path": "vault.json"}},
+            "secrets": [{{"name": "{CREDENTIAL}", "reference": "op://v/i/f", "units": ["{UNIT}"]}}]}}"#
+    );
+    fs::write(directory.join("vault.json"), vault).expect("a vault file");
+    fs::set_permissions(directory.join("vault.json"), fs::Permissions::from_mode(0o600)).expect("its mode");
+    fs::write(directory.join("secrets.json"), config).expect("a configuration");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_opnix"));
+    command.arg("serve").arg("--config").arg(directory.join("secrets.json")).arg("--socket").arg(socket);
+    if !identify {
+        command.arg("--trust-peer-names");
+    }
+    started(command.stderr(Stdio::null()), socket)
+}
+
+fn started(command: &mut Command, socket: &Path) -> Child {
+    let child = command.spawn().expect("a server");
+    while !socket.exists() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+/// Puts this process into a cgroup named like the unit, as systemd would; root only.
+fn join_cgroup() -> Option<PathBuf> {
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists())?;
+    let cgroup = root.join(UNIT);
+    fs::create_dir_all(&cgroup).ok()?;
+    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).ok()?;
+    Some(cgroup)
+}
+
+/// Microseconds for each of a row of requests.
+fn one_by_one(socket: &Path) -> Vec<f64> {
+    let times = (0..ONE_BY_ONE).map(|_| {
+        let begun = Instant::now();
+        ask(socket);
+        begun.elapsed().as_secs_f64() * 1e6
+    });
+    times.collect()
+}
+
+/// Requests per second from many clients at once.
+fn at_once(socket: &Path) -> f64 {
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| (0..PER_CLIENT).for_each(|_| ask(socket)));
+        }
+    });
+    (CLIENTS * PER_CLIENT) as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn ask(socket: &Path) {
+    let answer = asker::ask(socket, UNIT, CREDENTIAL).expect("an answer");
+    assert_eq!(answer.as_deref(), Some(&VALUE[..]), "the right one");
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share) as usize]
+}
+
+/// MiB of resident memory.
+fn resident(server: &Child) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("the server's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident size");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+}

@@ -1,0 +1,53 @@
+#!/bin/sh
+# The inside of Machine::boot: PID 1 of PID and mount namespaces of its own, so that when the test process dies,
+# however it dies, every process and every mount made here goes with it.
+#   $1 an empty directory   $2 the root to boot   $3 our cgroup   $4 the opnix binary   $5 its unit files
+set -eu
+place=$1 lower=$2 cgroup=$3 binary=$4 units=$5
+
+# systemd-nspawn makes its own cgroups beside the one it is in: give it one where it disturbs nobody.
+echo $$ >"$cgroup/cgroup.procs"
+
+# Its state directory is on the host's /run: keep what it writes there from outliving us, too.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
+
+mount -t tmpfs -o mode=0755 tmpfs "$place"
+mkdir -m 0755 "$place/upper" "$place/work" "$place/root"
+root=$place/root
+mount -t overlay -o "lowerdir=$lower,upperdir=$place/upper,workdir=$place/work" overlay "$root"
+
+# What the host runs and mounts is noise here, or harm: no enabled unit, no rc script, no mount is taken over.
+# A machine-id of its own, and not an empty one: that would be a first boot, which enables all units again.
+rm -rf "$root"/etc/systemd/system/* "$root"/etc/rc?.d "$root/etc/machine-id"
+: >"$root/etc/fstab"
+: >"$root/etc/crypttab"
+tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
+ln -s /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+# console-getty is of Type=idle: it alone makes a boot five seconds longer.
+for unit in console-getty.service getty.target systemd-networkd-wait-online.service \
+    NetworkManager-wait-online.service systemd-random-seed.service; do
+    ln -s /dev/null "$root/etc/systemd/system/$unit"
+done
+
+mkdir -p "$root/etc/systemd/journald.conf.d"
+cat >"$root/etc/systemd/journald.conf.d/zz-test.conf" <<'END'
+[Journal]
+Storage=volatile
+RateLimitIntervalSec=0
+RateLimitBurst=0
+END
+
+# As the package would install it.
+install -D -m 0755 "$binary" "$root/usr/bin/opnix"
+for file in "$units"/*.socket "$units"/*.service "$units"/*.target "$units"/*.service.d; do
+    [ ! -e "$file" ] || cp -R "$file" "$root/usr/lib/systemd/system/"
+done
+for file in "$units"/*.catalog; do
+    [ ! -e "$file" ] || install -D -m 0644 "$file" -t "$root/usr/lib/systemd/catalog"
+done
+
+# 262 boots on the unified hierarchy only; opnix is meant for it.
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+exec systemd-nspawn --boot --directory="$root" --machine=opnix-test --private-network \
+    --register=no --keep-unit --link-journal=no --resolv-conf=off --timezone=off

@@ -1,0 +1,152 @@
+//! The test machine as a test sees it: a Linux with a real systemd, to which one talks as its administrator.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::boot::Container;
+use crate::command::{Output, Running};
+use crate::lease::Lease;
+
+pub struct Machine {
+    container: Container,
+    systemd: u32,
+    commands: AtomicUsize,
+    /// A unit file was written since systemd last read them.
+    stale: AtomicBool,
+    /// Where the journal stood when the present test began.
+    cursor: Mutex<String>,
+}
+
+impl Machine {
+    /// On this host's own root, or on the one named by `OPNIX_TEST_ROOT` (see tests/roots).
+    /// To be called on the main thread: see `Container`.
+    pub fn boot() -> Result<Machine, String> {
+        let root = std::env::var_os("OPNIX_TEST_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        let root = root.canonicalize().map_err(|fault| format!("{}: {fault}", root.display()))?;
+        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+        let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), &units)?;
+        let mut machine = Machine {
+            container,
+            systemd: 0,
+            commands: AtomicUsize::new(0),
+            stale: AtomicBool::new(false),
+            cursor: Mutex::default(),
+        };
+        let version = machine.systemctl(&["--version"]).ok();
+        machine.systemd = version
+            .split_whitespace()
+            .nth(1)
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| format!("no version in {version:?}"))?;
+        machine.run(&["journalctl", "--update-catalog"]).ok();
+        Ok(machine)
+    }
+
+    pub fn systemd_version(&self) -> u32 {
+        self.systemd
+    }
+
+    /// Begins a test: what the journal holds by now belongs to the tests before it.
+    pub fn begin(&self) {
+        self.run(&["journalctl", "--sync"]).ok();
+        let last = self.run(&["journalctl", "-n1", "-ojson"]).ok();
+        let last: Value = serde_json::from_str(&last).expect("the journal is not empty after a boot");
+        let cursor = last["__CURSOR"].as_str().expect("each record has a cursor");
+        *self.cursor.lock().expect("nobody panics while holding this") = cursor.to_owned();
+    }
+
+    /// As root, outside any unit, with a clean environment. What it leaves running is killed when it ends.
+    pub fn run(&self, command: &[&str]) -> Output {
+        self.start(command, None).wait()
+    }
+
+    pub fn sh(&self, script: &str) -> Output {
+        self.run(&["sh", "-euc", script])
+    }
+
+    pub fn systemctl(&self, arguments: &[&str]) -> Output {
+        self.run(&[&["systemctl"], arguments].concat())
+    }
+
+    /// In the background, until it ends or is dropped.
+    pub fn spawn(&self, command: &[&str]) -> Running {
+        self.start(command, None)
+    }
+
+    fn start(&self, command: &[&str], input: Option<&[u8]>) -> Running {
+        if self.stale.swap(false, Ordering::Relaxed) {
+            self.systemctl(&["daemon-reload"]).ok();
+        }
+        Running::start(&self.container, self.commands.fetch_add(1, Ordering::Relaxed), command, input)
+    }
+
+    /// Replaces the file as a whole; makes the directories above it. `mode` as in chmod: "0600".
+    pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>, mode: &str) {
+        self.start(&["install", "-D", "-m", mode, "/dev/stdin", path], Some(bytes.as_ref())).wait().ok();
+    }
+
+    /// The container's file as the host reaches it. An *absolute* symlink on the way leads to the host's own
+    /// files: say `/run`, not `/var/run`.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.container.leader))
+    }
+
+    /// Writes a unit file (or a drop-in: "x.service.d/10.conf"). systemd reads it before the next command.
+    pub fn unit(&self, name: &str, text: &str) {
+        self.write(&format!("/run/systemd/system/{name}"), text, "0644");
+        self.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// One property of a unit: `show("x.service", "Result")`.
+    pub fn show(&self, unit: &str, property: &str) -> String {
+        self.systemctl(&["show", "--value", "--property", property, unit]).ok()
+    }
+
+    /// Looks again and again until it is so. The test ends here when it does not come true in time.
+    #[track_caller]
+    pub fn wait(&self, what: &str, mut so: impl FnMut() -> bool, limit: Duration) {
+        let start = Instant::now();
+        while !so() {
+            assert!(start.elapsed() < limit, "waited {limit:?} in vain for: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The present test's records in which each of these holds: `journal(&["_SYSTEMD_UNIT=x.service", …])`.
+    pub fn journal(&self, matches: &[&str]) -> Vec<Value> {
+        let text = self.journalctl("json");
+        let records = text.lines().map(|line| serde_json::from_str(line).expect("journalctl writes JSON"));
+        records.filter(|record| matches.iter().all(|wanted| matches_field(record, wanted))).collect()
+    }
+
+    /// All that the journal got during the present test, for people.
+    pub fn journal_text(&self) -> String {
+        self.journalctl("short-precise")
+    }
+
+    /// It is never asked to match: given a cursor, journalctl 252 leaves out the first record that matches.
+    fn journalctl(&self, format: &str) -> String {
+        // Without this, what was logged a moment ago may still be on its way. Without --all, long fields are cut.
+        self.run(&["journalctl", "--sync"]).ok();
+        let cursor = self.cursor.lock().expect("nobody panics while holding this").clone();
+        self.run(&["journalctl", "--quiet", "--all", "--output", format, "--after-cursor", &cursor]).ok()
+    }
+
+    /// Lets nobody open this regular file while the lease lives. On a tmpfs (`/run`); not through a symlink.
+    pub fn hold(&self, path: &str) -> Lease {
+        Lease::take(&self.path(path))
+    }
+}
+
+/// `FIELD=value`. A field that a record has several times is an array.
+fn matches_field(record: &Value, wanted: &str) -> bool {
+    let (field, value) = wanted.split_once('=').expect("a match is FIELD=value");
+    match &record[field] {
+        Value::Array(values) => values.iter().any(|one| one == value),
+        one => one == value,
+    }
+}
