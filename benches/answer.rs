@@ -54,7 +54,10 @@ fn main() {
     }
     let identified = if cgroup.is_some() { "by pidfd and cgroup" } else { "NOT: run as root for that" };
     println!("an answer of 64 bytes from memory; peers identified {identified}");
-    println!("{ROUNDS} rounds of {ONE_BY_ONE} requests one by one and {} from {CLIENTS} clients at once\n", CLIENTS * PER_CLIENT);
+    println!(
+        "{ROUNDS} rounds of {ONE_BY_ONE} requests one by one and {} from {CLIENTS} clients at once\n",
+        CLIENTS * PER_CLIENT
+    );
     println!("{:<38}{:>12}{:>12}{:>8}", "", "barest", "opnix", "ratio");
     let (a, b) = (median(&mut bare_times), median(&mut our_times));
     println!("{:<38}{:>9.1} µs{:>9.1} µs{:>8.2}", "latency one by one, median", a, b, b / a);

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, send, setsockopt, shutdown, sockopt};
@@ -24,6 +25,9 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// stays with the socket when its descriptor passes from one instance of the service to the next.
 const BEGUN: i32 = 6;
 
+/// Half of the smallest send buffer that the kernel lets anybody set (4,608 bytes), less the 64: it always fits.
+const ALWAYS_FITS: usize = 2240;
+
 /// The largest value that systemd takes under this name, in bytes.
 pub fn size_limit(credential: &CredentialName) -> usize {
     CREDENTIALS_MAX - credential.as_str().len()
@@ -31,8 +35,8 @@ pub fn size_limit(credential: &CredentialName) -> usize {
 
 /// Writes `value` at once, if the kernel is sure to take it whole: then not even our death can cut it off.
 /// False when it is too large for that, and nothing was written.
-pub fn at_once(stream: &UnixStream, value: &Secret) -> io::Result<bool> {
-    if value.len() > one_buffer(stream)? {
+pub fn at_once(stream: &net::UnixStream, value: &Secret) -> io::Result<bool> {
+    if value.len() > ALWAYS_FITS && value.len() > one_buffer(stream)? {
         return Ok(false);
     }
     let sent = send(stream.as_raw_fd(), value.expose(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?;
@@ -42,15 +46,21 @@ pub fn at_once(stream: &UnixStream, value: &Secret) -> io::Result<bool> {
 
 /// What a fresh connection takes in one indivisible buffer: the kernel allocates no larger one than half of the send
 /// buffer's limit, less 64 bytes (`unix_stream_sendmsg`), and 32 KiB without looking for fragments.
-fn one_buffer(stream: &UnixStream) -> io::Result<usize> {
+fn one_buffer(stream: &net::UnixStream) -> io::Result<usize> {
     let limit = getsockopt(stream, sockopt::SndBuf)?;
     Ok((limit / 2).saturating_sub(64).min(32 << 10))
 }
 
 /// Whether an answer was begun, here or by an earlier instance. Only a refusal may follow: it makes whatever was
 /// written before it invalid.
-pub fn begun(stream: &UnixStream) -> bool {
+pub fn begun(stream: &net::UnixStream) -> bool {
     getsockopt(stream, sockopt::Priority) == Ok(BEGUN)
+}
+
+/// The connection under the runtime's eyes, for an answer that takes time.
+pub fn watched(stream: net::UnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 /// Writes `value` piece by piece as the peer reads. The connection must be parked, so that our death leaves a

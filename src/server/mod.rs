@@ -9,14 +9,14 @@ mod request;
 
 use std::cell::RefCell;
 use std::io;
-use std::os::unix::net;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::Interest;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ use crate::policy::{Grant, Policy};
 use crate::providers::Provider;
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::systemd::activation::Passed;
+use crate::systemd::activation::{self, Passed};
 use crate::systemd::{job, notify};
 
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
@@ -165,7 +165,7 @@ fn report(faults: &Faults) {
 
 /// Serves until SIGTERM or SIGINT. `found` is what the last instance left in the store.
 pub async fn run(
-    listener: net::UnixListener,
+    listener: UnixListener,
     service: Rc<Service>,
     found: Vec<Passed>,
     paths: &[PathBuf],
@@ -179,8 +179,7 @@ pub async fn run(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pause = Instant::now();
 
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+    let listener = activation::watched(listener)?;
     notify::ready(&service.status());
     adopt(found, &service);
     loop {
@@ -193,7 +192,7 @@ pub async fn run(
             () = sleep_until(pause), if pause > Instant::now() => {}
             // A permit first, then a connection: what is accepted must be answered, what is not can wait in the
             // backlog, which survives us.
-            accepted = listener.accept(),
+            accepted = listener.async_io(Interest::READABLE, |listener| listener.accept()),
                 if service.park.has_room() && pause <= Instant::now() => match accepted {
                 Ok((stream, _)) => request::handle(Request { stream, place: None }, &service),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
@@ -225,14 +224,7 @@ fn adopt(found: Vec<Passed>, service: &Rc<Service>) {
     }
     for Passed { name, fd } in found {
         let place = service.park.found(name);
-        let stream = net::UnixStream::from(fd);
-        match stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) {
-            Ok(stream) => request::handle(Request { stream, place: Some(place) }, service),
-            Err(error) => {
-                error!("dropped a descriptor from the store that is no connection: {error}");
-                place.leave();
-            }
-        }
+        request::handle(Request { stream: UnixStream::from(fd), place: Some(place) }, service);
     }
 }
 

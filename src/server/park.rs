@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use nix::sys::stat::fstat;
-use tokio::net::UnixStream;
 
 use crate::systemd::notify;
 

@@ -4,9 +4,9 @@
 //! `Permit`, and only a `Permit` opens the store. A value for a peer that was not identified, allowed and recorded
 //! does not compile.
 
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use tokio::net::UnixStream;
 use tokio::select;
 
 use super::answer;
@@ -43,9 +43,10 @@ pub fn handle(request: Request, service: &Rc<Service>) {
     let service = service.clone();
     tokio::task::spawn_local(async move {
         let claim = permit.claim();
+        let Some(stream) = watched(request.stream) else { return place.leave() };
         let value = select! {
             value = configuration.get(&permit) => value,
-            () = answer::hung_up(&request.stream) => {
+            () = answer::hung_up(&stream) => {
                 audit::abandoned(Some(&claim));
                 return place.leave();
             }
@@ -53,10 +54,10 @@ pub fn handle(request: Request, service: &Rc<Service>) {
         };
         match value {
             // The peer may hang up while it is answered; there is nobody left to tell then.
-            Ok(value) => drop(answer::whole(&request.stream, &value).await),
+            Ok(value) => drop(answer::whole(&stream, &value).await),
             Err(refusal) => {
                 audit::refused(Some(&claim), refusal.check(), &refusal);
-                drop(answer::refuse(&request.stream).await);
+                drop(answer::refuse(&stream).await);
             }
         }
         place.leave();
@@ -88,9 +89,16 @@ fn refuse(request: Request, claim: Option<Claim>, refusal: Refusal, service: &Rc
     audit::refused(claim.as_ref(), refusal.check(), &refusal);
     let place = request.place.map_or_else(|| service.park.hold(&request.stream), Ok);
     tokio::task::spawn_local(async move {
-        drop(answer::refuse(&request.stream).await);
+        if let Some(stream) = watched(request.stream) {
+            drop(answer::refuse(&stream).await);
+        }
         place
             .map(Place::leave)
             .unwrap_or_else(|error| tracing::warn!("a refusal went out unprotected: {error}"));
     });
+}
+
+/// Fails for what is no connection (a foreign descriptor from the store) or when the kernel is out of memory.
+fn watched(stream: UnixStream) -> Option<tokio::net::UnixStream> {
+    answer::watched(stream).inspect_err(|error| tracing::error!("cannot watch a connection: {error}")).ok()
 }

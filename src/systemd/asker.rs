@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 
@@ -11,7 +12,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connec
 pub fn connect_as(socket_path: &Path, unit: &str, credential: &str) -> io::Result<UnixStream> {
     let end = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // systemd draws the number at random; here it must only differ between simultaneous requests.
-    let number = (std::process::id() as u64) << 32 | end.as_raw_fd() as u64;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = u64::from(std::process::id()) << 32 | u64::from(COUNT.fetch_add(1, Ordering::Relaxed));
     let name = format!("{number:016x}/unit/{unit}/{credential}");
     bind(end.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
     connect(end.as_raw_fd(), &UnixAddr::new(socket_path)?)?;

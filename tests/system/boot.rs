@@ -107,7 +107,16 @@ fn start(
 ) -> io::Result<Child> {
     let console = File::create(console)?;
     Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
         .args(["sh", "-c", include_str!("boot.sh"), "boot.sh"])
         .args([place, root, cgroup, binary, units])
         .env_clear()

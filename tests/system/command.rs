@@ -42,7 +42,9 @@ impl Running {
             .spawn()
             .unwrap_or_else(|fault| panic!("cannot start `{shown}`: {fault}"));
         if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-            stdin.write_all(input).unwrap_or_else(|fault| panic!("`{shown}` did not read its input: {fault}"));
+            stdin
+                .write_all(input)
+                .unwrap_or_else(|fault| panic!("`{shown}` did not read its input: {fault}"));
         }
         Running { child: Some(child), cgroup, shown }
     }

@@ -33,7 +33,8 @@ pub fn a_test_sees_its_own_journal_records_only(machine: &Machine) {
 pub fn what_a_command_leaves_running_is_killed(machine: &Machine) {
     machine.sh("setsid sleep 4711 >/dev/null 2>&1 &").ok();
     let dropped = machine.spawn(&["sh", "-c", "sleep 4712 & sleep 4713"]);
-    let sleeping = || machine.sh("cat /proc/[0-9]*/cmdline | tr -d '\\0' | grep -o '[s]leep471.' || true").ok();
+    let sleeping =
+        || machine.sh("cat /proc/[0-9]*/cmdline | tr -d '\\0' | grep -o '[s]leep471.' || true").ok();
     machine.wait("it to sleep", || sleeping().contains("4713"), Duration::from_secs(5));
     drop(dropped);
     assert_eq!(sleeping(), "");
