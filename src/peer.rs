@@ -29,6 +29,8 @@ pub struct Peer {
     pub unit: UnitName,
     pub credential: CredentialName,
     pub pid: i32,
+    /// Held until the answer is out, so that the PID on record means this process and no other.
+    _pin: Option<Pin>,
 }
 
 /// Whose word counts.
@@ -99,17 +101,17 @@ pub fn identify(stream: &UnixStream, trust: &Trust) -> Result<Peer, (Option<Clai
     let claim = address.as_ref().and_then(|address| Claim::parse(address.as_abstract_name()?));
     let claim = claim.ok_or((None, Unidentified::MalformedAddress))?;
     match verify(stream, &claim, trust) {
-        Ok(pid) => Ok(Peer { unit: claim.unit, credential: claim.credential, pid }),
+        Ok((pid, pin)) => Ok(Peer { unit: claim.unit, credential: claim.credential, pid, _pin: pin }),
         Err(why) => Err((Some(claim), why)),
     }
 }
 
-fn verify(stream: &UnixStream, claim: &Claim, trust: &Trust) -> Result<i32, Unidentified> {
+fn verify(stream: &UnixStream, claim: &Claim, trust: &Trust) -> Result<(i32, Option<Pin>), Unidentified> {
     let credentials = getsockopt(stream, sockopt::PeerCredentials).map_err(Unidentified::Kernel)?;
     let (expected, manager) = match trust {
         Trust::System { manager } => (0, manager),
         Trust::User { uid, manager } => (*uid, manager),
-        Trust::Names => return Ok(credentials.pid()),
+        Trust::Names => return Ok((credentials.pid(), None)),
     };
     if credentials.uid() != expected {
         return Err(Unidentified::WrongUid { found: credentials.uid(), expected });
@@ -124,7 +126,7 @@ fn verify(stream: &UnixStream, claim: &Claim, trust: &Trust) -> Result<i32, Unid
     let path = unified_path(cgroup).ok_or(Unidentified::NoCgroup)?;
     if manager.unit_of(path).is_some_and(|unit| unit.is(&claim.unit)) {
         // Only now is it known that the process whose cgroup was read is the peer: it has held its PID all along.
-        return pin.still_holds().then_some(credentials.pid()).ok_or(Unidentified::Gone);
+        return if pin.still_holds() { Ok((credentials.pid(), Some(pin))) } else { Err(Unidentified::Gone) };
     }
     let in_user_manager = path.split('/').any(|component| component.starts_with("user@"));
     let cgroup = path.to_owned();
@@ -146,6 +148,7 @@ fn read_cgroup(pid: i32, buffer: &mut [u8; CGROUP_MAX]) -> io::Result<&str> {
 }
 
 /// Holds on to the peer's process, so that its PID cannot come to mean another one unnoticed.
+#[derive(Debug)]
 enum Pin {
     Process(OwnedFd),
     /// Linux before 6.5: a peer that ends while we look, and whose PID goes to a process of the claimed unit at once,

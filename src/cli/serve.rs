@@ -121,10 +121,9 @@ fn serve(
     stored: Vec<activation::Passed>,
     config: &[PathBuf],
 ) -> io::Result<()> {
-    let (found, foreign): (Vec<_>, Vec<_>) =
-        stored.into_iter().partition(|passed| passed.name.starts_with(park::PREFIX));
+    let (found, foreign): (Vec<_>, Vec<_>) = stored.into_iter().partition(park::is_request);
     for passed in foreign {
-        warn!("dropped a descriptor of unknown name {:?} from systemd's store", passed.name);
+        warn!("dropped a descriptor of unknown kind, {:?}, from systemd's store", passed.name);
         notify::unstore(&passed.name);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;

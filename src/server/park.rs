@@ -6,12 +6,19 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use nix::sys::stat::fstat;
+use nix::sys::stat::{SFlag, fstat};
 
+use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 
 /// The names of our descriptors in the store: this and the socket's inode number, which is unique while it lives.
-pub const PREFIX: &str = "request-";
+const PREFIX: &str = "request-";
+/// Whether a descriptor from the store is a request of ours.
+pub fn is_request(passed: &Passed) -> bool {
+    let is_socket = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
+    passed.name.starts_with(PREFIX) && fstat(&passed.fd).is_ok_and(|status| is_socket(status.st_mode))
+}
+
 /// `FileDescriptorStoreMax=` of `systemd/opnix.service` (a test compares them). systemd 254 and later say it in `$FDSTORE`.
 pub const STORE_MAX: usize = 4096;
 

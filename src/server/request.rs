@@ -24,7 +24,7 @@ pub struct Request {
 
 pub fn handle(request: Request, service: &Rc<Service>) {
     let configuration = service.configuration();
-    let permit = match permit(&request.stream, &configuration, service) {
+    let permit = match permit(&request.stream, request.place.is_some(), &configuration, service) {
         Ok(permit) => permit,
         Err((claim, refusal)) => return refuse(request, claim, refusal, service),
     };
@@ -43,7 +43,7 @@ pub fn handle(request: Request, service: &Rc<Service>) {
     let service = service.clone();
     tokio::task::spawn_local(async move {
         let claim = permit.claim();
-        let Some(stream) = watched(request.stream) else { return place.leave() };
+        let Some(stream) = watched(request.stream) else { return };
         let value = select! {
             value = configuration.get(&permit) => value,
             () = answer::hung_up(&stream) => {
@@ -67,11 +67,12 @@ pub fn handle(request: Request, service: &Rc<Service>) {
 /// Who asks, may it, and the record of that.
 fn permit(
     stream: &UnixStream,
+    found: bool,
     configuration: &Configuration,
     service: &Service,
 ) -> Result<Permit, (Option<Claim>, Refusal)> {
     let peer = peer::identify(stream, &service.trust).map_err(|(claim, why)| (claim, Refusal::Peer(why)))?;
-    if answer::begun(stream) {
+    if found && answer::begun(stream) {
         return Err((Some(peer.into()), Refusal::Interrupted));
     }
     let grant = configuration.decide(peer).map_err(|(peer, refusal)| (Some(peer.into()), refusal))?;
@@ -89,16 +90,16 @@ fn refuse(request: Request, claim: Option<Claim>, refusal: Refusal, service: &Rc
     audit::refused(claim.as_ref(), refusal.check(), &refusal);
     let place = request.place.map_or_else(|| service.park.hold(&request.stream), Ok);
     tokio::task::spawn_local(async move {
-        if let Some(stream) = watched(request.stream) {
-            drop(answer::refuse(&stream).await);
-        }
+        let Some(stream) = watched(request.stream) else { return };
+        drop(answer::refuse(&stream).await);
         place
             .map(Place::leave)
-            .unwrap_or_else(|error| tracing::warn!("a refusal went out unprotected: {error}"));
+            .unwrap_or_else(|error| tracing::error!("a refusal went out unprotected: {error}"));
     });
 }
 
-/// Fails for what is no connection (a foreign descriptor from the store) or when the kernel is out of memory.
+/// Fails when the kernel is out of memory. The request then stays in the store for the next instance: closing it would
+/// be an empty answer.
 fn watched(stream: UnixStream) -> Option<tokio::net::UnixStream> {
     answer::watched(stream).inspect_err(|error| tracing::error!("cannot watch a connection: {error}")).ok()
 }
