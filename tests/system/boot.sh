@@ -40,7 +40,7 @@ END
 
 # As the package would install it.
 install -D -m 0755 "$binary" "$root/usr/bin/opnix"
-for file in "$units"/*.socket "$units"/*.service "$units"/*.target "$units"/*.service.d; do
+for file in "$units"/*.socket "$units"/*.service "$units"/*.target; do
     [ ! -e "$file" ] || cp -R "$file" "$root/usr/lib/systemd/system/"
 done
 for file in "$units"/*.catalog; do

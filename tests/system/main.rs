@@ -1,8 +1,14 @@
+//! opnix on a real systemd: see tests/run and docs/architecture.md.
+
 mod boot;
 mod command;
+mod credentials;
 mod harness;
 mod lease;
+mod lifetimes;
 mod machine;
+mod opnix;
+mod refusals;
 mod suite;
 
 use suite::tests;
@@ -12,5 +18,20 @@ fn main() -> std::process::ExitCode {
         harness::a_lease_holds_up_a_reader,
         harness::a_test_sees_its_own_journal_records_only,
         harness::what_a_command_leaves_running_is_killed,
+        credentials::five_secrets_reach_five_units_and_the_service_starts_on_first_use,
+        credentials::a_template_is_served_as_one_credential,
+        credentials::a_value_of_any_size_up_to_systemds_limit_arrives_whole,
+        credentials::the_sandbox_is_tight_and_the_service_small,
+        refusals::an_unmapped_credential_or_unit_is_refused,
+        refusals::faults_of_the_vault_are_refused,
+        refusals::an_oversized_value_is_refused_and_named,
+        refusals::a_vault_that_does_not_answer_in_time_is_refused,
+        refusals::a_forged_name_is_refused,
+        refusals::a_client_that_does_not_read_holds_up_nobody,
+        lifetimes::units_that_wait_survive_a_kill,
+        lifetimes::units_that_wait_survive_a_restart,
+        lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
+        lifetimes::a_broken_configuration_keeps_the_old_one,
+        lifetimes::a_service_that_starts_with_a_broken_configuration_refuses_and_says_so,
     ])
 }

@@ -1,0 +1,84 @@
+//! Units get their secrets, and only theirs.
+
+use serde_json::json;
+
+use crate::machine::Machine;
+use crate::opnix::*;
+
+pub fn five_secrets_reach_five_units_and_the_service_starts_on_first_use(machine: &Machine) {
+    let units = [
+        ("openai-api-key", "dynamic.service", "DynamicUser=yes"),
+        ("datadog-api-key", "user.service", "User=daemon"),
+        ("cloudflare-token", "web@blue.service", ""),
+        ("backblaze-credentials.json", "private.service", "PrivateNetwork=yes"),
+    ];
+    let mut secrets: Vec<_> = units.iter().map(|(name, unit, _)| secret(name, &[unit])).collect();
+    secrets[2]["units"] = json!(["web@*.service"]);
+    secrets[0]["units"] = json!(["dynamic.service", {"unit": "renamed.service", "credential": "other-name"}]);
+    let values: Vec<_> = units.iter().map(|(name, ..)| (*name, value(name))).collect();
+    set_up(machine, &secrets, &values, "30s");
+    assert_eq!(machine.show("opnix.service", "ActiveState"), "inactive", "not before it is needed");
+    for (name, unit, more) in units {
+        consumer(machine, &unit.replace("@blue", "@"), name, more);
+        machine.systemctl(&["start", unit]).ok();
+        assert_eq!(found(machine, unit), value(name).into_bytes(), "{unit}");
+    }
+    consumer(machine, "renamed.service", "other-name", "");
+    machine.systemctl(&["start", "renamed.service"]).ok();
+    assert_eq!(found(machine, "renamed.service"), value("openai-api-key").into_bytes());
+    assert_eq!(machine.show("opnix.service", "ActiveState"), "active");
+    nothing_shows_a_value(machine);
+}
+
+/// Not the journal, not systemctl, not a command line or an environment, not a file of ours.
+fn nothing_shows_a_value(machine: &Machine) {
+    assert!(!machine.journal_text().contains(CANARY), "in the journal");
+    assert!(!machine.systemctl(&["show", "*"]).ok().contains(CANARY), "in systemctl show");
+    let search = format!(
+        "pid=$(systemctl show --value -p MainPID opnix.service); \
+         ! grep -a -l {CANARY} /proc/[0-9]*/environ /proc/$pid/cmdline && ! grep -r -a -l {CANARY} /run/opnix /var/lib /var/tmp /var/log"
+    );
+    machine.sh(&search).ok();
+}
+
+pub fn a_template_is_served_as_one_credential(machine: &Machine) {
+    set_up(machine, &[], &[("key", value("key"))], "30s");
+    let config = json!({
+        "provider": {"kind": "local", "path": "/run/opnix-vault/vault.json"},
+        "templates": [{"name": "env", "template": "A={{ op://Vault/key/value }}\nB=2\n", "units": ["template.service"]}]
+    });
+    machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+    consumer(machine, "template.service", "env", "");
+    machine.systemctl(&["start", "template.service"]).ok();
+    assert_eq!(found(machine, "template.service"), format!("A={}\nB=2\n", value("key")).into_bytes());
+}
+
+pub fn a_value_of_any_size_up_to_systemds_limit_arrives_whole(machine: &Machine) {
+    for size in [1, 2240, 2241, 32 << 10, (32 << 10) + 1, 300_000, (1 << 20) - "big".len()] {
+        let big = "x".repeat(size);
+        set_up(machine, &[secret("big", &["big.service"])], &[("big", big.clone())], "30s");
+        consumer(machine, "big.service", "big", "");
+        // The first time it is fetched, the second time it comes from memory.
+        for _ in 0..2 {
+            machine.systemctl(&["restart", "big.service"]).ok();
+            assert_eq!(found(machine, "big.service").len(), size);
+        }
+    }
+}
+
+pub fn the_sandbox_is_tight_and_the_service_small(machine: &Machine) {
+    set_up(machine, &[secret("key", &["key.service"])], &[("key", value("key"))], "30s");
+    machine.systemctl(&["start", "opnix.service"]).ok();
+    let verdict = machine.run(&["systemd-analyze", "security", "--no-pager", "opnix.service"]).text();
+    let level = verdict.lines().last().unwrap_or_default().split_whitespace().find_map(|word| word.parse::<f64>().ok());
+    assert!(level.is_some_and(|level| level <= 1.5), "{verdict}");
+    machine.run(&["systemd-analyze", "verify", "opnix.service", "opnix.socket"]).ok();
+    let status = machine.sh("cat /proc/$(systemctl show --value -p MainPID opnix.service)/status").ok();
+    let kib = |key: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect(key);
+        line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+    };
+    assert!(kib("VmRSS:") < 10 << 10, "{status}");
+    assert!(kib("VmLck:") > 0, "memory is locked");
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+}

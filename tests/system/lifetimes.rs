@@ -1,0 +1,98 @@
+//! What waits outlives us: crashes, restarts, stops and reloads.
+
+use std::time::Duration;
+
+use crate::machine::Machine;
+use crate::opnix::*;
+
+const UNITS: usize = 50;
+
+/// Fifty units that wait for one secret of a vault which does not answer.
+fn fifty_waiting(machine: &Machine) -> crate::lease::Lease {
+    set_up(machine, &[secret("slow", &["waiter@*.service"])], &[("slow", value("slow"))], "60s");
+    consumer(machine, "waiter@.service", "slow", "");
+    let vault = slow_vault(machine);
+    machine.sh(&format!("systemctl start --no-block $(printf 'waiter@%s.service ' $(seq {UNITS}))")).ok();
+    stored(machine, UNITS);
+    vault
+}
+
+fn stored(machine: &Machine, count: usize) {
+    let stored = || machine.show("opnix.service", "NFileDescriptorStore") == count.to_string();
+    machine.wait("the requests in the store", stored, LONG);
+}
+
+fn in_state(machine: &Machine, state: &str) -> usize {
+    let list = machine.systemctl(&["list-units", "--all", "--plain", "--no-legend", "waiter@*"]).ok();
+    list.lines().filter(|line| line.split_whitespace().nth(2) == Some(state)).count()
+}
+
+fn all_started(machine: &Machine) {
+    machine.wait("all to start", || in_state(machine, "active") == UNITS, LONG);
+    let right = format!("for n in $(seq {UNITS}); do [ \"$(cat /run/got-waiter@$n.service)\" = {} ]; done", value("slow"));
+    machine.sh(&right).ok();
+    stored(machine, 0);
+    machine.sh("systemctl stop 'waiter@*'; systemctl reset-failed; rm -rf /run/got /run/got-*").ok();
+}
+
+pub fn units_that_wait_survive_a_kill(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    machine.sh("systemctl kill --signal=KILL opnix.service").ok();
+    machine.wait("the next instance", || machine.show("opnix.service", "NRestarts") != "0", LONG);
+    machine.wait("it to run", || machine.show("opnix.service", "SubState") == "running", LONG);
+    assert_eq!(in_state(machine, "active"), 0);
+    drop(vault);
+    all_started(machine);
+}
+
+pub fn units_that_wait_survive_a_restart(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    assert_eq!(in_state(machine, "active"), 0);
+    drop(vault);
+    all_started(machine);
+}
+
+pub fn units_that_wait_are_refused_when_the_service_is_stopped(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+    machine.wait("all to fail", || in_state(machine, "failed") == UNITS, LONG);
+    machine.sh("! ls /run/got/waiter@*").ok();
+    let stopping = machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_CHECK=stopping"]);
+    assert_eq!(stopping.len(), UNITS);
+    drop(vault);
+    machine.sh("systemctl reset-failed; rm -rf /run/got /run/got-*").ok();
+}
+
+pub fn a_broken_configuration_keeps_the_old_one(machine: &Machine) {
+    set_up(machine, &[secret("key", &["old.service"])], &[("key", value("key"))], "30s");
+    consumer(machine, "old.service", "key", "");
+    machine.systemctl(&["start", "old.service"]).ok();
+    machine.write("/etc/opnix/secrets.json", "{\"secrets\": [{\"nmae\": 1}]}", "0644");
+    machine.systemctl(&["reload", "opnix.service"]).fails();
+    machine.sh("systemctl kill --signal=HUP opnix.service").ok();
+    let kept = || machine.show("opnix.service", "StatusText").starts_with("Kept the old configuration");
+    machine.wait("it to say so", kept, LONG);
+    machine.systemctl(&["restart", "old.service"]).ok();
+    assert_eq!(found(machine, "old.service"), value("key").into_bytes());
+    let place = machine.journal_text();
+    assert!(place.contains("secrets.json:1:15: unknown key \"nmae\""), "{place}");
+    // Mended, it is taken.
+    configure(machine, &[secret("key", &["new.service"])], "30s");
+    machine.systemctl(&["reload", "opnix.service"]).ok();
+    consumer(machine, "new.service", "key", "");
+    machine.wait("the new one", || machine.systemctl(&["restart", "new.service"]).code == Some(0), LONG);
+    machine.systemctl(&["restart", "old.service"]).fails();
+    machine.sh("systemctl reset-failed").ok();
+}
+
+pub fn a_service_that_starts_with_a_broken_configuration_refuses_and_says_so(machine: &Machine) {
+    set_up(machine, &[], &[("key", value("key"))], "30s");
+    machine.write("/etc/opnix/secrets.json", "{", "0644");
+    consumer(machine, "early.service", "key", "");
+    machine.systemctl(&["start", "early.service"]).fails();
+    assert_refused(machine, "early.service", "key", "configuration");
+    configure(machine, &[secret("key", &["early.service"])], "30s");
+    machine.systemctl(&["reload", "opnix.service"]).ok();
+    machine.wait("a start", || machine.systemctl(&["restart", "early.service"]).code == Some(0), Duration::from_secs(10));
+}

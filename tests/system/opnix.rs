@@ -1,0 +1,86 @@
+//! opnix on the machine: its configuration, its vault, and units that ask.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::machine::Machine;
+
+pub const REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
+const VAULT: &str = "/run/opnix-vault/vault.json";
+/// Longer than anything here takes, but for what hangs.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// A made-up value that no log may ever show: every value of these tests holds this word.
+pub const CANARY: &str = "canary-7f3a";
+
+pub fn value(name: &str) -> String {
+    format!("{CANARY}-{name}")
+}
+
+/// One secret of the configuration, whose value is `value(name)`.
+pub fn secret(name: &str, units: &[&str]) -> Value {
+    json!({"name": name, "reference": format!("op://Vault/{name}/value"), "units": units})
+}
+
+/// Stops opnix, and starts its socket with this configuration; the service itself starts when the first unit asks.
+pub fn set_up(machine: &Machine, secrets: &[Value], values: &[(&str, String)], deadline: &str) {
+    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+    machine.sh("groupadd --force --system opnix-vault").ok();
+    machine.unit("opnix.service.d/50-test.conf", "[Service]\nSupplementaryGroups=opnix-vault\n");
+    configure(machine, secrets, deadline);
+    write_vault(machine, values);
+    machine.systemctl(&["start", "opnix.socket"]).ok();
+}
+
+pub fn configure(machine: &Machine, secrets: &[Value], deadline: &str) {
+    let config = json!({"provider": {"kind": "local", "path": VAULT}, "deadline": deadline, "secrets": secrets});
+    machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+}
+
+pub fn write_vault(machine: &Machine, values: &[(&str, String)]) {
+    let items: Vec<Value> = values
+        .iter()
+        .map(|(name, value)| json!({"title": name, "fields": [{"label": "value", "value": value}]}))
+        .collect();
+    machine.write(VAULT, json!({"vaults": [{"name": "Vault", "items": items}]}).to_string(), "0600");
+    machine.sh(&format!("chgrp opnix-vault {VAULT} && chmod 0640 {VAULT} && chmod 0755 /run/opnix-vault")).ok();
+}
+
+/// Holds up every fetch while it lives.
+pub fn slow_vault(machine: &Machine) -> crate::lease::Lease {
+    machine.hold(VAULT)
+}
+
+/// A oneshot unit that copies its credential to `/run/got/UNIT`, with these further lines.
+pub fn consumer(machine: &Machine, unit: &str, credential: &str, more: &str) {
+    let text = format!(
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=60\n\
+         LoadCredential={credential}:/run/opnix/creds.sock\n{more}\n\
+         ExecStart=+sh -c 'mkdir -p /run/got; echo started >/run/got/%n.started'\n\
+         ExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/{credential}'\n\
+         StandardOutput=truncate:/run/got-%n\n"
+    );
+    machine.unit(unit, &text);
+}
+
+/// What the unit found. It has started.
+pub fn found(machine: &Machine, unit: &str) -> Vec<u8> {
+    machine.run(&["cat", &format!("/run/got-{unit}")]).stdout
+}
+
+/// The unit did not start, for want of its credential, and its own program never ran.
+#[track_caller]
+pub fn assert_refused(machine: &Machine, unit: &str, credential: &str, check: &str) {
+    assert_eq!(machine.show(unit, "ExecMainStatus"), "243", "{unit}");
+    assert_eq!(machine.show(unit, "Result"), "exit-code", "{unit}");
+    machine.run(&["test", "-e", &format!("/run/got/{unit}.started")]).fails();
+    let records = machine.journal(&[
+        &format!("MESSAGE_ID={REFUSED}"),
+        &format!("OPNIX_UNIT={unit}"),
+        &format!("OPNIX_CREDENTIAL={credential}"),
+    ]);
+    assert_eq!(records.len(), 1, "one record of it: {records:?}");
+    assert_eq!(records[0]["OPNIX_CHECK"], check);
+    assert_ne!(records[0]["OPNIX_REASON"], "", "with a reason");
+}
