@@ -30,13 +30,13 @@ use request::Request;
 
 use crate::audit::Permit;
 use crate::config::{self, Faults};
-use crate::peer::{Peer, Trust};
+use crate::peer::{Claim, Peer, Trust};
 use crate::policy::{Grant, Policy};
 use crate::providers::Provider;
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::systemd::activation::{self, Passed};
-use crate::systemd::{job, notify};
+use crate::systemd::notify;
 
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
 const GRACE: Duration = Duration::from_secs(2);
@@ -71,12 +71,12 @@ impl Configuration {
         Ok(Self::Valid { policy: config.policy, store: Store::new(provider, config.deadline) })
     }
 
-    fn decide(&self, peer: Peer) -> Result<Grant, (Peer, Refusal)> {
+    fn decide(&self, peer: Peer) -> Result<Grant, (Claim, Refusal)> {
         match self {
             Self::Valid { policy, .. } => {
-                policy.decide(peer).map_err(|(peer, why)| (peer, Refusal::Policy(why)))
+                policy.decide(peer).map_err(|(peer, why)| (peer.into(), Refusal::Policy(why)))
             }
-            Self::Faulty(why) => Err((peer, Refusal::Configuration(why.clone()))),
+            Self::Faulty(why) => Err((peer.into(), Refusal::Configuration(why.clone()))),
         }
     }
 
@@ -173,6 +173,9 @@ pub async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this signal.
+    let mut restart = signal(SignalKind::user_defined1())?;
+    let mut restarting = false;
     // The heartbeat comes from this very loop: when it hangs, the watchdog bites.
     let mut heartbeat =
         interval(sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |period| period / 3));
@@ -185,6 +188,7 @@ pub async fn run(
     loop {
         select! {
             biased;
+            _ = restart.recv() => restarting = true,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => service.reload(paths),
@@ -209,7 +213,7 @@ pub async fn run(
         }
     }
     drop(listener);
-    drain(&service).await;
+    drain(&service, restarting).await;
     Ok(())
 }
 
@@ -230,7 +234,7 @@ fn adopt(found: Vec<Passed>, service: &Rc<Service>) {
 
 /// Finishes what it can. The rest stays in systemd's store if an instance follows, and is refused if none does: the
 /// store goes with the unit, and its connections would end without a byte, which systemd takes for an empty secret.
-async fn drain(service: &Service) {
+async fn drain(service: &Service, restarting: bool) {
     let waiting = || service.park.taken();
     notify::stopping(&format!("Finishing {} requests.", waiting()));
     let emptied_within = async |limit: Duration| {
@@ -244,7 +248,7 @@ async fn drain(service: &Service) {
     if emptied_within(GRACE).await {
         return;
     }
-    if service.park.is_backed() && job::is_restart().await {
+    if service.park.is_backed() && restarting {
         info!(
             message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c08",
             "left {} requests to the next instance",

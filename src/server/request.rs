@@ -75,7 +75,7 @@ fn permit(
     if found && answer::begun(stream) {
         return Err((Some(peer.into()), Refusal::Interrupted));
     }
-    let grant = configuration.decide(peer).map_err(|(peer, refusal)| (Some(peer.into()), refusal))?;
+    let grant = configuration.decide(peer).map_err(|(claim, refusal)| (Some(claim), refusal))?;
     Ok(audit::granted(grant))
 }
 

@@ -2,6 +2,5 @@
 
 pub mod activation;
 pub mod asker;
-pub mod job;
 pub mod journal;
 pub mod notify;

@@ -29,7 +29,10 @@ fn in_state(machine: &Machine, state: &str) -> usize {
 
 fn all_started(machine: &Machine) {
     machine.wait("all to start", || in_state(machine, "active") == UNITS, LONG);
-    let right = format!("for n in $(seq {UNITS}); do [ \"$(cat /run/got-waiter@$n.service)\" = {} ]; done", value("slow"));
+    let right = format!(
+        "for n in $(seq {UNITS}); do [ \"$(cat /run/got-waiter@$n.service)\" = {} ]; done",
+        value("slow")
+    );
     machine.sh(&right).ok();
     stored(machine, 0);
     machine.sh("systemctl stop 'waiter@*'; systemctl reset-failed; rm -rf /run/got /run/got-*").ok();
@@ -94,5 +97,9 @@ pub fn a_service_that_starts_with_a_broken_configuration_refuses_and_says_so(mac
     assert_refused(machine, "early.service", "key", "configuration");
     configure(machine, &[secret("key", &["early.service"])], "30s");
     machine.systemctl(&["reload", "opnix.service"]).ok();
-    machine.wait("a start", || machine.systemctl(&["restart", "early.service"]).code == Some(0), Duration::from_secs(10));
+    machine.wait(
+        "a start",
+        || machine.systemctl(&["restart", "early.service"]).code == Some(0),
+        Duration::from_secs(10),
+    );
 }

@@ -34,7 +34,8 @@ pub fn set_up(machine: &Machine, secrets: &[Value], values: &[(&str, String)], d
 }
 
 pub fn configure(machine: &Machine, secrets: &[Value], deadline: &str) {
-    let config = json!({"provider": {"kind": "local", "path": VAULT}, "deadline": deadline, "secrets": secrets});
+    let config =
+        json!({"provider": {"kind": "local", "path": VAULT}, "deadline": deadline, "secrets": secrets});
     machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
 }
 
@@ -44,7 +45,9 @@ pub fn write_vault(machine: &Machine, values: &[(&str, String)]) {
         .map(|(name, value)| json!({"title": name, "fields": [{"label": "value", "value": value}]}))
         .collect();
     machine.write(VAULT, json!({"vaults": [{"name": "Vault", "items": items}]}).to_string(), "0600");
-    machine.sh(&format!("chgrp opnix-vault {VAULT} && chmod 0640 {VAULT} && chmod 0755 /run/opnix-vault")).ok();
+    machine
+        .sh(&format!("chgrp opnix-vault {VAULT} && chmod 0640 {VAULT} && chmod 0755 /run/opnix-vault"))
+        .ok();
 }
 
 /// Holds up every fetch while it lives.

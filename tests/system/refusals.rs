@@ -60,9 +60,14 @@ pub fn a_forged_name_is_refused(machine: &Machine) {
     machine.write("/run/forger.py", forger, "0644");
     let run = "systemd-run --quiet --wait --pipe --unit=forger python3 /run/forger.py";
     assert_eq!(machine.sh(run).ok(), "1048577 b''");
-    let records = machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_UNIT=victim.service", "OPNIX_CHECK=peer"]);
+    let records =
+        machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_UNIT=victim.service", "OPNIX_CHECK=peer"]);
     assert_eq!(records.len(), 1, "{records:?}");
-    assert!(records[0]["OPNIX_REASON"].as_str().is_some_and(|reason| reason.contains("/system.slice/forger.service")));
+    assert!(
+        records[0]["OPNIX_REASON"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("/system.slice/forger.service"))
+    );
 }
 
 pub fn a_client_that_does_not_read_holds_up_nobody(machine: &Machine) {
