@@ -48,9 +48,6 @@ pub fn run(arguments: Arguments) -> Exit {
         }
     };
     journal::init();
-    for missing in secret::protect_process() {
-        warn!("{missing}");
-    }
     let (mut listeners, stored): (Vec<_>, Vec<_>) =
         passed.into_iter().partition(|passed| passed.name == LISTENER);
     let activated = listeners.pop().map(|passed| UnixListener::from(passed.fd));
@@ -121,6 +118,10 @@ fn serve(
     stored: Vec<activation::Passed>,
     config: &[PathBuf],
 ) -> io::Result<()> {
+    // Before the first secret is read.
+    for missing in secret::protect_process() {
+        warn!("{missing}");
+    }
     let (found, foreign): (Vec<_>, Vec<_>) = stored.into_iter().partition(park::is_request);
     for passed in foreign {
         warn!("dropped a descriptor of unknown kind, {:?}, from systemd's store", passed.name);

@@ -1,0 +1,69 @@
+//! Every configuration that the documentation shows is valid.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let markdown = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    markdown.chain([root.join("README.md")]).collect()
+}
+
+fn fences(text: &str, language: &str) -> Vec<String> {
+    let begin = format!("```{language}\n");
+    text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_configuration_in_the_documentation_is_valid() {
+    let mut checked = 0;
+    for document in documents() {
+        for example in fences(&fs::read_to_string(&document).unwrap(), "json") {
+            if !example.contains("\"secrets\"") {
+                continue;
+            }
+            let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("docs-{checked}.json"));
+            fs::write(&file, &example).unwrap();
+            let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
+                .args(["check", "--config"])
+                .arg(&file)
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}: {}",
+                document.display(),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "the README and docs/configuration.md show one each");
+}
+
+#[test]
+fn the_vault_file_in_the_documentation_is_read() {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    let vault = fences(&text, "json").into_iter().find(|example| example.contains("\"vaults\"")).unwrap();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join("docs-vault.json");
+    fs::write(&path, vault).unwrap();
+    Command::new("chmod").arg("600").arg(&path).status().unwrap();
+    let local = opnix::providers::local::Local::new(Path::new("docs-vault.json"), None, directory);
+    let provider = opnix::providers::Provider::Local(local);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let found = runtime.block_on(provider.fetch(vec!["op://Vault/App/prod/token".parse().unwrap()]));
+    assert_eq!(found[0].as_ref().unwrap().expose(), b"made-up");
+}
+
+#[test]
+fn the_demo_shows_what_it_should() {
+    let output = Command::new(env!("CARGO_BIN_EXE_opnix")).arg("demo").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text.matches("refused: ").count(), 2, "{text}");
+    assert!(text.contains("the peer's name is forged"), "{text}");
+}

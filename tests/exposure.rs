@@ -1,0 +1,76 @@
+//! What the compiler does not check: who sees values, where unsafe code is, and what must agree between files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The sources without their tests, by path below `src/`.
+fn sources() -> BTreeMap<String, String> {
+    fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut paths = Vec::new();
+    walk(&root().join("src"), &mut paths);
+    let name = |path: &Path| path.strip_prefix(root().join("src")).unwrap().display().to_string();
+    let code =
+        |path: &Path| fs::read_to_string(path).unwrap().split("#[cfg(test)]").next().unwrap().to_owned();
+    paths.iter().map(|path| (name(path), code(path))).collect()
+}
+
+fn users_of(what: &str) -> Vec<(String, usize)> {
+    let sources = sources().into_iter();
+    sources.map(|(name, code)| (name, code.matches(what).count())).filter(|(_, count)| *count > 0).collect()
+}
+
+fn shipped(file: &str) -> String {
+    fs::read_to_string(root().join("systemd").join(file)).unwrap()
+}
+
+#[test]
+fn values_are_exposed_where_they_are_rendered_and_answered_and_nowhere_else() {
+    assert_eq!(users_of(".expose()"), [("server/answer.rs".to_owned(), 2), ("template.rs".to_owned(), 1)]);
+}
+
+#[test]
+fn unsafe_code_is_in_one_file() {
+    assert_eq!(users_of("unsafe {"), [("systemd/activation.rs".to_owned(), 2)]);
+    assert!(users_of("unsafe fn").is_empty() && users_of("unsafe impl").is_empty());
+}
+
+#[test]
+fn a_secret_cannot_be_copied_or_shown() {
+    let code = &sources()["secret.rs"];
+    for trait_name in ["Clone", "Display", "Serialize", "Deref", "AsRef"] {
+        assert!(!code.contains(&format!("{trait_name} for Secret")), "{trait_name}");
+    }
+    let secret = code.split("pub struct Secret(").next().unwrap();
+    assert!(!secret.lines().last().unwrap_or_default().contains("derive"));
+}
+
+#[test]
+fn the_unit_files_and_the_program_agree() {
+    let sources = sources();
+    assert!(shipped("opnix.service").contains("FileDescriptorStoreMax=4096"));
+    assert_eq!(opnix::server::park::STORE_MAX, 4096);
+    assert!(shipped("opnix.socket").contains("ListenStream=/run/opnix/creds.sock"));
+    assert!(sources["cli/mod.rs"].contains("\"/run/opnix/creds.sock\""));
+    assert!(shipped("opnix.socket").contains("FileDescriptorName=creds\n"));
+    assert!(sources["cli/serve.rs"].contains("LISTENER: &str = \"creds\""));
+}
+
+#[test]
+fn every_kind_of_record_is_in_the_catalog() {
+    let after = |text: &str, prefix: &str| -> BTreeSet<String> {
+        text.match_indices(prefix).map(|(at, _)| text[at + prefix.len()..][..32].to_owned()).collect()
+    };
+    let used: BTreeSet<String> = sources().values().flat_map(|code| after(code, "message_id = \"")).collect();
+    assert_eq!(used, after(&shipped("opnix.catalog"), "\n-- "));
+    assert_eq!(used.len(), 8);
+}

@@ -1,0 +1,56 @@
+//! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --test generated` makes them anew.
+
+use std::fs;
+use std::path::Path;
+
+use clap::CommandFactory;
+
+fn agrees(path: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("OPNIX_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, made).unwrap();
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == made, "{} is out of date: OPNIX_BLESS=1 cargo test --test generated", path.display());
+}
+
+#[test]
+fn the_schema_is_the_one_that_the_code_makes() {
+    agrees("docs/secrets.schema.json", &format!("{:#}\n", opnix::config::schema()));
+}
+
+#[test]
+fn every_key_of_the_schema_is_described() {
+    fn walk(value: &serde_json::Value, count: &mut usize) {
+        if let Some(properties) = value.get("properties").and_then(|properties| properties.as_object()) {
+            for (key, property) in properties {
+                assert!(property.get("description").is_some(), "{key} has no description");
+                *count += 1;
+            }
+        }
+        match value {
+            serde_json::Value::Object(members) => members.values().for_each(|member| walk(member, count)),
+            serde_json::Value::Array(elements) => elements.iter().for_each(|element| walk(element, count)),
+            _ => {}
+        }
+    }
+    let mut count = 0;
+    walk(&opnix::config::schema(), &mut count);
+    assert!(count > 30, "{count}");
+}
+
+#[test]
+fn the_man_pages_are_those_that_the_code_makes() {
+    let command = opnix::cli::Command::command();
+    let page = |command: clap::Command| {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(command).render(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    for subcommand in command.get_subcommands() {
+        let name: &'static str = format!("opnix-{}", subcommand.get_name()).leak();
+        agrees(&format!("docs/man/{name}.1"), &page(subcommand.clone().name(name)));
+    }
+    agrees("docs/man/opnix.1", &page(command));
+}
