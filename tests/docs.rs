@@ -1,5 +1,8 @@
 //! Every configuration that the documentation shows is valid.
 
+// A test that panics has failed, which is what it should do then.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

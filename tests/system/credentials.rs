@@ -91,3 +91,10 @@ pub fn the_sandbox_is_tight_and_the_service_small(machine: &Machine) {
     assert_eq!(machine.journal_text().contains("memory is not locked"), !limit.contains("unlimited"));
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
 }
+
+pub fn the_demo_runs_through_real_units(machine: &Machine) {
+    let shown = machine.run(&["opnix", "demo"]).ok();
+    assert!(shown.contains("real units of the system's service manager"), "{shown}");
+    assert!(shown.contains("refused: this secret is not configured for this unit"), "{shown}");
+    assert!(shown.contains("refused: the peer's name is forged"), "{shown}");
+}

@@ -21,6 +21,7 @@ fn main() -> std::process::ExitCode {
         credentials::five_secrets_reach_five_units_and_the_service_starts_on_first_use,
         credentials::a_template_is_served_as_one_credential,
         credentials::a_value_of_any_size_up_to_systemds_limit_arrives_whole,
+        credentials::the_demo_runs_through_real_units,
         credentials::the_sandbox_is_tight_and_the_service_small,
         refusals::an_unmapped_credential_or_unit_is_refused,
         refusals::faults_of_the_vault_are_refused,
