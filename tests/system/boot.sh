@@ -43,6 +43,8 @@ install -D -m 0755 "$binary" "$root/usr/bin/opnix"
 for file in "$units"/*.socket "$units"/*.service "$units"/*.target; do
     [ ! -e "$file" ] || cp -R "$file" "$root/usr/lib/systemd/system/"
 done
+version=$(chroot "$root" systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+[ "$version" -lt 253 ] || cp -R "$units/opnix.service.d" "$root/usr/lib/systemd/system/"
 for file in "$units"/*.catalog; do
     [ ! -e "$file" ] || install -D -m 0644 "$file" -t "$root/usr/lib/systemd/catalog"
 done

@@ -58,7 +58,7 @@ pub fn slow_vault(machine: &Machine) -> crate::lease::Lease {
 /// A oneshot unit that copies its credential to `/run/got/UNIT`, with these further lines.
 pub fn consumer(machine: &Machine, unit: &str, credential: &str, more: &str) {
     let text = format!(
-        "[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=60\n\
+        "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=60\n\
          LoadCredential={credential}:/run/opnix/creds.sock\n{more}\n\
          ExecStart=+sh -c 'mkdir -p /run/got; echo started >/run/got/%n.started'\n\
          ExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/{credential}'\n\

@@ -43,7 +43,8 @@ pub fn a_vault_that_does_not_answer_in_time_is_refused(machine: &Machine) {
         "simple.service",
         "[Service]\nLoadCredential=slow:/run/opnix/creds.sock\nExecStart=sh -c 'echo started >/run/got/simple.service.started; sleep 60'\n",
     );
-    machine.systemctl(&["start", "simple.service"]).ok();
+    // From some version on, systemd notices before it counts it as started; both are right.
+    let _ = machine.systemctl(&["start", "simple.service"]);
     machine.wait("its failure", || machine.show("simple.service", "ActiveState") == "failed", LONG);
     assert_refused(machine, "simple.service", "slow", "deadline");
     drop(vault);
