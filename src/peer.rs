@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{SocketAddr, UnixStream};
 
 use crate::names::{CredentialName, UnitName};
 
@@ -94,11 +94,14 @@ impl ManagerCgroup {
     }
 }
 
-/// Makes a peer of whoever holds the other end of `stream`, or says which check failed, with the claim where it could
-/// be read.
-pub fn identify(stream: &UnixStream, trust: &Trust) -> Result<Peer, (Option<Claim>, Unidentified)> {
-    let address = stream.peer_addr().ok();
-    let claim = address.as_ref().and_then(|address| Claim::parse(address.as_abstract_name()?));
+/// Makes a peer of whoever holds the other end of `stream`, which has this `address`, or says which check failed, with
+/// the claim where it could be read.
+pub fn identify(
+    stream: &UnixStream,
+    address: Option<&SocketAddr>,
+    trust: &Trust,
+) -> Result<Peer, (Option<Claim>, Unidentified)> {
+    let claim = address.and_then(|address| Claim::parse(address.as_abstract_name()?));
     let claim = claim.ok_or((None, Unidentified::MalformedAddress))?;
     match verify(stream, &claim, trust) {
         Ok((pid, pin)) => Ok(Peer { unit: claim.unit, credential: claim.credential, pid, _pin: pin }),

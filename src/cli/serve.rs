@@ -5,17 +5,16 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
-use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use super::{ConfigArguments, Exit, fail};
 use crate::config;
 use crate::peer::Trust;
 use crate::secret;
-use crate::server::{self, Service, park};
-use crate::systemd::{activation, journal, notify};
+use crate::server::{self, Service};
+use crate::systemd::{activation, journal};
 
 /// The name of the listening socket: `FileDescriptorName=` in `systemd/opnix.socket`.
 const LISTENER: &str = "creds";
@@ -50,7 +49,7 @@ pub fn run(arguments: Arguments) -> Exit {
     journal::init();
     let (mut listeners, stored): (Vec<_>, Vec<_>) =
         passed.into_iter().partition(|passed| passed.name == LISTENER);
-    let activated = listeners.pop().map(|passed| UnixListener::from(passed.fd));
+    let activated = listeners.pop().and_then(|passed| passed.socket).map(UnixListener::from);
     let trust = match (arguments.trust_peer_names, &activated) {
         (true, Some(_)) => {
             return fail(
@@ -122,14 +121,9 @@ fn serve(
     for missing in secret::protect_process() {
         warn!("{missing}");
     }
-    let (found, foreign): (Vec<_>, Vec<_>) = stored.into_iter().partition(park::is_request);
-    for passed in foreign {
-        warn!("dropped a descriptor of unknown kind, {:?}, from systemd's store", passed.name);
-        notify::unstore(&passed.name);
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let service = Rc::new(Service::new(trust, backed, found.len(), config));
-    let result = LocalSet::new().block_on(&runtime, server::run(listener, service, found, config));
+    let service = Arc::new(Service::new(trust, backed, runtime.handle().clone(), config));
+    let result = runtime.block_on(server::run(listener, service, stored, config));
     // A provider that still blocks must not hold up our end.
     runtime.shutdown_background();
     result

@@ -1,27 +1,26 @@
-//! The service: the accept loop with its heartbeat, reload and drain.
-//!
-//! Everything runs on one thread. What blocks (reading the vault file of the provider `local`) runs on tokio's pool.
+//! The service, on two threads: the accept loop, which answers from memory, and the runtime, where everything runs that
+//! takes time: waiting requests, fetches, reload and drain. So nothing that takes time holds up an answer from memory.
 
+mod accept;
 mod answer;
 pub mod park;
 mod refusal;
 mod request;
 
-use std::cell::RefCell;
 use std::io;
+use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use tokio::io::Interest;
+use tokio::runtime::Handle;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
-use tracing::{error, info};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
 
 pub use answer::{CREDENTIALS_MAX, size_limit};
 use park::Park;
@@ -35,21 +34,19 @@ use crate::policy::{Grant, Policy};
 use crate::providers::Provider;
 use crate::secret::Secret;
 use crate::store::Store;
-use crate::systemd::activation::{self, Passed};
+use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the refusals at the end may take. `TimeoutStopSec=` in `systemd/opnix.service` is longer than all together.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long to wait after running out of descriptors or memory for another connection.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// What requests need.
 pub struct Service {
     trust: Trust,
-    park: Rc<Park>,
-    configuration: RefCell<Rc<Configuration>>,
+    park: Arc<Park>,
+    configuration: Mutex<Arc<Configuration>>,
+    runtime: Handle,
     /// True once everything that still waits is to be refused.
     refusing: watch::Sender<bool>,
 }
@@ -108,17 +105,17 @@ fn within_limit(permit: &Permit, value: &Secret) -> Result<(), Refusal> {
 
 impl Service {
     /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
-    pub fn new(trust: Trust, backed: bool, found: usize, paths: &[PathBuf]) -> Self {
+    pub fn new(trust: Trust, backed: bool, runtime: Handle, paths: &[PathBuf]) -> Self {
         let configuration = Configuration::load(paths).unwrap_or_else(|faults| {
             report(&faults);
             Configuration::Faulty(faults.to_string())
         });
-        let configuration = RefCell::new(Rc::new(configuration));
-        Self { trust, park: Park::new(backed, found), configuration, refusing: watch::Sender::new(false) }
+        let configuration = Mutex::new(Arc::new(configuration));
+        Self { trust, park: Park::new(backed), configuration, runtime, refusing: watch::Sender::new(false) }
     }
 
-    fn configuration(&self) -> Rc<Configuration> {
-        self.configuration.borrow().clone()
+    fn configuration(&self) -> Arc<Configuration> {
+        self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes a new configuration, and forgets all values; a faulty one changes nothing.
@@ -126,7 +123,7 @@ impl Service {
         notify::reloading();
         match Configuration::load(paths) {
             Ok(configuration) => {
-                self.configuration.replace(Rc::new(configuration));
+                *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
                 info!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05", "reloaded the configuration");
                 notify::ready(&self.status());
             }
@@ -163,11 +160,11 @@ fn report(faults: &Faults) {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `found` is what the last instance left in the store.
+/// Serves until SIGTERM or SIGINT. `stored` is what systemd's store holds from the last instance.
 pub async fn run(
     listener: UnixListener,
-    service: Rc<Service>,
-    found: Vec<Passed>,
+    service: Arc<Service>,
+    stored: Vec<Passed>,
     paths: &[PathBuf],
 ) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -176,15 +173,18 @@ pub async fn run(
     // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this signal.
     let mut restart = signal(SignalKind::user_defined1())?;
     let mut restarting = false;
-    // The heartbeat comes from this very loop: when it hangs, the watchdog bites.
+    // Rung here and answered by the accept loop: when either thread hangs, the watchdog bites.
     let mut heartbeat =
         interval(sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |period| period / 3));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut pause = Instant::now();
+    let (mut bell, heard) = UnixStream::pair()?;
 
-    let listener = activation::watched(listener)?;
+    adopt(stored, &service);
+    let mut accepting = spawn_blocking({
+        let service = service.clone();
+        move || accept::accept(&listener, heard, &service)
+    });
     notify::ready(&service.status());
-    adopt(found, &service);
     loop {
         select! {
             biased;
@@ -192,43 +192,38 @@ pub async fn run(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => service.reload(paths),
-            _ = heartbeat.tick() => notify::watchdog(),
-            () = sleep_until(pause), if pause > Instant::now() => {}
-            // A permit first, then a connection: what is accepted must be answered, what is not can wait in the
-            // backlog, which survives us.
-            accepted = listener.async_io(Interest::READABLE, |listener| listener.accept()),
-                if service.park.has_room() && pause <= Instant::now() => match accepted {
-                Ok((stream, _)) => request::handle(Request { stream, place: None }, &service),
-                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    Some(Errno::ECONNABORTED | Errno::EINTR) => {}
-                    Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                        error!("cannot accept a connection for now: {error}");
-                        pause = Instant::now() + PAUSE;
-                    }
-                    _ => return Err(error),
-                },
-            },
-            // Full: look again soon whether a place is free.
-            () = sleep(PAUSE), if !service.park.has_room() => {}
+            _ = heartbeat.tick() => bell.write_all(&[0])?,
+            ended = &mut accepting => return ended?,
         }
     }
-    drop(listener);
+    drop(bell);
+    accepting.await??;
     drain(&service, restarting).await;
     Ok(())
 }
 
 /// Takes on what the last instance left in the store.
-fn adopt(found: Vec<Passed>, service: &Rc<Service>) {
-    if !found.is_empty() {
+fn adopt(stored: Vec<Passed>, service: &Arc<Service>) {
+    let mut requests = Vec::new();
+    for Passed { name, socket } in stored {
+        match socket {
+            Some(socket) if name.starts_with(park::PREFIX) => requests.push((name, UnixStream::from(socket))),
+            _ => {
+                warn!("dropped a descriptor of unknown kind, {name:?}, from systemd's store");
+                notify::unstore(&name);
+            }
+        }
+    }
+    if !requests.is_empty() {
         info!(
             message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c07",
             "found {} waiting requests in the store",
-            found.len()
+            requests.len()
         );
     }
-    for Passed { name, fd } in found {
+    for (name, stream) in requests {
         let place = service.park.found(name);
-        request::handle(Request { stream: UnixStream::from(fd), place: Some(place) }, service);
+        request::handle(Request { address: stream.peer_addr(), stream, place: Some(place) }, service);
     }
 }
 

@@ -1,24 +1,17 @@
 //! Waiting requests in systemd's fd store. What is parked outlives us: the next instance finds it and answers it.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::fstat;
 
-use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 
 /// The names of our descriptors in the store: this and the socket's inode number, which is unique while it lives.
-const PREFIX: &str = "request-";
-/// Whether a descriptor from the store is a request of ours.
-pub fn is_request(passed: &Passed) -> bool {
-    let is_socket = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
-    passed.name.starts_with(PREFIX) && fstat(&passed.fd).is_ok_and(|status| is_socket(status.st_mode))
-}
-
+pub const PREFIX: &str = "request-";
 /// `FileDescriptorStoreMax=` of `systemd/opnix.service` (a test compares them). systemd 254 and later say it in `$FDSTORE`.
 pub const STORE_MAX: usize = 4096;
 
@@ -28,13 +21,13 @@ pub struct Park {
     /// Whether systemd holds a store for us at all.
     backed: bool,
     capacity: usize,
-    taken: Cell<usize>,
+    taken: AtomicUsize,
 }
 
 /// One place in the store. Dropping it leaves the request there; [`Place::leave`] takes it out.
 #[must_use]
 pub struct Place {
-    park: Rc<Park>,
+    park: Arc<Park>,
     name: String,
 }
 
@@ -47,10 +40,9 @@ pub enum ParkError {
 }
 
 impl Park {
-    /// `already` requests were found in the store at start.
-    pub fn new(backed: bool, already: usize) -> Rc<Self> {
+    pub fn new(backed: bool) -> Arc<Self> {
         let capacity = std::env::var("FDSTORE").ok().and_then(|max| max.parse().ok()).unwrap_or(STORE_MAX);
-        Rc::new(Self { backed, capacity, taken: Cell::new(already) })
+        Arc::new(Self { backed, capacity, taken: AtomicUsize::new(0) })
     }
 
     pub fn is_backed(&self) -> bool {
@@ -59,34 +51,36 @@ impl Park {
 
     /// Whether another request can be accepted: there is a place to refuse it in, at least.
     pub fn has_room(&self) -> bool {
-        self.taken.get() < self.capacity
+        self.taken() < self.capacity
     }
 
     pub fn taken(&self) -> usize {
-        self.taken.get()
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Parks a request that waits for its value.
-    pub fn wait(self: &Rc<Self>, stream: &UnixStream) -> Result<Place, ParkError> {
+    pub fn wait(self: &Arc<Self>, stream: &UnixStream) -> Result<Place, ParkError> {
         let limit = self.capacity - self.capacity / 4;
-        if self.taken.get() >= limit {
-            return Err(ParkError::Full(self.taken.get()));
+        // Only the accept loop adds, so what is free now stays free.
+        if self.taken() >= limit {
+            return Err(ParkError::Full(self.taken()));
         }
         self.hold(stream)
     }
 
     /// Parks a request that is about to be refused.
-    pub fn hold(self: &Rc<Self>, stream: &UnixStream) -> Result<Place, ParkError> {
+    pub fn hold(self: &Arc<Self>, stream: &UnixStream) -> Result<Place, ParkError> {
         let name = format!("{PREFIX}{}", fstat(stream).map_err(io::Error::from)?.st_ino);
         if self.backed {
             notify::store(&name, stream.as_fd())?;
         }
-        self.taken.set(self.taken.get() + 1);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Ok(Place { park: self.clone(), name })
     }
 
     /// The place of a request that was found in the store at start.
-    pub fn found(self: &Rc<Self>, name: String) -> Place {
+    pub fn found(self: &Arc<Self>, name: String) -> Place {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Place { park: self.clone(), name }
     }
 }
@@ -96,6 +90,6 @@ impl Place {
         if self.park.backed {
             notify::unstore(&self.name);
         }
-        self.park.taken.set(self.park.taken.get() - 1);
+        self.park.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }

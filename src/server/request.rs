@@ -4,8 +4,9 @@
 //! `Permit`, and only a `Permit` opens the store. A value for a peer that was not identified, allowed and recorded
 //! does not compile.
 
-use std::os::unix::net::UnixStream;
-use std::rc::Rc;
+use std::io;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::sync::Arc;
 
 use tokio::select;
 
@@ -19,18 +20,21 @@ use crate::peer::{self, Claim};
 /// A connection that wants an answer: just accepted, or found in the store, where it then has its place.
 pub struct Request {
     pub stream: UnixStream,
+    /// Whose end the other one is. Read it only to be told who claims to ask.
+    pub address: io::Result<SocketAddr>,
     pub place: Option<Place>,
 }
 
-pub fn handle(request: Request, service: &Rc<Service>) {
+pub fn handle(request: Request, service: &Arc<Service>) {
     let configuration = service.configuration();
-    let permit = match permit(&request.stream, request.place.is_some(), &configuration, service) {
+    let permit = match permit(&request, &configuration, service) {
         Ok(permit) => permit,
         Err((claim, refusal)) => return refuse(request, claim, refusal, service),
     };
     // From memory: answered here and now, so that it needs no protection from our death.
     if request.place.is_none() && answered_at_once(&request.stream, &permit, &configuration) {
-        return;
+        // The peer waits for the end of the connection; all else can be tidied up after it.
+        return drop(request);
     }
     // All else takes time, and so is parked first: if we die, the next instance answers it.
     let place = match request.place.map_or_else(|| service.park.wait(&request.stream), Ok) {
@@ -41,7 +45,7 @@ pub fn handle(request: Request, service: &Rc<Service>) {
         }
     };
     let service = service.clone();
-    tokio::task::spawn_local(async move {
+    service.runtime.clone().spawn(async move {
         let claim = permit.claim();
         let Some(stream) = watched(request.stream) else { return };
         let value = select! {
@@ -66,13 +70,14 @@ pub fn handle(request: Request, service: &Rc<Service>) {
 
 /// Who asks, may it, and the record of that.
 fn permit(
-    stream: &UnixStream,
-    found: bool,
+    request: &Request,
     configuration: &Configuration,
     service: &Service,
 ) -> Result<Permit, (Option<Claim>, Refusal)> {
-    let peer = peer::identify(stream, &service.trust).map_err(|(claim, why)| (claim, Refusal::Peer(why)))?;
-    if found && answer::begun(stream) {
+    let Request { stream, address, place } = request;
+    let peer = peer::identify(stream, address.as_ref().ok(), &service.trust)
+        .map_err(|(claim, why)| (claim, Refusal::Peer(why)))?;
+    if place.is_some() && answer::begun(stream) {
         return Err((Some(peer.into()), Refusal::Interrupted));
     }
     let grant = configuration.decide(peer).map_err(|(claim, refusal)| (Some(claim), refusal))?;
@@ -86,10 +91,10 @@ fn answered_at_once(stream: &UnixStream, permit: &Permit, configuration: &Config
 }
 
 /// Says no, on record. Takes time too, as the peer must read all of the refusal, and so is parked as well.
-fn refuse(request: Request, claim: Option<Claim>, refusal: Refusal, service: &Rc<Service>) {
+fn refuse(request: Request, claim: Option<Claim>, refusal: Refusal, service: &Arc<Service>) {
     audit::refused(claim.as_ref(), refusal.check(), &refusal);
     let place = request.place.map_or_else(|| service.park.hold(&request.stream), Ok);
-    tokio::task::spawn_local(async move {
+    service.runtime.spawn(async move {
         let Some(stream) = watched(request.stream) else { return };
         drop(answer::refuse(&stream).await);
         place
