@@ -1,11 +1,13 @@
-//! How long an answer from memory takes, held against the barest server that could give one.
+//! How long an answer from memory takes, held against the barest server that could give one, and against one that does
+//! ask the kernel for everything that opnix must know of a peer, but neither judges nor records it.
 //!
 //! `cargo bench` prints, from one run, side by side: latency of one connection at a time, throughput at 64 concurrent
 //! clients, and the service's resident memory. Run it as root to have the peer's cgroup checked as in earnest.
 
 use std::env;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -13,20 +15,26 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use opnix::systemd::asker;
 
 const UNIT: &str = "opnix-bench.service";
 const CREDENTIAL: &str = "key";
 const VALUE: [u8; 64] = [b'x'; 64];
+/// Which of the other two servers this program is to be, by the socket that it is given.
+const BAREST: &str = "OPNIX_BENCH_BAREST";
+const ASKING: &str = "OPNIX_BENCH_ASKING";
 const ROUNDS: usize = 12;
 const ONE_BY_ONE: usize = 1000;
 const CLIENTS: usize = 64;
 const PER_CLIENT: usize = 50;
 
 fn main() {
-    if let Some(path) = env::var_os("OPNIX_BENCH_BAREST") {
-        barest(Path::new(&path));
+    for (variable, asks) in [(BAREST, false), (ASKING, true)] {
+        if let Some(path) = env::var_os(variable) {
+            barest(Path::new(&path), asks);
+        }
     }
     // `cargo test --benches` and `cargo clippy --all-targets` build it; only `cargo bench` is meant to run it.
     if !env::args().any(|argument| argument == "--bench") {
@@ -35,38 +43,42 @@ fn main() {
     let directory = env::temp_dir().join(format!("opnix-bench-{}", std::process::id()));
     fs::create_dir(&directory).expect("a directory for the benchmark");
     let cgroup = join_cgroup();
-    let (bare, ours) = (directory.join("bare.sock"), directory.join("opnix.sock"));
-    let mut servers = [start_barest(&bare), start_opnix(&directory, &ours, cgroup.is_some())];
-    let idle = resident(&servers[1]);
+    let sockets = ["barest", "asking", "opnix"].map(|name| directory.join(name));
+    let mut servers = [
+        start_barest(BAREST, &sockets[0]),
+        start_barest(ASKING, &sockets[1]),
+        start_opnix(&directory, &sockets[2], cgroup.is_some()),
+    ];
+    let idle = resident(&servers[2]);
 
-    let (mut bare_times, mut our_times) = (Vec::new(), Vec::new());
-    let (mut bare_rates, mut our_rates) = (Vec::new(), Vec::new());
+    let (mut times, mut rates) = (<[Vec<f64>; 3]>::default(), <[Vec<f64>; 3]>::default());
     for round in 0..=ROUNDS {
-        // Side by side, so that a noisy neighbour disturbs both; the first round warms up.
-        let (bare_round, our_round) = (one_by_one(&bare), one_by_one(&ours));
-        let (bare_rate, our_rate) = (at_once(&bare), at_once(&ours));
-        if round > 0 {
-            bare_times.extend(bare_round);
-            our_times.extend(our_round);
-            bare_rates.push(bare_rate);
-            our_rates.push(our_rate);
+        // Side by side, so that a noisy neighbour disturbs all; the first round warms up.
+        for (server, socket) in sockets.iter().enumerate() {
+            let (round_times, rate) = (one_by_one(socket), at_once(socket));
+            if round > 0 {
+                times[server].extend(round_times);
+                rates[server].push(rate);
+            }
         }
     }
     let identified = if cgroup.is_some() { "by pidfd and cgroup" } else { "NOT: run as root for that" };
-    println!("an answer of 64 bytes from memory; peers identified {identified}");
+    println!("an answer of 64 bytes from memory; opnix identifies peers {identified}");
     println!(
         "{ROUNDS} rounds of {ONE_BY_ONE} requests one by one and {} from {CLIENTS} clients at once\n",
         CLIENTS * PER_CLIENT
     );
-    println!("{:<38}{:>12}{:>12}{:>8}", "", "barest", "opnix", "ratio");
-    let (a, b) = (median(&mut bare_times), median(&mut our_times));
-    println!("{:<38}{:>9.1} µs{:>9.1} µs{:>8.2}", "latency one by one, median", a, b, b / a);
-    let (a, b) = (quantile(&mut bare_times, 0.99), quantile(&mut our_times, 0.99));
-    println!("{:<38}{:>9.1} µs{:>9.1} µs{:>8.2}", "latency one by one, 99th percentile", a, b, b / a);
-    let (a, b) = (median(&mut bare_rates), median(&mut our_rates));
-    println!("{:<38}{:>10.0}/s{:>10.0}/s{:>8.2}", "throughput at 64 clients, median", a, b, b / a);
-    println!("{:<38}{:>24.1} MiB", "resident memory of opnix, idle", idle);
-    println!("{:<38}{:>24.1} MiB", "resident memory of opnix, after", resident(&servers[1]));
+    println!("{:<36}{:>11}{:>11}{:>11}{:>10}{:>10}", "", "barest", "asking", "opnix", "/barest", "/asking");
+    let row = |what: &str, unit: &str, [a, b, c]: [f64; 3]| {
+        let figures = [a, b, c].map(|figure| format!("{figure:.1} {unit}"));
+        let [a_text, b_text, c_text] = figures;
+        println!("{what:<36}{a_text:>11}{b_text:>11}{c_text:>11}{:>10.2}{:>10.2}", c / a, c / b);
+    };
+    row("latency one by one, median", "µs", times.each_mut().map(|times| median(times)));
+    row("latency one by one, 99th percentile", "µs", times.each_mut().map(|times| quantile(times, 0.99)));
+    row("throughput at 64 clients, median", "k/s", rates.each_mut().map(|rates| median(rates) / 1e3));
+    println!("{:<36}{:>30.1} MiB", "resident memory of opnix, idle", idle);
+    println!("{:<36}{:>30.1} MiB", "resident memory of opnix, after", resident(&servers[2]));
 
     for server in &mut servers {
         let _ = server.kill();
@@ -80,21 +92,34 @@ fn main() {
     }
 }
 
-/// Accept, ask the kernel who it is, write, close.
-fn barest(path: &Path) -> ! {
+/// Accept, ask the kernel who it is, write, close. When it `asks`, also what else tells who a peer is: the pidfd, its
+/// cgroup, and whether it is still there.
+fn barest(path: &Path, asks: bool) -> ! {
     let listener = UnixListener::bind(path).expect("a socket to listen on");
     loop {
         let (mut stream, _) = listener.accept().expect("a connection");
         let address = stream.peer_addr().expect("the peer's address");
         let credentials = getsockopt(&stream, sockopt::PeerCredentials).expect("the peer's credentials");
         std::hint::black_box((address, credentials));
+        let pin = asks.then(|| {
+            let pin = getsockopt(&stream, sockopt::PeerPidfd).expect("the peer's pidfd");
+            let mut cgroup = [0; 4096];
+            let file = fs::File::open(format!("/proc/{}/cgroup", credentials.pid()));
+            let length = file.expect("the peer's cgroup").read(&mut cgroup).expect("its text");
+            std::hint::black_box(&cgroup[..length]);
+            let mut end = [PollFd::new(pin.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut end, PollTimeout::ZERO), Ok(0), "the peer is there");
+            pin
+        });
         stream.write_all(&VALUE).expect("a peer that reads");
+        drop(stream);
+        drop(pin);
     }
 }
 
-fn start_barest(socket: &Path) -> Child {
+fn start_barest(variable: &str, socket: &Path) -> Child {
     let mut command = Command::new(env::current_exe().expect("this program"));
-    started(command.env("OPNIX_BENCH_BAREST", socket), socket)
+    started(command.env(variable, socket), socket)
 }
 
 fn start_opnix(directory: &Path, socket: &Path, identify: bool) -> Child {

@@ -43,7 +43,7 @@ fn values_are_exposed_where_they_are_rendered_and_answered_and_nowhere_else() {
 
 #[test]
 fn unsafe_code_is_in_one_file() {
-    assert_eq!(users_of("unsafe {"), [("systemd/activation.rs".to_owned(), 2)]);
+    assert!(users_of("unsafe {").is_empty());
     assert!(users_of("unsafe fn").is_empty() && users_of("unsafe impl").is_empty());
 }
 
