@@ -18,6 +18,11 @@ impl Secret {
         draft.finish()
     }
 
+    /// Takes a buffer over as it is: nothing is copied.
+    pub fn take(bytes: Zeroizing<Vec<u8>>) -> Result<Self, Empty> {
+        if bytes.is_empty() { Err(Empty) } else { Ok(Self(bytes)) }
+    }
+
     /// The value itself. Every caller is a place where a secret could leak.
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -70,7 +75,7 @@ impl Draft {
     }
 
     pub fn finish(self) -> Result<Secret, Empty> {
-        if self.0.is_empty() { Err(Empty) } else { Ok(Secret(self.0)) }
+        Secret::take(self.0)
     }
 }
 

@@ -119,7 +119,7 @@ impl Store {
 /// One fetch. It goes on when its askers leave, because the next one will want the value too.
 async fn fly(shared: Arc<Shared>, wanted: Vec<Reference>, arrivals: Vec<watch::Sender<Option<Outcome>>>) {
     let results = match &shared.provider {
-        None => wanted.iter().map(|_| Err(FetchError::NoProvider)).collect(),
+        None => wanted.iter().map(|_| Err(FetchError::Core { why: "no provider".into() })).collect(),
         Some(provider) => {
             let deadline = Instant::now() + shared.deadline;
             let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();

@@ -1,6 +1,8 @@
-//! Vaults, items, fields and files in the shape of 1Password Connect's JSON, and how a reference finds its way in them.
+//! Items with their fields and files, and how a reference finds its way in them.
 //!
-//! Values stay the raw JSON text that they were read as, so that no parser leaves a copy of them behind.
+//! Read from the JSON of 1Password Connect, which the provider `local` uses as well; the items of the SDK are made into the
+//! same (`service_account/item.rs`). Values stay the raw JSON text that they were read as, so that no parser leaves a
+//! copy of them behind.
 
 use std::borrow::Cow;
 
@@ -9,72 +11,67 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::FetchError;
+use super::error::{FetchError, Named};
 use crate::reference::{Kind, Query, Reference};
 use crate::secret::{Draft, Secret};
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Vault<'a> {
+pub struct Item<'a> {
     #[serde(borrow, default)]
-    id: Cow<'a, str>,
+    pub id: Cow<'a, str>,
     #[serde(borrow)]
-    name: Cow<'a, str>,
+    pub title: Cow<'a, str>,
+    /// The labels of sections, where fields and files name their section by id only.
     #[serde(borrow, default)]
-    items: Vec<Item<'a>>,
+    pub sections: Vec<Section<'a>>,
+    #[serde(borrow, default)]
+    pub fields: Vec<Field<'a>>,
+    #[serde(borrow, default)]
+    pub files: Vec<File<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Item<'a> {
+pub struct Field<'a> {
     #[serde(borrow, default)]
-    id: Cow<'a, str>,
+    pub id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub label: Cow<'a, str>,
     #[serde(borrow)]
-    title: Cow<'a, str>,
-    #[serde(borrow, default)]
-    fields: Vec<Field<'a>>,
-    #[serde(borrow, default)]
-    files: Vec<File<'a>>,
+    pub value: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub section: Option<Section<'a>>,
+    /// The code of the moment, where the field is a one-time password.
+    #[serde(borrow, alias = "otp")]
+    pub totp: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Field<'a> {
+pub struct File<'a> {
     #[serde(borrow, default)]
-    id: Cow<'a, str>,
+    pub id: Cow<'a, str>,
     #[serde(borrow)]
-    label: Cow<'a, str>,
+    pub name: Cow<'a, str>,
+    /// In base64; absent where it must be asked for by itself.
     #[serde(borrow)]
-    value: Option<&'a RawValue>,
+    pub content: Option<&'a RawValue>,
     #[serde(borrow)]
-    section: Option<Section<'a>>,
+    pub section: Option<Section<'a>>,
+    /// In bytes.
+    #[serde(default)]
+    pub size: u64,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File<'a> {
+#[derive(Clone, Deserialize)]
+pub struct Section<'a> {
     #[serde(borrow, default)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    content: &'a RawValue,
-    #[serde(borrow)]
-    section: Option<Section<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Section<'a> {
+    pub id: Cow<'a, str>,
     #[serde(borrow, default)]
-    id: Cow<'a, str>,
-    #[serde(borrow, default)]
-    label: Cow<'a, str>,
+    pub label: Cow<'a, str>,
 }
 
 /// What a reference can name: by id as it stands, or by name in any case.
-trait Named {
-    const WHAT: &'static str;
+pub trait Nameable {
+    const WHAT: Named;
     fn id(&self) -> &str;
     fn name(&self) -> &str;
 
@@ -83,69 +80,94 @@ trait Named {
     }
 }
 
-macro_rules! named {
-    ($($type:ident $what:literal $name:ident,)*) => {
-        $(impl Named for $type<'_> {
-            const WHAT: &'static str = $what;
+macro_rules! nameable {
+    ($($type:ident $what:ident $name:ident,)*) => {
+        $(impl Nameable for $type<'_> {
+            const WHAT: Named = Named::$what;
             fn id(&self) -> &str { &self.id }
             fn name(&self) -> &str { &self.$name }
         })*
     };
 }
-named! { Vault "vault" name, Item "item" title, Field "field" label, File "file" name, Section "section" label, }
+nameable! { Item Item title, Field Field label, File File name, Section Section label, }
 
-/// Finds the value that `reference` names.
-pub(super) fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret, FetchError> {
-    let vault = only(vaults.iter(), &reference.vault)?
-        .ok_or_else(|| FetchError::VaultNotFound { vault: reference.vault.clone() })?;
-    let item = only(vault.items.iter(), &reference.item)?.ok_or_else(|| FetchError::ItemNotFound {
-        vault: reference.vault.clone(),
-        item: reference.item.clone(),
-    })?;
-    match &reference.query {
-        None => {}
-        Some(Query::Attribute(attribute)) if attribute == "value" => {}
-        Some(Query::Attribute(_)) => {
-            let what = "the local provider knows no attribute but `value`";
-            return Err(FetchError::Unsupported { reference: reference.to_string(), what });
+/// What a reference names within an item.
+pub enum Found<'i, 'a> {
+    /// A JSON string.
+    Text(&'a RawValue),
+    /// An SSH key, to be converted into this format.
+    SshKey {
+        format: String,
+    },
+    File(&'i File<'a>),
+}
+
+impl<'a> Item<'a> {
+    /// Finds what `reference` names in this item.
+    pub fn find<'i>(&'i self, reference: &Reference) -> Result<Found<'i, 'a>, FetchError> {
+        let item = &reference.item;
+        let in_section = |section: &Option<Section<'_>>| match (&reference.section, section) {
+            (None, _) => true,
+            (Some(wanted), Some(section)) => self.is_section(section, wanted),
+            (Some(_), None) => false,
+        };
+        let used = self.fields.iter().map(|f| &f.section).chain(self.files.iter().map(|f| &f.section));
+        let mut known = self.sections.iter().chain(used.flatten());
+        if let Some(section) = &reference.section
+            && !known.any(|known| self.is_section(known, section))
+        {
+            return Err(FetchError::SectionNotFound { item: item.clone(), section: section.clone() });
         }
-        Some(Query::SshFormat(_)) => {
-            let what = "the local provider converts no SSH keys";
-            return Err(FetchError::Unsupported { reference: reference.to_string(), what });
+        match reference.kind {
+            Kind::Field => {
+                let fields = self.fields.iter().filter(|field| in_section(&field.section));
+                let field = only(fields, &reference.field)?.ok_or_else(|| FetchError::FieldNotFound {
+                    item: item.clone(),
+                    field: reference.field.clone(),
+                })?;
+                field.view(reference)
+            }
+            Kind::File => {
+                let files = self.files.iter().filter(|file| in_section(&file.section));
+                let file = only(files, &reference.field)?;
+                let missing =
+                    || FetchError::FileNotFound { item: item.clone(), file: reference.field.clone() };
+                file.map(Found::File).ok_or_else(missing)
+            }
         }
     }
-    let in_section = |section: &Option<Section<'_>>| match (&reference.section, section) {
-        (None, _) => true,
-        (Some(wanted), Some(section)) => section.answers_to(wanted),
-        (Some(_), None) => false,
-    };
-    let mut sections = item.fields.iter().map(|f| &f.section).chain(item.files.iter().map(|f| &f.section));
-    if let Some(section) = reference.section.as_ref().filter(|_| !sections.any(in_section)) {
-        return Err(FetchError::SectionNotFound { item: reference.item.clone(), section: section.clone() });
+
+    /// Whether a section answers to `wanted`, by what it says of itself or by what the item says of it.
+    fn is_section(&self, section: &Section<'_>, wanted: &str) -> bool {
+        let mut same = self.sections.iter().filter(|other| other.id == section.id);
+        section.answers_to(wanted) || same.any(|other| other.answers_to(wanted))
     }
-    match reference.kind {
-        Kind::Field => {
-            let fields = item.fields.iter().filter(|field| in_section(&field.section));
-            let field = only(fields, &reference.field)?.ok_or_else(|| FetchError::FieldNotFound {
-                item: reference.item.clone(),
-                field: reference.field.clone(),
-            })?;
-            let value = field.value.ok_or_else(|| FetchError::Empty { reference: reference.to_string() })?;
-            text(value, reference)
-        }
-        Kind::File => {
-            let files = item.files.iter().filter(|file| in_section(&file.section));
-            let file = only(files, &reference.field)?.ok_or_else(|| FetchError::FileNotFound {
-                item: reference.item.clone(),
-                file: reference.field.clone(),
-            })?;
-            bytes(file.content, reference)
+}
+
+impl<'a> Field<'a> {
+    /// The view of the field that the query asks for.
+    fn view<'i>(&self, reference: &Reference) -> Result<Found<'i, 'a>, FetchError> {
+        let unsupported =
+            |what: &str| FetchError::Unsupported { reference: reference.to_string(), what: what.into() };
+        match &reference.query {
+            None => {
+                let empty = || FetchError::Empty { reference: reference.to_string() };
+                self.value.map(Found::Text).ok_or_else(empty)
+            }
+            Some(Query::Attribute(attribute)) if ["otp", "totp"].contains(&attribute.as_str()) => {
+                self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is no one-time password"))
+            }
+            Some(Query::Attribute(_)) => Err(unsupported("opnix knows no other attribute than `otp`")),
+            Some(Query::SshFormat(format)) => Ok(Found::SshKey { format: format.clone() }),
         }
     }
 }
 
 /// The one that answers to `wanted`. Two of them are an error, because one of them would be the wrong secret.
-fn only<'v, T: Named>(all: impl Iterator<Item = &'v T>, wanted: &str) -> Result<Option<&'v T>, FetchError> {
+pub fn only<'v, T: Nameable>(
+    all: impl Iterator<Item = &'v T>,
+    wanted: &str,
+) -> Result<Option<&'v T>, FetchError> {
     let mut found = all.filter(|one| one.answers_to(wanted));
     let (first, second) = (found.next(), found.next());
     if second.is_none() {
@@ -156,8 +178,9 @@ fn only<'v, T: Named>(all: impl Iterator<Item = &'v T>, wanted: &str) -> Result<
 }
 
 /// The text of a JSON string, written straight into its own buffer.
-fn text(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
-    let malformed = |what| FetchError::Malformed { reference: reference.to_string(), what };
+pub fn text(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
+    let malformed =
+        |what: &str| FetchError::Malformed { reference: reference.to_string(), what: what.into() };
     let quoted = raw.get();
     let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let inside = inside.ok_or_else(|| malformed("the value is no string"))?;
@@ -195,14 +218,15 @@ fn unescape(mut rest: &str, draft: &mut Draft) -> Option<()> {
     Some(())
 }
 
-fn bytes(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
+/// The bytes of a JSON string in base64.
+pub fn bytes(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
     let quoted = raw.get();
     let encoded = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut draft = Draft::with_capacity(base64::decoded_len_estimate(encoded.len()));
-    let what = "the content of the file is no base64";
+    let what = || "the content of the file is no base64".to_owned();
     draft
         .fill(|rest| STANDARD.decode_slice(encoded, rest))
-        .map_err(|_| FetchError::Malformed { reference: reference.to_string(), what })?;
+        .map_err(|_| FetchError::Malformed { reference: reference.to_string(), what: what() })?;
     draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
 }
 
@@ -211,23 +235,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const VAULT: &str = r#"[{"id": "vlt1", "name": "Infra Secrets", "items": [
-        {"id": "itm1", "title": "OpenAI", "fields": [
-            {"id": "f1", "label": "credential", "value": "sk-1"},
+    const ITEM: &str = r#"{"id": "itm1", "title": "OpenAI", "category": "LOGIN",
+        "sections": [{"id": "s1", "label": "Prod"}, {"id": "s2", "label": "Empty"}],
+        "fields": [
+            {"id": "f1", "type": "STRING", "label": "credential", "value": "sk-1"},
             {"id": "f2", "label": "password", "value": "top"},
-            {"id": "f3", "label": "password", "value": "prod\n\"\u00e9\ud83d\ude00/\/", "section": {"id": "s1", "label": "Prod"}},
+            {"id": "f3", "label": "password", "value": "prod\n\"\u00e9\ud83d\ude00/\/", "section": {"id": "s1"}},
             {"id": "f4", "label": "blank", "value": ""},
             {"id": "f5", "label": "unset"},
             {"id": "f6", "label": "number", "value": 7},
-            {"id": "f7", "label": "half", "value": "\ud83dx"}],
-         "files": [{"id": "x1", "name": "key.pem", "content": "AAH/"}, {"id": "x2", "name": "bad", "content": "?"},
-            {"id": "x3", "name": "void", "content": ""}]},
-        {"id": "itm2", "title": "Twin"}, {"id": "itm3", "title": "twin"}]}]"#;
+            {"id": "f7", "label": "half", "value": "\ud83dx"},
+            {"id": "f8", "label": "one-time password", "value": "otpauth://totp/x", "totp": "123456"}],
+        "files": [{"id": "x1", "name": "key.pem", "content": "AAH/"}, {"id": "x2", "name": "bad", "content": "?"},
+            {"id": "x3", "name": "void", "content": ""}]}"#;
 
     fn get(reference: &str, kind: Kind) -> Result<Vec<u8>, FetchError> {
-        let vaults: Vec<Vault<'_>> = serde_json::from_str(VAULT).unwrap();
+        let item: Item<'_> = serde_json::from_str(ITEM).unwrap();
         let reference = Reference { kind, ..reference.parse().unwrap() };
-        find(&vaults, &reference).map(|secret| secret.expose().to_vec())
+        let secret = match item.find(&reference)? {
+            Found::Text(value) => text(value, &reference)?,
+            Found::File(file) => bytes(file.content.unwrap(), &reference)?,
+            Found::SshKey { format } => Secret::copy_from(format.as_bytes()).unwrap(),
+        };
+        Ok(secret.expose().to_vec())
     }
 
     fn field(reference: &str) -> Result<Vec<u8>, FetchError> {
@@ -236,9 +266,9 @@ mod tests {
 
     #[test]
     fn names_count_in_any_case_and_ids_as_they_stand() {
-        assert_eq!(field("op://infra SECRETS/openai/Credential").unwrap(), b"sk-1");
+        assert_eq!(field("op://vlt1/itm1/Credential").unwrap(), b"sk-1");
         assert_eq!(field("op://vlt1/itm1/f1").unwrap(), b"sk-1");
-        assert!(matches!(field("op://VLT1/itm1/f1"), Err(FetchError::VaultNotFound { .. })));
+        assert!(matches!(field("op://vlt1/itm1/F1"), Err(FetchError::FieldNotFound { .. })));
     }
 
     #[test]
@@ -252,8 +282,6 @@ mod tests {
             panic!()
         };
         assert_eq!(candidates, ["f2", "f3"]);
-        let Err(FetchError::Ambiguous { what, candidates, .. }) = field("op://vlt1/TWIN/x") else { panic!() };
-        assert_eq!((what, candidates.len()), ("item", 2));
     }
 
     #[test]
@@ -266,8 +294,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_named() {
-        assert!(matches!(field("op://other/itm1/f1"), Err(FetchError::VaultNotFound { .. })));
-        assert!(matches!(field("op://vlt1/other/f1"), Err(FetchError::ItemNotFound { .. })));
+        assert!(matches!(field("op://vlt1/itm1/empty/f1"), Err(FetchError::FieldNotFound { .. })));
         assert!(matches!(field("op://vlt1/itm1/other/f1"), Err(FetchError::SectionNotFound { .. })));
         assert!(matches!(field("op://vlt1/itm1/other"), Err(FetchError::FieldNotFound { .. })));
         assert!(matches!(get("op://vlt1/itm1/other", Kind::File), Err(FetchError::FileNotFound { .. })));
@@ -279,6 +306,16 @@ mod tests {
             assert!(matches!(field(reference), Err(FetchError::Malformed { .. })), "{reference}");
         }
         assert!(matches!(get("op://vlt1/itm1/bad", Kind::File), Err(FetchError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_query_asks_for_another_view() {
+        assert_eq!(field("op://v/i/one-time password?attribute=otp").unwrap(), b"123456");
+        assert_eq!(field("op://v/i/one-time password").unwrap(), b"otpauth://totp/x");
+        assert_eq!(field("op://v/i/credential?ssh-format=openssh").unwrap(), b"openssh");
+        for unknown in ["op://v/i/credential?attribute=otp", "op://v/i/credential?attribute=age"] {
+            assert!(matches!(field(unknown), Err(FetchError::Unsupported { .. })), "{unknown}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The provider `local`: a JSON file with made-up secrets, for development and tests.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::FetchError;
-use super::items::{self, Vault};
+use super::error::{FetchError, Named};
+use super::items::{Found, Item, Nameable, bytes, only, text};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -24,10 +25,31 @@ pub struct Local {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct VaultFile<'a> {
     #[serde(borrow)]
     vaults: Vec<Vault<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Vault<'a> {
+    #[serde(borrow, default)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    items: Vec<Item<'a>>,
+}
+
+impl Nameable for Vault<'_> {
+    const WHAT: Named = Named::Vault;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Local {
@@ -60,13 +82,30 @@ fn fetch(candidates: &[PathBuf], references: &[Reference]) -> Vec<Result<Secret,
         Err(error) => return references.iter().map(|_| Err(error.clone())).collect(),
     };
     match serde_json::from_slice::<VaultFile<'_>>(&bytes) {
-        Ok(file) => references.iter().map(|reference| items::find(&file.vaults, reference)).collect(),
+        Ok(file) => references.iter().map(|reference| find(&file.vaults, reference)).collect(),
         Err(error) => {
             // Not serde's own words, which can quote a value.
             let why = format!("it is no vault file: see line {}, column {}", error.line(), error.column());
             let error = FetchError::VaultFile { path: path.display().to_string(), why };
             references.iter().map(|_| Err(error.clone())).collect()
         }
+    }
+}
+
+fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret, FetchError> {
+    let Reference { vault, item, .. } = reference;
+    let place =
+        only(vaults.iter(), vault)?.ok_or_else(|| FetchError::VaultNotFound { vault: vault.clone() })?;
+    let found = only(place.items.iter(), item)?;
+    let missing = || FetchError::ItemNotFound { vault: vault.clone(), item: item.clone() };
+    let unsupported =
+        |what: &str| FetchError::Unsupported { reference: reference.to_string(), what: what.into() };
+    match found.ok_or_else(missing)?.find(reference)? {
+        Found::Text(value) => text(value, reference),
+        Found::File(file) => {
+            bytes(file.content.ok_or_else(|| unsupported("the file has no content"))?, reference)
+        }
+        Found::SshKey { .. } => Err(unsupported("the provider `local` converts no SSH keys")),
     }
 }
 
@@ -144,6 +183,28 @@ mod tests {
     }
 
     #[test]
+    fn vaults_and_items_count_by_name_in_any_case_or_by_id() {
+        let beside = directory("names");
+        let text = r#"{"vaults": [{"id": "vlt1", "name": "Infra Secrets", "items": [
+            {"id": "itm1", "title": "OpenAI", "fields": [{"label": "key", "value": "sk-1"}]},
+            {"id": "itm2", "title": "Twin"}, {"id": "itm3", "title": "twin"}]}]}"#;
+        write(&beside.join("vault.json"), text, 0o600);
+        let local = Local::new(Path::new("vault.json"), None, &beside);
+        let get = |reference: &str| {
+            let mut results = fetch(&local.candidates, &[reference.parse().unwrap()]);
+            results.remove(0).map(|secret| secret.expose().to_vec())
+        };
+        assert_eq!(get("op://infra SECRETS/openai/key").unwrap(), b"sk-1");
+        assert_eq!(get("op://vlt1/itm1/key").unwrap(), b"sk-1");
+        assert!(matches!(get("op://VLT1/itm1/key"), Err(FetchError::VaultNotFound { .. })));
+        assert!(matches!(get("op://vlt1/other/key"), Err(FetchError::ItemNotFound { .. })));
+        let Err(FetchError::Ambiguous { what: Named::Item, candidates, .. }) = get("op://vlt1/TWIN/x") else {
+            panic!()
+        };
+        assert_eq!(candidates, ["itm2", "itm3"]);
+    }
+
+    #[test]
     fn a_file_that_others_can_read_is_refused() {
         let beside = directory("readable");
         write(&beside.join("vault.json"), &vault("x"), 0o644);
@@ -161,9 +222,9 @@ mod tests {
     #[test]
     fn a_faulty_file_is_named_by_line_and_column_and_never_quoted() {
         let beside = directory("faulty");
-        let text = "{\"vaults\": [{\"name\": \"v\",\n \"hunter2\": \"hunter3\"}]}";
+        let text = "{\"vaults\": [{\"name\": \"v\",\n \"items\": \"hunter3\"}]}";
         write(&beside.join("vault.json"), text, 0o600);
         let error = get(&Local::new(Path::new("vault.json"), None, &beside)).unwrap_err().to_string();
-        assert!(error.contains("line 2, column 10") && !error.contains("hunter"), "{error}");
+        assert!(error.contains("line 2, column 19") && !error.contains("hunter"), "{error}");
     }
 }

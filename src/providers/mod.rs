@@ -1,10 +1,13 @@
 //! Where secrets come from, and the one taxonomy of what can go wrong there.
 
+mod error;
 mod items;
 pub mod local;
+pub mod service_account;
 
 use std::path::PathBuf;
 
+pub use error::{FetchError, Named, Policy};
 use tracing::warn;
 
 use crate::config;
@@ -15,39 +18,6 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub enum Provider {
     Local(local::Local),
-}
-
-/// Why a value cannot be had. Holds names and ids, never values.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
-    #[error(
-        "there is no vault \"{vault}\"\ncheck its name, and that it is shared with this machine's account"
-    )]
-    VaultNotFound { vault: String },
-    #[error("there is no item \"{item}\" in vault \"{vault}\"")]
-    ItemNotFound { vault: String, item: String },
-    #[error("item \"{item}\" has no section \"{section}\"")]
-    SectionNotFound { item: String, section: String },
-    #[error("item \"{item}\" has no field \"{field}\"")]
-    FieldNotFound { item: String, field: String },
-    #[error("item \"{item}\" has no file \"{file}\"")]
-    FileNotFound { item: String, file: String },
-    #[error("{what} \"{name}\" is ambiguous\nuse one of the ids {}", candidates.join(", "))]
-    Ambiguous { what: &'static str, name: String, candidates: Vec<String> },
-    #[error(
-        "the value of {reference} is empty\nfill the field in, or remove the secret from the configuration"
-    )]
-    Empty { reference: String },
-    #[error("{reference}: {what}")]
-    Unsupported { reference: String, what: &'static str },
-    #[error("{reference}: {what}")]
-    Malformed { reference: String, what: &'static str },
-    #[error("the vault file {path} cannot be used: {why}")]
-    VaultFile { path: String, why: String },
-    #[error("1Password did not answer within {0:?}")]
-    TimedOut(std::time::Duration),
-    #[error("no provider is configured\nset \"provider\" in secrets.json")]
-    NoProvider,
 }
 
 impl Provider {

@@ -1,0 +1,135 @@
+//! The one taxonomy of what can go wrong with a provider, whichever it is.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a value cannot be had. Holds names and ids, never values. Crosses the pipe between the service and the process
+/// that holds 1Password's core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum FetchError {
+    #[error("there is no token for 1Password: {looked}")]
+    TokenMissing { looked: String },
+    /// What is wrong with it, in the words of the check.
+    #[error("{why}")]
+    TokenMalformed { why: String },
+    #[error(
+        "1Password rejects the token: it is expired, revoked, or its account is gone\ngive this machine a new one"
+    )]
+    TokenRejected,
+    #[error("the token may not read {what}\nshare it with the account of this machine")]
+    Forbidden { what: String },
+    #[error(
+        "there is no vault \"{vault}\"\ncheck its name, and that it is shared with this machine's account"
+    )]
+    VaultNotFound { vault: String },
+    #[error("there is no item \"{item}\" in vault \"{vault}\"")]
+    ItemNotFound { vault: String, item: String },
+    #[error("item \"{item}\" has no section \"{section}\"")]
+    SectionNotFound { item: String, section: String },
+    #[error("item \"{item}\" has no field \"{field}\"")]
+    FieldNotFound { item: String, field: String },
+    #[error("item \"{item}\" has no file \"{file}\"")]
+    FileNotFound { item: String, file: String },
+    #[error("{what} \"{name}\" is ambiguous\nuse one of the ids {}", candidates.join(", "))]
+    Ambiguous { what: Named, name: String, candidates: Vec<String> },
+    #[error(
+        "the value of {reference} is empty\nfill the field in, or remove the secret from the configuration"
+    )]
+    Empty { reference: String },
+    #[error("{reference}: {what}")]
+    Unsupported { reference: String, what: String },
+    #[error("{reference}: {what}")]
+    Malformed { reference: String, what: String },
+    #[error("1Password's limit on requests is reached{}\nfewer machines or a Connect server help: docs/scale.md", Until(*.until))]
+    RateLimited { until: Option<SystemTime> },
+    #[error("1Password cannot be reached: {why}")]
+    Unreachable { why: String },
+    #[error("1Password is out of order: {why}")]
+    Unavailable { why: String },
+    #[error("1Password did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// An answer that makes no sense, or a core that crashed: a fault of the provider's, or of ours.
+    #[error("the provider broke its contract: {why}")]
+    Broken { why: String },
+    #[error("{why}")]
+    Core { why: String },
+    #[error("the vault file {path} cannot be used: {why}")]
+    VaultFile { path: String, why: String },
+}
+
+/// What can have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Named {
+    Vault,
+    Item,
+    Section,
+    Field,
+    File,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vault => "vault",
+            Self::Item => "item",
+            Self::Section => "section",
+            Self::Field => "field",
+            Self::File => "file",
+        })
+    }
+}
+
+struct Until(Option<SystemTime>);
+
+impl fmt::Display for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |until| write!(f, " until {}", humantime::format_rfc3339_seconds(until)))
+    }
+}
+
+/// What an error means for what comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// The same request can succeed a moment later.
+    pub retry: bool,
+    /// A value that was fetched earlier may be served in the place of this one.
+    pub cached_may_stand_in: bool,
+    /// Requests that no unit waits for make it worse.
+    pub stop_background: bool,
+}
+
+impl FetchError {
+    pub fn policy(&self) -> Policy {
+        let policy = |retry, cached_may_stand_in, stop_background| Policy {
+            retry,
+            cached_may_stand_in,
+            stop_background,
+        };
+        match self {
+            // Passing troubles of the way or of the other end.
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::TimedOut(_) => {
+                policy(true, true, false)
+            }
+            Self::RateLimited { .. } => policy(false, true, true),
+            // A person must act; until then the machine keeps running on what it had.
+            Self::TokenMissing { .. } | Self::TokenMalformed { .. } | Self::TokenRejected => {
+                policy(false, true, true)
+            }
+            Self::Core { .. } | Self::Broken { .. } | Self::VaultFile { .. } => policy(false, true, false),
+            // 1Password says what it says: revoking and removing must mean something.
+            Self::Forbidden { .. }
+            | Self::VaultNotFound { .. }
+            | Self::ItemNotFound { .. }
+            | Self::SectionNotFound { .. }
+            | Self::FieldNotFound { .. }
+            | Self::FileNotFound { .. }
+            | Self::Ambiguous { .. }
+            | Self::Empty { .. }
+            | Self::Unsupported { .. }
+            | Self::Malformed { .. } => policy(false, false, false),
+        }
+    }
+}
