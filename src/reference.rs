@@ -6,8 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a value is: in one field or file of one item of one vault. Each part is a name or an id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reference {
     pub vault: String,
     pub item: String,
@@ -19,7 +21,7 @@ pub struct Reference {
 }
 
 /// What a reference names. The text of the reference does not say; the configuration does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A text field.
     Field,
@@ -28,7 +30,7 @@ pub enum Kind {
 }
 
 /// Which view of the field is meant, where it is not the value as it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Query {
     /// `?attribute=otp`: an attribute of the field or file.
     Attribute(String),
@@ -52,6 +54,13 @@ pub enum ReferenceError {
     Character { text: String, part: &'static str, character: char },
     #[error("secret reference {0:?}: unknown query {1:?}\nknown are ?attribute=… and ?ssh-format=…")]
     Query(String, String),
+}
+
+impl Reference {
+    /// Whether the value is good for a moment only: a one-time password.
+    pub fn is_momentary(&self) -> bool {
+        matches!(&self.query, Some(Query::Attribute(attribute)) if ["otp", "totp"].contains(&attribute.as_str()))
+    }
 }
 
 impl FromStr for Reference {

@@ -1,10 +1,13 @@
 //! The values: memory first, else the provider, with one fetch for any number of simultaneous askers.
+//!
+//! References that are asked for while a fetch is under way wait for it and then go together: a boot storm costs the provider
+//! two fetches, not one for each secret.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::audit::Permit;
@@ -17,25 +20,32 @@ use crate::template::Template;
 pub struct Store(Arc<Shared>);
 
 struct Shared {
-    provider: Option<Provider>,
+    provider: Provider,
     /// How long one fetch may take.
     deadline: Duration,
     state: Mutex<State>,
+    /// One fetch at a time, but for one that takes longer than [`PATIENCE`].
+    runway: Semaphore,
 }
 
 #[derive(Default)]
 struct State {
     memory: HashMap<Reference, Arc<Secret>>,
     flights: HashMap<Reference, Flight>,
+    /// What the next fetch will be for.
+    boarding: Vec<(Reference, watch::Sender<Option<Outcome>>)>,
 }
+
+/// How long a fetch waits for the one before it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 type Outcome = Result<Arc<Secret>, FetchError>;
 /// Where the askers of one reference wait for it.
 type Flight = watch::Receiver<Option<Outcome>>;
 
 impl Store {
-    pub fn new(provider: Option<Provider>, deadline: Duration) -> Self {
-        Self(Arc::new(Shared { provider, deadline, state: Mutex::default() }))
+    pub fn new(provider: Provider, deadline: Duration) -> Self {
+        Self(Arc::new(Shared { provider, deadline, state: Mutex::default(), runway: Semaphore::new(1) }))
     }
 
     /// The value, if it can be had from memory at once.
@@ -95,42 +105,43 @@ impl Store {
         }
     }
 
-    /// Starts one fetch for those of `references` that are neither known nor being fetched.
+    /// Has those of `references` fetched that are neither known nor being fetched.
     fn board(&self, references: &[Reference]) {
         let mut state = self.0.state();
-        let mut wanted: Vec<Reference> = Vec::new();
-        let mut arrivals = Vec::new();
+        let gathering = !state.boarding.is_empty();
         for reference in references {
             if state.memory.contains_key(reference) || state.flights.contains_key(reference) {
                 continue;
             }
             let (arrival, flight) = watch::channel(None);
             state.flights.insert(reference.clone(), flight);
-            wanted.push(reference.clone());
-            arrivals.push(arrival);
+            state.boarding.push((reference.clone(), arrival));
         }
-        drop(state);
-        if !wanted.is_empty() {
-            tokio::spawn(fly(self.0.clone(), wanted, arrivals));
+        if !gathering && !state.boarding.is_empty() {
+            tokio::spawn(fly(self.0.clone()));
         }
     }
 }
 
-/// One fetch. It goes on when its askers leave, because the next one will want the value too.
-async fn fly(shared: Arc<Shared>, wanted: Vec<Reference>, arrivals: Vec<watch::Sender<Option<Outcome>>>) {
-    let results = match &shared.provider {
-        None => wanted.iter().map(|_| Err(FetchError::Core { why: "no provider".into() })).collect(),
-        Some(provider) => {
-            let deadline = Instant::now() + shared.deadline;
-            let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();
-            timeout_at(deadline, provider.fetch(wanted.clone())).await.unwrap_or_else(|_| late())
-        }
-    };
+/// One fetch, for all that boarded until it left. It goes on when its askers leave, because the next one will want the
+/// value too.
+async fn fly(shared: Arc<Shared>) {
+    let _runway = timeout(PATIENCE, shared.runway.acquire()).await;
+    let deadline = Instant::now() + shared.deadline;
+    // Who comes while the provider gets ready comes along. What goes wrong there is met again below.
+    let _ = timeout_at(deadline, shared.provider.prepare()).await;
+    let (wanted, arrivals): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut shared.state().boarding).into_iter().unzip();
+    let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();
+    let fetch = timeout_at(deadline, shared.provider.fetch(wanted.clone())).await;
+    let results = fetch.unwrap_or_else(|_| late());
     let mut state = shared.state();
     for ((reference, result), arrival) in wanted.into_iter().zip(results).zip(arrivals) {
         state.flights.remove(&reference);
         let outcome = result.map(Arc::new);
-        if let Ok(value) = &outcome {
+        if let Ok(value) = &outcome
+            && !reference.is_momentary()
+        {
             state.memory.insert(reference, value.clone());
         }
         // Nobody may be waiting any more.

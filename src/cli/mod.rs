@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod explain;
+mod fetch;
 mod schema;
 mod serve;
 
@@ -50,6 +51,8 @@ pub enum Command {
     Explain(explain::Arguments),
     Demo(demo::Arguments),
     Schema(schema::Arguments),
+    #[command(hide = true)]
+    Fetch(fetch::Arguments),
 }
 
 /// Where the configuration is.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
+        Command::Fetch(arguments) => fetch::run(arguments),
     };
     exit.into()
 }

@@ -13,7 +13,7 @@ use super::{ConfigArguments, Exit, fail};
 use crate::config;
 use crate::peer::Trust;
 use crate::secret;
-use crate::server::{self, Service};
+use crate::server::{self, Service, Sources};
 use crate::systemd::{activation, journal};
 
 /// The name of the listening socket: `FileDescriptorName=` in `systemd/opnix.socket`.
@@ -27,6 +27,9 @@ const LISTENER: &str = "creds";
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
+    /// The file with the provider's token; by default the credential `token`, then $OP_SERVICE_ACCOUNT_TOKEN
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Listen on this path, when not started by systemd's socket unit
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -66,6 +69,7 @@ pub fn run(arguments: Arguments) -> Exit {
         (false, _) if arguments.user => Trust::user(),
         (false, _) => Trust::system(),
     };
+    let sources = Sources { files: arguments.config.config, token: arguments.token_file };
     let result = match (activated, &arguments.socket) {
         (Some(_), Some(_)) => {
             return fail(
@@ -73,10 +77,10 @@ pub fn run(arguments: Arguments) -> Exit {
                 "--socket cannot be used under socket activation: systemd passes the socket",
             );
         }
-        (Some(listener), None) => serve(listener, trust, true, stored, &arguments.config.config),
+        (Some(listener), None) => serve(listener, trust, true, stored, &sources),
         (None, Some(path)) => {
             // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
-            if let Err(faults) = config::load(&arguments.config.config) {
+            if let Err(faults) = config::load(&sources.files) {
                 return super::faulty(&faults);
             }
             warn!(
@@ -89,7 +93,7 @@ pub fn run(arguments: Arguments) -> Exit {
                 }
             };
             info!("listening on {}", path.display());
-            let result = serve(listener, trust, false, stored, &arguments.config.config);
+            let result = serve(listener, trust, false, stored, &sources);
             // A socket that nobody listens on would only puzzle the next one.
             let _ = fs::remove_file(path);
             result
@@ -115,15 +119,15 @@ fn serve(
     trust: Trust,
     backed: bool,
     stored: Vec<activation::Passed>,
-    config: &[PathBuf],
+    sources: &Sources,
 ) -> io::Result<()> {
     // Before the first secret is read.
     for missing in secret::protect_process() {
         warn!("{missing}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let service = Arc::new(Service::new(trust, backed, runtime.handle().clone(), config));
-    let result = runtime.block_on(server::run(listener, service, stored, config));
+    let service = Arc::new(Service::new(trust, backed, runtime.handle().clone(), sources));
+    let result = runtime.block_on(server::run(listener, service, stored, sources));
     // A provider that still blocks must not hold up our end.
     runtime.shutdown_background();
     result

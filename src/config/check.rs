@@ -50,11 +50,10 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
         paths: HashMap::new(),
     };
 
-    let provider = check.only_one("provider", &files, |file| &file.provider).map(|(path, provider)| {
-        let file::Provider::Local(local) = &provider.value;
-        let beside = path.parent().unwrap_or(Path::new("")).to_owned();
-        Provider::Local { path: PathBuf::from(&local.path.value), beside }
-    });
+    let provider = match check.only_one("provider", &files, |file| &file.provider) {
+        Some((path, provider)) => check.provider(path, &provider.value),
+        None => Provider::ServiceAccount { library: None, hosts: Vec::new() },
+    };
     let deadline = check.only_one("deadline", &files, |file| &file.deadline);
     let deadline =
         deadline.and_then(|(_, text)| check.valid(text, deadline_within_limits)).unwrap_or(DEADLINE);
@@ -89,6 +88,21 @@ impl Check<'_> {
             self.faults.add(&second.place, message);
         }
         Some(first)
+    }
+
+    fn provider(&mut self, file: &Path, provider: &file::Provider) -> Provider {
+        match provider {
+            file::Provider::ServiceAccount(settings) => {
+                let library =
+                    settings.library.as_ref().and_then(|library| self.valid(library, absolute_path));
+                let hosts = settings.hosts.iter().filter_map(|host| self.valid(host, host_name)).collect();
+                Provider::ServiceAccount { library, hosts }
+            }
+            file::Provider::Local(settings) => {
+                let beside = file.parent().unwrap_or(Path::new("")).to_owned();
+                Provider::Local { path: PathBuf::from(&settings.path.value), beside }
+            }
+        }
     }
 
     fn secret(
@@ -311,6 +325,15 @@ fn file_mode(text: &str) -> Result<u32, String> {
     octal
         .filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
         .ok_or_else(|| format!("{text:?} is no file mode\nit is 3 or 4 octal digits, such as 0400"))
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let valid = text.contains('.') && text.split('.').all(label);
+    valid.then(|| text.to_owned()).ok_or_else(|| {
+        format!("{text:?} is no host name\nwrite one such as op.example.org, without scheme, port or path")
+    })
 }
 
 fn mirror_path(text: &str) -> Result<PathBuf, String> {

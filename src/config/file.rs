@@ -211,14 +211,35 @@ object! {
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(untagged)]
 pub enum Provider {
+    ServiceAccount(ServiceAccountProvider),
     Local(LocalProvider),
 }
 
 choice! {
-    /// The kind of provider.
-    ProviderKind {
+    /// 1Password itself, with a service account's token.
+    ServiceAccountKind {
+        /// 1Password itself, with a service account's token.
+        "service_account" => ServiceAccount,
+    }
+}
+
+choice! {
+    /// A JSON file, for development and tests.
+    LocalKind {
         /// A JSON file, for development and tests.
         "local" => Local,
+    }
+}
+
+object! {
+    /// 1Password itself, with a service account's token (`ops_…`), through the core of its official SDK.
+    ServiceAccountProvider {
+        /// `service_account`
+        "kind" => kind: ServiceAccountKind,
+        /// Where the core is: the absolute path of `libop_uniffi_core.so`, if `opnix core install` did not put it in place.
+        "library" => library: Option<At<String>>,
+        /// Hosts that the token may name besides those of 1password.com, 1password.ca and 1password.eu.
+        "hosts" => hosts: Vec<At<String>>,
     }
 }
 
@@ -226,16 +247,34 @@ object! {
     /// A JSON file with made-up secrets, for development and tests.
     LocalProvider {
         /// `local`
-        "kind" => kind: ProviderKind,
+        "kind" => kind: LocalKind,
         /// The file. A relative path is looked for in `$CREDENTIALS_DIRECTORY`, then beside the configuration file.
         "path" => path: At<String>,
     }
 }
 
 impl Decode for Provider {
-    const EXPECTED: &'static str = "an object with a kind";
+    const EXPECTED: &'static str = "an object with a kind: service_account or local";
 
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
-        LocalProvider::decode(value, reader).map(Self::Local)
+        let Value::Object(object) = value else { return reader.expected::<Self>(value) };
+        let Some(kind) = object.properties.iter().find(|property| property.name.as_str() == "kind") else {
+            reader.fault(value, format!("key \"kind\" is missing\nthe provider is {}", Self::EXPECTED));
+            return None;
+        };
+        match &kind.value {
+            Value::StringLit(word) if word.value == "local" => {
+                LocalProvider::decode(value, reader).map(Self::Local)
+            }
+            Value::StringLit(word) if word.value == "service_account" => {
+                ServiceAccountProvider::decode(value, reader).map(Self::ServiceAccount)
+            }
+            Value::StringLit(word) => {
+                let message = format!("unknown provider {:?}\nit is service_account or local", word.value);
+                reader.fault(&kind.value, message);
+                None
+            }
+            other => reader.expected::<String>(other).and(None),
+        }
     }
 }

@@ -27,7 +27,7 @@ const SIZE_MAX: u64 = 16 << 20;
 /// A valid configuration.
 #[derive(Debug)]
 pub struct Config {
-    pub provider: Option<Provider>,
+    pub provider: Provider,
     /// How long a unit may wait for its secret before it is refused.
     pub deadline: Duration,
     pub policy: Policy,
@@ -38,6 +38,14 @@ pub struct Config {
 /// Where the secrets come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provider {
+    /// 1Password itself.
+    ServiceAccount {
+        /// Where the core is, if not where it is installed to.
+        library: Option<PathBuf>,
+        /// Hosts that the token may name besides 1Password's.
+        hosts: Vec<String>,
+    },
+    /// A JSON file.
     Local {
         /// As configured: absolute, or to be looked for.
         path: PathBuf,

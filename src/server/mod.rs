@@ -41,6 +41,13 @@ use crate::systemd::notify;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the refusals at the end may take. `TimeoutStopSec=` in `systemd/opnix.service` is longer than all together.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// What the configuration is loaded from.
+pub struct Sources {
+    pub files: Vec<PathBuf>,
+    /// The file with the provider's token, if it is not where it is found by itself.
+    pub token: Option<PathBuf>,
+}
+
 /// What requests need.
 pub struct Service {
     trust: Trust,
@@ -62,9 +69,9 @@ enum Configuration {
 }
 
 impl Configuration {
-    fn load(paths: &[PathBuf]) -> Result<Self, Faults> {
-        let config = config::load(paths)?;
-        let provider = config.provider.map(Provider::new);
+    fn load(sources: &Sources) -> Result<Self, Faults> {
+        let config = config::load(&sources.files)?;
+        let provider = Provider::new(config.provider, sources.token.as_deref(), config.deadline);
         Ok(Self::Valid { policy: config.policy, store: Store::new(provider, config.deadline) })
     }
 
@@ -105,8 +112,8 @@ fn within_limit(permit: &Permit, value: &Secret) -> Result<(), Refusal> {
 
 impl Service {
     /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
-    pub fn new(trust: Trust, backed: bool, runtime: Handle, paths: &[PathBuf]) -> Self {
-        let configuration = Configuration::load(paths).unwrap_or_else(|faults| {
+    pub fn new(trust: Trust, backed: bool, runtime: Handle, sources: &Sources) -> Self {
+        let configuration = Configuration::load(sources).unwrap_or_else(|faults| {
             report(&faults);
             Configuration::Faulty(faults.to_string())
         });
@@ -119,9 +126,9 @@ impl Service {
     }
 
     /// Takes a new configuration, and forgets all values; a faulty one changes nothing.
-    fn reload(&self, paths: &[PathBuf]) {
+    fn reload(&self, sources: &Sources) {
         notify::reloading();
-        match Configuration::load(paths) {
+        match Configuration::load(sources) {
             Ok(configuration) => {
                 *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
                 info!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05", "reloaded the configuration");
@@ -165,7 +172,7 @@ pub async fn run(
     listener: UnixListener,
     service: Arc<Service>,
     stored: Vec<Passed>,
-    paths: &[PathBuf],
+    sources: &Sources,
 ) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -191,7 +198,7 @@ pub async fn run(
             _ = restart.recv() => restarting = true,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => service.reload(paths),
+            _ = hangup.recv() => service.reload(sources),
             _ = heartbeat.tick() => bell.write_all(&[0])?,
             ended = &mut accepting => return ended?,
         }

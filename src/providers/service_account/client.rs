@@ -108,7 +108,12 @@ impl<'c> Client<'c> {
     }
 
     /// Whole items, as JSON; those that are not there are missing. One item is one request, several are one for each 50.
-    pub fn items(&self, vault: &str, items: &[String], deadline: Instant) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, Failure> {
+    pub fn items(
+        &self,
+        vault: &str,
+        items: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, Failure> {
         if let [item] = items {
             return match self.invoke("ItemsGet", json!({"vault_id": vault, "item_id": item}), deadline) {
                 Ok(item) => Ok(vec![Some(item)]),
@@ -118,7 +123,8 @@ impl<'c> Client<'c> {
         }
         let mut found = Vec::with_capacity(items.len());
         for batch in items.chunks(BATCH) {
-            let answer = self.invoke("ItemsGetAll", json!({"vault_id": vault, "item_ids": batch}), deadline)?;
+            let answer =
+                self.invoke("ItemsGetAll", json!({"vault_id": vault, "item_ids": batch}), deadline)?;
             let ItemsGetAll { individual_responses } = read(&answer)?;
             if individual_responses.len() != batch.len() {
                 return Err(Failure::Broken("a batch of another size than asked for".into()));
@@ -135,7 +141,13 @@ impl<'c> Client<'c> {
     }
 
     /// The content of a file, which arrives as a list of numbers.
-    pub fn file(&self, vault: &str, item: &str, file: &FileAttributes<'_>, deadline: Instant) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    pub fn file(
+        &self,
+        vault: &str,
+        item: &str,
+        file: &FileAttributes<'_>,
+        deadline: Instant,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let parameters = json!({"vault_id": vault, "item_id": item, "attr": file});
         self.invoke("ItemsFilesRead", parameters, deadline)
     }
@@ -146,7 +158,12 @@ impl<'c> Client<'c> {
         self.invoke("SecretsResolve", json!({"secret_reference": reference}), deadline)
     }
 
-    fn invoke(&self, method: &str, parameters: serde_json::Value, deadline: Instant) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    fn invoke(
+        &self,
+        method: &str,
+        parameters: serde_json::Value,
+        deadline: Instant,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let invocation = json!({"invocation": {"clientId": self.id, "parameters": {"name": method, "parameters": parameters}}});
         self.core.invoke(invocation.to_string().as_bytes(), deadline)
     }
@@ -154,5 +171,7 @@ impl<'c> Client<'c> {
 
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Failure> {
     // Not serde's own words, which can quote a value.
-    serde_json::from_slice(json).map_err(|error| Failure::Broken(format!("an answer that is not understood (column {})", error.column())))
+    serde_json::from_slice(json).map_err(|error| {
+        Failure::Broken(format!("an answer that is not understood (column {})", error.column()))
+    })
 }

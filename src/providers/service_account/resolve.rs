@@ -14,9 +14,9 @@ use super::core::Failure;
 use super::failure::Asked;
 use super::item::SdkItem;
 use super::token::is_id;
+use crate::providers::FetchError;
 use crate::providers::error::Named;
 use crate::providers::items::{self, Found, Item, Nameable, only};
-use crate::providers::FetchError;
 use crate::reference::{Query, Reference};
 use crate::secret::{Draft, Secret};
 
@@ -97,7 +97,11 @@ impl<'c> Resolver<'c> {
             vault: reference.vault.clone(),
             item: reference.item.clone(),
         };
-        results.into_iter().zip(references).map(|(result, r)| result.unwrap_or_else(|| Err(unfound(r)))).collect()
+        results
+            .into_iter()
+            .zip(references)
+            .map(|(result, r)| result.unwrap_or_else(|| Err(unfound(r))))
+            .collect()
     }
 
     /// Reads the items of one vault and picks from them. What is left open was found by an outdated name.
@@ -141,7 +145,12 @@ impl<'c> Resolver<'c> {
     }
 
     /// `None`: the item does not bear the name any more by which it was found.
-    fn pick(&self, vault: &str, json: &Zeroizing<Vec<u8>>, reference: &Reference) -> Option<Result<Secret, FetchError>> {
+    fn pick(
+        &self,
+        vault: &str,
+        json: &Zeroizing<Vec<u8>>,
+        reference: &Reference,
+    ) -> Option<Result<Secret, FetchError>> {
         let item = match serde_json::from_slice::<SdkItem<'_>>(json) {
             Ok(item) => Item::from(item),
             // Not serde's own words, which can quote a value.
@@ -167,10 +176,12 @@ impl<'c> Resolver<'c> {
             }
             Found::SshKey { .. } => {
                 // The core converts keys; ids make sure that it takes the very item that was read just now.
-                let by_id = Reference { vault: vault.to_owned(), item: item.id.clone().into(), ..reference.clone() };
+                let by_id =
+                    Reference { vault: vault.to_owned(), item: item.id.clone().into(), ..reference.clone() };
                 let key = self.client.resolve(&by_id.to_string(), self.deadline);
                 let key = key.map_err(|failure| failure.explain(&asked))?;
-                let raw = serde_json::from_slice(&key).map_err(|_| Failure::Broken("a key that is no text".into()));
+                let raw =
+                    serde_json::from_slice(&key).map_err(|_| Failure::Broken("a key that is no text".into()));
                 items::text(raw.map_err(|failure| failure.explain(&asked))?, reference)
             }
         }
@@ -196,7 +207,8 @@ impl<'c> Resolver<'c> {
                 }
                 _ => {}
             }
-            let vaults = self.client.vaults(self.deadline).map_err(|failure| failure.explain(&Asked::Account))?;
+            let vaults =
+                self.client.vaults(self.deadline).map_err(|failure| failure.explain(&Asked::Account))?;
             self.names.vaults = vaults.into_iter().map(|vault| vault.listed).collect();
             self.listed_vaults = true;
         }
@@ -232,7 +244,11 @@ fn numbers(json: &[u8], reference: &Reference) -> Result<Secret, FetchError> {
         reference: reference.to_string(),
         what: "the content of the file is no list of bytes".into(),
     };
-    let inside = json.trim_ascii().strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")).ok_or_else(malformed)?;
+    let inside = json
+        .trim_ascii()
+        .strip_prefix(b"[")
+        .and_then(|rest| rest.strip_suffix(b"]"))
+        .ok_or_else(malformed)?;
     let mut draft = Draft::with_capacity(inside.iter().filter(|byte| **byte == b',').count() + 1);
     for number in inside.split(|byte| *byte == b',').filter(|_| !inside.trim_ascii().is_empty()) {
         let digits = std::str::from_utf8(number.trim_ascii()).map_err(|_| malformed())?;

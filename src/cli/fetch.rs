@@ -1,0 +1,26 @@
+//! `opnix fetch`: the process that holds 1Password's core. Started by `opnix serve`, never by people.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::{Exit, fail};
+use crate::providers::service_account::child;
+
+/// Hold 1Password's core for `opnix serve`
+#[derive(clap::Args)]
+pub struct Arguments {}
+
+pub fn run(_: Arguments) -> Exit {
+    if getsockopt(&io::stdin().as_fd(), sockopt::SockType).is_err() {
+        return fail(
+            Exit::Usage,
+            "`opnix fetch` is for `opnix serve` to start: it speaks on a socket, not with people",
+        );
+    }
+    match child::run() {
+        Ok(()) => Exit::Ok,
+        Err(error) => fail(Exit::Software, format_args!("the service cannot be understood: {error}")),
+    }
+}
