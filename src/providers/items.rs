@@ -95,10 +95,8 @@ nameable! { Item Item title, Field Field label, File File name, Section Section 
 pub enum Found<'i, 'a> {
     /// A JSON string.
     Text(&'a RawValue),
-    /// An SSH key, to be converted into this format.
-    SshKey {
-        format: String,
-    },
+    /// An SSH key, to be converted into the format that the reference asks for.
+    SshKey,
     File(&'i File<'a>),
 }
 
@@ -158,7 +156,7 @@ impl<'a> Field<'a> {
                 self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is no one-time password"))
             }
             Some(Query::Attribute(_)) => Err(unsupported("opnix knows no other attribute than `otp`")),
-            Some(Query::SshFormat(format)) => Ok(Found::SshKey { format: format.clone() }),
+            Some(Query::SshFormat(_)) => Ok(Found::SshKey),
         }
     }
 }
@@ -255,7 +253,7 @@ mod tests {
         let secret = match item.find(&reference)? {
             Found::Text(value) => text(value, &reference)?,
             Found::File(file) => bytes(file.content.unwrap(), &reference)?,
-            Found::SshKey { format } => Secret::copy_from(format.as_bytes()).unwrap(),
+            Found::SshKey => Secret::copy_from(b"a key").unwrap(),
         };
         Ok(secret.expose().to_vec())
     }
@@ -312,7 +310,7 @@ mod tests {
     fn a_query_asks_for_another_view() {
         assert_eq!(field("op://v/i/one-time password?attribute=otp").unwrap(), b"123456");
         assert_eq!(field("op://v/i/one-time password").unwrap(), b"otpauth://totp/x");
-        assert_eq!(field("op://v/i/credential?ssh-format=openssh").unwrap(), b"openssh");
+        assert_eq!(field("op://v/i/credential?ssh-format=openssh").unwrap(), b"a key");
         for unknown in ["op://v/i/credential?attribute=otp", "op://v/i/credential?attribute=age"] {
             assert!(matches!(field(unknown), Err(FetchError::Unsupported { .. })), "{unknown}");
         }

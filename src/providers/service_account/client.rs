@@ -1,6 +1,7 @@
 //! The methods of 1Password's SDK that are used, typed, on one authenticated client.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,12 @@ pub struct FileAttributes<'a> {
     pub name: &'a str,
     /// In bytes.
     pub size: u64,
+}
+
+#[derive(Deserialize)]
+struct Identified<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -126,16 +133,20 @@ impl<'c> Client<'c> {
             let answer =
                 self.invoke("ItemsGetAll", json!({"vault_id": vault, "item_ids": batch}), deadline)?;
             let ItemsGetAll { individual_responses } = read(&answer)?;
-            if individual_responses.len() != batch.len() {
-                return Err(Failure::Broken("a batch of another size than asked for".into()));
-            }
+            // The server leaves out what is not there, so that only the ids tell which is which.
+            let mut answered = HashMap::new();
             for response in individual_responses {
                 match (response.content, response.error) {
-                    (Some(item), _) => found.push(Some(Zeroizing::new(item.get().as_bytes().to_vec()))),
-                    (None, Some(error)) if error.kind == "itemNotFound" => found.push(None),
+                    (Some(item), _) => {
+                        answered.insert(read::<Identified<'_>>(item.get().as_bytes())?.id, item);
+                    }
+                    (None, Some(error)) if error.kind == "itemNotFound" => {}
                     _ => return Err(Failure::Broken("a batch with an item that could not be read".into())),
                 }
             }
+            let json =
+                |id: &String| answered.get(id.as_str()).map(|item| item.get().as_bytes().to_vec().into());
+            found.extend(batch.iter().map(json));
         }
         Ok(found)
     }

@@ -13,7 +13,7 @@ pub enum Asked<'a> {
 
 impl Failure {
     pub fn is_item_not_found(&self) -> bool {
-        matches!(self, Self::Reported { message, .. } if message.contains("item not found"))
+        matches!(self, Self::Reported { message, .. } if message.contains("item couldn't be found"))
     }
 
     pub fn explain(self, asked: &Asked<'_>) -> FetchError {

@@ -11,7 +11,6 @@ mod item;
 mod resolve;
 pub mod token;
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

@@ -17,7 +17,7 @@ use super::token::is_id;
 use crate::providers::FetchError;
 use crate::providers::error::Named;
 use crate::providers::items::{self, Found, Item, Nameable, only};
-use crate::reference::{Query, Reference};
+use crate::reference::Reference;
 use crate::secret::{Draft, Secret};
 
 /// The vaults and items that are known by name.
@@ -174,7 +174,7 @@ impl<'c> Resolver<'c> {
                 let content = self.client.file(vault, &item.id, &attributes, self.deadline);
                 numbers(&content.map_err(|failure| failure.explain(&asked))?, reference)
             }
-            Found::SshKey { .. } => {
+            Found::SshKey => {
                 // The core converts keys; ids make sure that it takes the very item that was read just now.
                 let by_id =
                     Reference { vault: vault.to_owned(), item: item.id.clone().into(), ..reference.clone() };

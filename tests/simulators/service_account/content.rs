@@ -116,8 +116,12 @@ fn overview(item: &Item, key: &Key) -> Value {
 }
 
 fn whole(item: &Item, key: &Key) -> Value {
-    let mut titles: Vec<&str> = item.fields.iter().map(|field| field.section.as_str()).collect();
-    titles.dedup();
+    let mut titles: Vec<&str> = Vec::new();
+    for field in &item.fields {
+        if !titles.contains(&field.section.as_str()) {
+            titles.push(&field.section);
+        }
+    }
     let sections: Vec<Value> = titles
         .iter()
         .map(|title| {

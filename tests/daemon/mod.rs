@@ -1,0 +1,130 @@
+//! The real program as a service, without systemd: units are believed by their names.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use opnix::systemd::asker;
+use serde_json::{Value, json};
+
+pub const UNIT: &str = "test.service";
+/// Far longer than anything takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub struct Daemon {
+    directory: PathBuf,
+    process: Child,
+}
+
+/// 1Password's official core, as `tests/run` installs it.
+pub fn library() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/core/libop_uniffi_core.so");
+    assert!(path.exists(), "{} is missing: tests/run puts it there", path.display());
+    path
+}
+
+impl Daemon {
+    /// Serves these secrets, by name and reference, of the service account with this token.
+    pub fn start(token: &str, secrets: &[(&str, &str)]) -> Self {
+        let provider = json!({"kind": "service_account", "library": library()});
+        Self::with(&provider, token, secrets, &[])
+    }
+
+    pub fn with(
+        provider: &Value,
+        token: &str,
+        secrets: &[(&str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("daemon-{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let secrets: Vec<Value> = secrets
+            .iter()
+            .map(|(name, reference)| {
+                let kind = if name.starts_with("file-") { "file" } else { "field" };
+                json!({"name": name, "reference": reference, "kind": kind, "units": [UNIT]})
+            })
+            .collect();
+        let config = json!({"provider": provider, "deadline": "20s", "secrets": secrets});
+        fs::write(directory.join("secrets.json"), config.to_string()).unwrap();
+        let this = |name: &str| directory.join(name);
+        write_token(&this("token"), token);
+        let process = Command::new(env!("CARGO_BIN_EXE_opnix"))
+            .args(["serve", "--trust-peer-names", "--config"])
+            .arg(this("secrets.json"))
+            .arg("--socket")
+            .arg(this("socket"))
+            .arg("--token-file")
+            .arg(this("token"))
+            .envs(environment.iter().copied())
+            .stderr(Stdio::from(fs::File::create(this("log")).unwrap()))
+            .spawn()
+            .unwrap();
+        let daemon = Self { directory, process };
+        let end = Instant::now() + LIMIT;
+        while !daemon.socket().exists() {
+            assert!(Instant::now() < end, "no service: {}", daemon.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        daemon
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("socket")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn replace_token(&self, token: &str) {
+        write_token(&self.directory.join("token"), token);
+    }
+
+    /// The value, or `None` where the unit would not start.
+    pub fn ask(&self, credential: &str) -> Option<String> {
+        self.ask_bytes(credential).map(|value| String::from_utf8(value).unwrap())
+    }
+
+    pub fn ask_bytes(&self, credential: &str) -> Option<Vec<u8>> {
+        let answer = asker::ask(&self.socket(), UNIT, credential).unwrap();
+        assert_ne!(answer.as_deref(), Some(&b""[..]), "an empty secret");
+        answer
+    }
+
+    /// Why a unit does not get this credential.
+    pub fn refusal(&self, credential: &str) -> String {
+        let before = self.log().lines().count();
+        assert_eq!(self.ask(credential), None);
+        let log = self.log();
+        let record = log.lines().skip(before).find(|line| line.contains("refused"));
+        record.unwrap_or_default().split_once(": ").unwrap_or_default().1.to_owned()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn write_token(path: &Path, token: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, format!("{token}\n")).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(new, path).unwrap();
+}
