@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Reference {
     pub vault: String,
     pub item: String,
-    /// `None`: any section, or none. 1Password reads an empty section segment (`op://v/i//f`) the same way.
+    /// `None`: any section, or none. An empty one (`op://v/i//f`) stands for the fields that are in no section.
     pub section: Option<String>,
     pub field: String,
     pub query: Option<Query>,
@@ -75,7 +75,7 @@ impl FromStr for Reference {
         let parts: Vec<&str> = path.split('/').collect();
         let (vault, item, section, field) = match parts[..] {
             [vault, item, field] => (vault, item, None, field),
-            [vault, item, section, field] => (vault, item, Some(section).filter(|s| !s.is_empty()), field),
+            [vault, item, section, field] => (vault, item, Some(section), field),
             _ => return Err(ReferenceError::Parts(text.into(), parts.len())),
         };
         let name = |part: &'static str, value: &str| {
@@ -91,7 +91,10 @@ impl FromStr for Reference {
         Ok(Self {
             vault: name("vault", vault)?,
             item: name("item", item)?,
-            section: section.map(|section| name("section", section)).transpose()?,
+            section: match section {
+                Some("") => Some(String::new()),
+                section => section.map(|section| name("section", section)).transpose()?,
+            },
             field: name("field", field)?,
             query,
             kind: Kind::Field,
@@ -149,8 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_section_is_any_section() {
-        assert_eq!(parse("op://v/i//f").unwrap(), parse("op://v/i/f").unwrap());
+    fn an_empty_section_is_kept() {
+        let reference = parse("op://v/i//f").unwrap();
+        assert_eq!(reference.section.as_deref(), Some(""));
+        assert_eq!(reference.to_string(), "op://v/i//f");
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct Field<'a> {
     /// The code of the moment, where the field is a one-time password.
     #[serde(borrow, alias = "otp")]
     pub totp: Option<&'a RawValue>,
+    /// Whether the value must be asked for by its reference, because it is made from another field.
+    #[serde(skip)]
+    pub derived: bool,
 }
 
 #[derive(Deserialize)]
@@ -69,14 +72,19 @@ pub struct Section<'a> {
     pub label: Cow<'a, str>,
 }
 
-/// What a reference can name: by id as it stands, or by name in any case.
+/// What a reference can name: by name in any case, or by id. The ids of vaults and items count as they stand, those of
+/// what is in an item in any case, as the SDK has it.
 pub trait Nameable {
     const WHAT: Named;
     fn id(&self) -> &str;
     fn name(&self) -> &str;
 
     fn answers_to(&self, wanted: &str) -> bool {
-        self.id() == wanted || self.name().eq_ignore_ascii_case(wanted)
+        let by_id = match Self::WHAT {
+            Named::Vault | Named::Item => self.id() == wanted,
+            Named::Section | Named::Field | Named::File => self.id().eq_ignore_ascii_case(wanted),
+        };
+        by_id || self.name().eq_ignore_ascii_case(wanted)
     }
 }
 
@@ -95,8 +103,8 @@ nameable! { Item Item title, Field Field label, File File name, Section Section 
 pub enum Found<'i, 'a> {
     /// A JSON string.
     Text(&'a RawValue),
-    /// An SSH key, to be converted into the format that the reference asks for.
-    SshKey,
+    /// Something that is made from a field, such as an SSH key in another format.
+    Derived,
     File(&'i File<'a>),
 }
 
@@ -107,12 +115,12 @@ impl<'a> Item<'a> {
         let in_section = |section: &Option<Section<'_>>| match (&reference.section, section) {
             (None, _) => true,
             (Some(wanted), Some(section)) => self.is_section(section, wanted),
-            (Some(_), None) => false,
+            (Some(wanted), None) => wanted.is_empty(),
         };
-        let used = self.fields.iter().map(|f| &f.section).chain(self.files.iter().map(|f| &f.section));
-        let mut known = self.sections.iter().chain(used.flatten());
+        let mut used = self.fields.iter().map(|f| &f.section).chain(self.files.iter().map(|f| &f.section));
         if let Some(section) = &reference.section
-            && !known.any(|known| self.is_section(known, section))
+            && !self.sections.iter().any(|known| self.is_section(known, section))
+            && !used.any(in_section)
         {
             return Err(FetchError::SectionNotFound { item: item.clone(), section: section.clone() });
         }
@@ -138,7 +146,10 @@ impl<'a> Item<'a> {
     /// Whether a section answers to `wanted`, by what it says of itself or by what the item says of it.
     fn is_section(&self, section: &Section<'_>, wanted: &str) -> bool {
         let mut same = self.sections.iter().filter(|other| other.id == section.id);
-        section.answers_to(wanted) || same.any(|other| other.answers_to(wanted))
+        let labelled = same.any(|other| other.answers_to(wanted));
+        // Where the item has the label, a section that does not repeat it is not an unnamed one.
+        let unnamed = section.label.is_empty() && !self.sections.is_empty();
+        labelled || (section.answers_to(wanted) && !(wanted.is_empty() && unnamed))
     }
 }
 
@@ -148,6 +159,7 @@ impl<'a> Field<'a> {
         let unsupported =
             |what: &str| FetchError::Unsupported { reference: reference.to_string(), what: what.into() };
         match &reference.query {
+            None if self.derived => Ok(Found::Derived),
             None => {
                 let empty = || FetchError::Empty { reference: reference.to_string() };
                 self.value.map(Found::Text).ok_or_else(empty)
@@ -156,7 +168,7 @@ impl<'a> Field<'a> {
                 self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is no one-time password"))
             }
             Some(Query::Attribute(_)) => Err(unsupported("opnix knows no other attribute than `otp`")),
-            Some(Query::SshFormat(_)) => Ok(Found::SshKey),
+            Some(Query::SshFormat(_)) => Ok(Found::Derived),
         }
     }
 }
@@ -253,7 +265,7 @@ mod tests {
         let secret = match item.find(&reference)? {
             Found::Text(value) => text(value, &reference)?,
             Found::File(file) => bytes(file.content.unwrap(), &reference)?,
-            Found::SshKey => Secret::copy_from(b"a key").unwrap(),
+            Found::Derived => Secret::copy_from(b"a key").unwrap(),
         };
         Ok(secret.expose().to_vec())
     }
@@ -266,7 +278,8 @@ mod tests {
     fn names_count_in_any_case_and_ids_as_they_stand() {
         assert_eq!(field("op://vlt1/itm1/Credential").unwrap(), b"sk-1");
         assert_eq!(field("op://vlt1/itm1/f1").unwrap(), b"sk-1");
-        assert!(matches!(field("op://vlt1/itm1/F1"), Err(FetchError::FieldNotFound { .. })));
+        assert_eq!(field("op://vlt1/itm1/F1").unwrap(), b"sk-1");
+        assert_eq!(field("op://vlt1/itm1//password").unwrap(), b"top");
     }
 
     #[test]

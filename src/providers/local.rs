@@ -105,7 +105,7 @@ fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret, FetchErro
         Found::File(file) => {
             bytes(file.content.ok_or_else(|| unsupported("the file has no content"))?, reference)
         }
-        Found::SshKey => Err(unsupported("the provider `local` converts no SSH keys")),
+        Found::Derived => Err(unsupported("the provider `local` converts no SSH keys")),
     }
 }
 

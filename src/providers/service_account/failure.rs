@@ -1,19 +1,58 @@
-//! What the core's failures mean. Where it has a type for one, the type counts; where it has only words, this one table
-//! reads them (`tests/service_account.rs` holds it against the real library).
+//! What the core's failures mean. It has a type for one of them; for the others it has only words, which this one table
+//! reads (`tests/service_account.rs` holds it against the real library).
 
 use super::core::Failure;
 use crate::providers::FetchError;
 
-/// What was asked for when it failed, by what the user calls it.
+/// What was asked for when it failed, by the names that the user gave.
 pub enum Asked<'a> {
     Account,
     Vault { vault: &'a str },
     Item { vault: &'a str, item: &'a str },
 }
 
+enum Meaning {
+    Rejected,
+    Forbidden,
+    VaultNotFound,
+    ItemNotFound,
+    RateLimited,
+    Unreachable(&'static str),
+    Unavailable(&'static str),
+}
+
+/// The name under which the core reports that it could not sign in.
+const SIGN_IN: &str = "Auth";
+/// The one kind of failure that has a type.
+const RATE_LIMIT: &str = "RateLimitExceeded";
+const ITEM_NOT_FOUND: &str = "item couldn't be found";
+
+/// Parts of messages, and what they mean.
+const WORDS: [(&str, Meaning); 15] = [
+    ("rate limit exceeded", Meaning::RateLimited),
+    ("you are not authenticated", Meaning::Rejected),
+    ("failed to authenticate", Meaning::Rejected),
+    ("bad service account token", Meaning::Rejected),
+    ("the right permissions", Meaning::Forbidden),
+    (ITEM_NOT_FOUND, Meaning::ItemNotFound),
+    ("vault couldn't be found", Meaning::VaultNotFound),
+    // It does not say which.
+    (
+        "error sending request",
+        Meaning::Unreachable("no connection (look at DNS, the network, a proxy, certificates)"),
+    ),
+    ("error when retrieving response contents", Meaning::Unreachable("the connection broke off")),
+    ("request timeout", Meaning::Unreachable("it did not answer in time")),
+    ("request timed out", Meaning::Unreachable("it did not answer in time")),
+    ("internal server error", Meaning::Unavailable("it reports an internal error")),
+    ("unexpected status code in response: 5", Meaning::Unavailable("it answers with a server error")),
+    ("unexpected status code in response: 4", Meaning::Unavailable("it does not take the request")),
+    ("data conflict occurred", Meaning::Unavailable("it reports a conflict")),
+];
+
 impl Failure {
     pub fn is_item_not_found(&self) -> bool {
-        matches!(self, Self::Reported { message, .. } if message.contains("item couldn't be found"))
+        matches!(self, Self::Reported { message, .. } if message.contains(ITEM_NOT_FOUND))
     }
 
     pub fn explain(self, asked: &Asked<'_>) -> FetchError {
@@ -26,8 +65,50 @@ impl Failure {
 }
 
 fn reported(name: &str, message: &str, asked: &Asked<'_>) -> FetchError {
-    if name == "RateLimitExceeded" {
+    if name == RATE_LIMIT {
         return FetchError::RateLimited { until: None };
     }
-    FetchError::Broken { why: format!("1Password's core reports {name}: {message}") }
+    match WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, meaning)| meaning) {
+        Some(Meaning::RateLimited) => FetchError::RateLimited { until: None },
+        Some(Meaning::Rejected) => FetchError::TokenRejected,
+        // An account that may not even sign in is one that was suspended.
+        Some(Meaning::Forbidden) if name == SIGN_IN => FetchError::TokenRejected,
+        Some(Meaning::Forbidden) => FetchError::Forbidden { what: asked.to_string() },
+        Some(Meaning::VaultNotFound) => asked.vault_not_found(),
+        Some(Meaning::ItemNotFound) => asked.item_not_found(),
+        Some(Meaning::Unreachable(why)) => FetchError::Unreachable { why: (*why).into() },
+        Some(Meaning::Unavailable(why)) => FetchError::Unavailable { why: (*why).into() },
+        None => FetchError::Broken { why: format!("1Password's core reports {name}: {message}") },
+    }
+}
+
+impl Asked<'_> {
+    fn vault_not_found(&self) -> FetchError {
+        match self {
+            Self::Account => FetchError::Broken { why: "a vault is missing that was not asked for".into() },
+            Self::Vault { vault } | Self::Item { vault, .. } => {
+                FetchError::VaultNotFound { vault: (*vault).to_owned() }
+            }
+        }
+    }
+
+    fn item_not_found(&self) -> FetchError {
+        match self {
+            Self::Item { vault, item } => {
+                FetchError::ItemNotFound { vault: (*vault).to_owned(), item: (*item).to_owned() }
+            }
+            // The core's words for a vault that is not there when its items are listed.
+            _ => self.vault_not_found(),
+        }
+    }
+}
+
+impl std::fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Account => f.write_str("the account's vaults"),
+            Self::Vault { vault } => write!(f, "vault \"{vault}\""),
+            Self::Item { vault, item } => write!(f, "item \"{item}\" of vault \"{vault}\""),
+        }
+    }
 }

@@ -90,13 +90,27 @@ impl<'a> From<SdkItem<'a>> for Item<'a> {
             value: Some(item.notes),
             section: None,
             totp: None,
+            derived: false,
         };
+        // What the SDK makes of a key can be named like a field of the item.
+        let has_key =
+            item.fields.iter().any(|field| field.details.as_ref().is_some_and(|d| d.kind == "SshKey"));
+        let derived =
+            ["public key", "fingerprint", "key type"].into_iter().filter(|_| has_key).map(|label| Field {
+                id: Cow::Borrowed(label),
+                label: Cow::Borrowed(label),
+                value: None,
+                section: None,
+                totp: None,
+                derived: true,
+            });
         let fields = item.fields.into_iter().map(|field| Field {
             id: field.id,
             label: field.title,
             value: Some(field.value),
             section: field.section_id.filter(|id| !id.is_empty()).map(section),
             totp: field.details.and_then(code),
+            derived: false,
         });
         let file = |attributes: Attributes<'a>, section| File {
             id: attributes.id,
@@ -112,7 +126,7 @@ impl<'a> From<SdkItem<'a>> for Item<'a> {
             id: item.id,
             title: item.title,
             sections: item.sections.into_iter().map(|s| Section { id: s.id, label: s.title }).collect(),
-            fields: fields.chain([notes]).collect(),
+            fields: fields.chain([notes]).chain(derived).collect(),
             files: attached.chain(item.document.map(|document| file(document, None))).collect(),
         }
     }

@@ -174,7 +174,7 @@ impl<'c> Resolver<'c> {
                 let content = self.client.file(vault, &item.id, &attributes, self.deadline);
                 numbers(&content.map_err(|failure| failure.explain(&asked))?, reference)
             }
-            Found::SshKey => {
+            Found::Derived => {
                 // The core converts keys; ids make sure that it takes the very item that was read just now.
                 let by_id =
                     Reference { vault: vault.to_owned(), item: item.id.clone().into(), ..reference.clone() };

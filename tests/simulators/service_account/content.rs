@@ -6,6 +6,10 @@ use super::seal::Key;
 use super::{Backend, State};
 use crate::simulators::account::{self, Field, FieldValue, Item, Vault};
 
+/// What belongs to the account's one SSH key.
+const SSH_PUBLIC_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4";
+const SSH_FINGERPRINT: &str = "SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg";
 const DATE: &str = "2026-11-24T00:00:00Z";
 
 impl Backend {
@@ -154,5 +158,11 @@ fn field(field: &Field) -> Value {
         ),
         FieldValue::SshKey(pem) => ("sshKey", json!(pem), field.id.clone()),
     };
-    json!({"k": kind, "n": id, "t": field.label, "v": value})
+    let mut content = json!({"k": kind, "n": id, "t": field.label, "v": value});
+    if let FieldValue::SshKey(pem) = &field.value {
+        content["a"] = json!({"sshKeyAttributes": {
+            "privateKey": pem, "publicKey": SSH_PUBLIC_KEY, "fingerprint": SSH_FINGERPRINT, "keyType": {"t": "ed25519"},
+        }});
+    }
+    content
 }
