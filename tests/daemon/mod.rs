@@ -32,15 +32,10 @@ impl Daemon {
     /// Serves these secrets, by name and reference, of the service account with this token.
     pub fn start(token: &str, secrets: &[(&str, &str)]) -> Self {
         let provider = json!({"kind": "service_account", "library": library()});
-        Self::with(&provider, token, secrets, &[])
+        Self::with("20s", &provider, token, secrets)
     }
 
-    pub fn with(
-        provider: &Value,
-        token: &str,
-        secrets: &[(&str, &str)],
-        environment: &[(&str, &str)],
-    ) -> Self {
+    pub fn with(deadline: &str, provider: &Value, token: &str, secrets: &[(&str, &str)]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory =
@@ -53,7 +48,7 @@ impl Daemon {
                 json!({"name": name, "reference": reference, "kind": kind, "units": [UNIT]})
             })
             .collect();
-        let config = json!({"provider": provider, "deadline": "20s", "secrets": secrets});
+        let config = json!({"provider": provider, "deadline": deadline, "secrets": secrets});
         fs::write(directory.join("secrets.json"), config.to_string()).unwrap();
         let this = |name: &str| directory.join(name);
         write_token(&this("token"), token);
@@ -64,7 +59,6 @@ impl Daemon {
             .arg(this("socket"))
             .arg("--token-file")
             .arg(this("token"))
-            .envs(environment.iter().copied())
             .stderr(Stdio::from(fs::File::create(this("log")).unwrap()))
             .spawn()
             .unwrap();

@@ -5,6 +5,7 @@
 //!
 //! A message is its length (four bytes, big-endian) and its content: JSON, but for the token and the values.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -54,6 +55,7 @@ pub struct Fetched {
 
 /// What `opnix fetch` does: serves one parent over its standard input until that closes.
 pub fn run() -> io::Result<()> {
+    close_inherited()?;
     let mut parent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // The service goes away: so do we, whatever the core is doing.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
@@ -88,6 +90,17 @@ pub fn run() -> io::Result<()> {
             write(&mut parent, value.expose())?;
         }
     }
+}
+
+/// Closes what the service may itself have inherited from a caller who did not mark it. Nothing of ours is open yet.
+fn close_inherited() -> io::Result<()> {
+    let open = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    for fd in open.filter(|fd| *fd > 2).collect::<Vec<_>>() {
+        // The one that the list itself was read through is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
 }
 
 fn refusal(error: FetchError) -> Result<(), FetchError> {

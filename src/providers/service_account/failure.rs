@@ -28,7 +28,7 @@ const RATE_LIMIT: &str = "RateLimitExceeded";
 const ITEM_NOT_FOUND: &str = "item couldn't be found";
 
 /// Parts of messages, and what they mean.
-const WORDS: [(&str, Meaning); 15] = [
+const WORDS: [(&str, Meaning); 16] = [
     ("rate limit exceeded", Meaning::RateLimited),
     ("you are not authenticated", Meaning::Rejected),
     ("failed to authenticate", Meaning::Rejected),
@@ -47,6 +47,7 @@ const WORDS: [(&str, Meaning); 15] = [
     ("internal server error", Meaning::Unavailable("it reports an internal error")),
     ("unexpected status code in response: 5", Meaning::Unavailable("it answers with a server error")),
     ("unexpected status code in response: 4", Meaning::Unavailable("it does not take the request")),
+    ("bad request", Meaning::Unavailable("it does not take the request")),
     ("data conflict occurred", Meaning::Unavailable("it reports a conflict")),
 ];
 

@@ -130,6 +130,10 @@ impl ServiceAccount {
         self.site.state.lock().unwrap().violations.clone()
     }
 
+    pub fn account(&self) -> Account {
+        self.site.state.lock().unwrap().account.clone()
+    }
+
     pub fn change(&self, change: impl FnOnce(&mut Account)) {
         change(&mut self.site.state.lock().unwrap().account);
     }
