@@ -45,7 +45,7 @@ struct Official {
 
 impl Official {
     fn sign_in(token: &str) -> Self {
-        let core = Core::load(&[library()]).unwrap();
+        let core = Core::load(&library()).unwrap();
         let settings = json!({
             "serviceAccountToken": token, "programmingLanguage": "Rust", "sdkVersion": "0040201",
             "integrationName": "judge", "integrationVersion": "1", "requestLibraryName": "reqwest",

@@ -1,6 +1,7 @@
 //! The command line: one file per command, arguments without logic.
 
 mod check;
+mod core;
 mod demo;
 mod explain;
 mod fetch;
@@ -51,6 +52,7 @@ pub enum Command {
     Explain(explain::Arguments),
     Demo(demo::Arguments),
     Schema(schema::Arguments),
+    Core(core::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
 }
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
+        Command::Core(arguments) => core::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     exit.into()

@@ -31,8 +31,8 @@ pub const MESSAGE_MAX: usize = 64 << 20;
 /// The first message; the second is the token, the answer to both a `Result<(), FetchError>`.
 #[derive(Serialize, Deserialize)]
 pub struct Hello {
-    /// Where the core may be; the first that is there counts.
-    pub library: Vec<PathBuf>,
+    /// Where the core is.
+    pub library: PathBuf,
     /// The hosts that the token may name besides 1Password's.
     pub hosts: Vec<String>,
     /// How long signing in, and later each fetch, may take.

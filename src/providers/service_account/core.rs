@@ -37,8 +37,8 @@ pub struct Core {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("1Password's core library is not at {}\ninstall it with `opnix core install`", list(.0))]
-    Missing(Vec<PathBuf>),
+    #[error("1Password's core library is not at {}\ninstall it with `opnix core install`", .0.display())]
+    Missing(PathBuf),
     #[error("1Password's core library {path} cannot be loaded: {why}")]
     Unloadable { path: PathBuf, why: String },
     #[error(
@@ -57,11 +57,6 @@ pub enum Failure {
     Late,
     /// It does not keep to its interface, or it panicked.
     Broken(String),
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    paths.join(" or ")
 }
 
 #[repr(C)]
@@ -123,18 +118,21 @@ functions! {
 }
 
 impl Core {
-    /// Loads the first of `candidates` that is there, and makes sure that it is a version whose interface is known.
-    pub fn load(candidates: &[PathBuf]) -> Result<Self, LoadError> {
-        let path = candidates.iter().find(|path| path.exists());
-        let path = path.ok_or_else(|| LoadError::Missing(candidates.to_vec()))?;
-        let unloadable =
-            |error: libloading::Error| LoadError::Unloadable { path: path.clone(), why: error.to_string() };
+    /// Loads the library, and makes sure that it is a version whose interface is known.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        if !path.exists() {
+            return Err(LoadError::Missing(path.to_owned()));
+        }
+        let unloadable = |error: libloading::Error| LoadError::Unloadable {
+            path: path.to_owned(),
+            why: error.to_string(),
+        };
         #[expect(unsafe_code, reason = "loading runs the library's own initializers")]
         // SAFETY: the file is the one that the administrator installed, whose sum `opnix core install` has checked;
         // whoever can write it can run code as this user in any case.
         let library = unsafe { Library::new(path.as_os_str()) }.map_err(unloadable)?;
         let functions = Functions::find(&library)
-            .map_err(|error| LoadError::Unknown { path: path.clone(), what: error.to_string() })?;
+            .map_err(|error| LoadError::Unknown { path: path.to_owned(), what: error.to_string() })?;
         functions.check(path)?;
         Ok(Self { functions, _library: ManuallyDrop::new(library) })
     }

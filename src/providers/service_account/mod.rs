@@ -8,12 +8,13 @@ mod client;
 pub mod core;
 mod failure;
 mod item;
+pub mod library;
 mod resolve;
 pub mod token;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +49,6 @@ const ENVIRONMENT: [&str; 8] = [
     "all_proxy",
 ];
 
-/// Where `opnix core install` and distributions put the core.
-pub const LIBRARY: &str = "/usr/lib/opnix/libop_uniffi_core.so";
-
 pub struct ServiceAccount {
     hello: Hello,
     token: TokenSource,
@@ -76,7 +74,7 @@ struct Connection {
 
 impl ServiceAccount {
     pub fn new(library: Option<PathBuf>, hosts: Vec<String>, token: TokenSource, limit: Duration) -> Self {
-        let library = library.map_or_else(|| vec![LIBRARY.into()], |library| vec![library]);
+        let library = library.unwrap_or_else(|| Path::new(library::DIRECTORY).join(library::NAME));
         Self { hello: Hello { library, hosts, limit }, token, line: Arc::default() }
     }
 

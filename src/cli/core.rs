@@ -1,0 +1,52 @@
+//! `opnix core`: 1Password's core library.
+
+use std::path::PathBuf;
+
+use super::{Exit, fail};
+use crate::providers::service_account::library::{self, InstallError};
+
+/// Put 1Password's core library in place, which the provider `service_account` needs
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Install the library from a wheel of 1Password's Python SDK, after checking its SHA-256 sum
+    ///
+    /// Get the wheel with `pip download onepassword-sdk --no-deps --dest DIR`. Nothing of Python is used of it but the
+    /// library inside.
+    Install {
+        /// The wheel, the library, or a directory that holds either
+        source: PathBuf,
+        /// Where to install it to
+        #[arg(long, value_name = "DIR", default_value = library::DIRECTORY)]
+        to: PathBuf,
+    },
+}
+
+pub fn run(arguments: Arguments) -> Exit {
+    let Action::Install { source, to } = arguments.action;
+    match library::install(&source, &to) {
+        Ok((known, path)) => {
+            println!(
+                "installed 1Password's core {} ({}) as {}",
+                known.version,
+                known.architecture,
+                path.display()
+            );
+            Exit::Ok
+        }
+        Err(error) => {
+            let exit = match error {
+                InstallError::Unwritable(..) => Exit::System,
+                InstallError::Unreadable(..) | InstallError::Nothing(_) | InstallError::Unknown(..) => {
+                    Exit::Unavailable
+                }
+            };
+            fail(exit, error)
+        }
+    }
+}

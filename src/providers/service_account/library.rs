@@ -1,0 +1,152 @@
+//! The file of 1Password's core: where it is kept, which versions are known, and how it gets there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use zip::ZipArchive;
+
+/// Where `opnix core install` and distributions put it.
+pub const DIRECTORY: &str = "/usr/lib/opnix";
+pub const NAME: &str = "libop_uniffi_core.so";
+/// Larger than any version, in bytes.
+const SIZE_MAX: u64 = 128 << 20;
+/// How deep a directory is searched: that of an unpacked wheel.
+const DEPTH_MAX: usize = 8;
+
+/// A version that opnix was tested with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub version: &'static str,
+    /// As Rust names it.
+    pub architecture: &'static str,
+    sum: &'static str,
+}
+
+/// From the wheels of 1Password's Python SDK, newest first; the sums are SHA-256, of the library itself.
+const KNOWN: [Known; 6] = [
+    known("0.4.2", "x86_64", "d030d05c5dca54f82c6cf8a4c00e82b19734d1ce6f5dfa2e5702c3cd2cd060d7"),
+    known("0.4.2", "aarch64", "e5238beee526bfc6cc8a59d136a95ad062a433969c5b4c5af4d74924b533eae3"),
+    known("0.4.1", "x86_64", "828f54694c8be2df67f88573f00a87e2b488979e09f0c18afe9bff163d66a82a"),
+    known("0.4.1", "aarch64", "dadec5c3614cf765ba60e36bd38bda8b1c4249759ef9842fb15ccd9fdb72d296"),
+    known("0.4.0", "x86_64", "99d81d1d197285751eedbf82e6474e7020a29f77d9497fa0253cbf536ef9fa50"),
+    known("0.4.0", "aarch64", "22ba212c82c032fb1502f7a42a4fb9a219bde1a776e50c9efd95ab9dfbffb813"),
+];
+
+const fn known(version: &'static str, architecture: &'static str, sum: &'static str) -> Known {
+    Known { version, architecture, sum }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("{path} cannot be read: {why}", path = .0.display(), why = .1)]
+    Unreadable(PathBuf, io::Error),
+    #[error("there is no {NAME} in {path}\ngive a wheel of onepassword-sdk, or a directory with one", path = .0.display())]
+    Nothing(PathBuf),
+    #[error(
+        "{path} is no version of the library that opnix knows for {arch} (SHA-256 {sum})\nknown are {versions}",
+        path = .0.display(), sum = .1, arch = std::env::consts::ARCH, versions = versions()
+    )]
+    Unknown(PathBuf, String),
+    #[error("{path} cannot be written: {why}", path = .0.display(), why = .1)]
+    Unwritable(PathBuf, io::Error),
+}
+
+fn versions() -> String {
+    let ours = KNOWN.iter().filter(|known| known.architecture == std::env::consts::ARCH);
+    ours.map(|known| known.version).collect::<Vec<_>>().join(", ")
+}
+
+/// Puts the library into `directory`, whole or not at all. `source` is a wheel, the library itself, or a directory that
+/// holds either.
+pub fn install(source: &Path, directory: &Path) -> Result<(Known, PathBuf), InstallError> {
+    let (mut best, mut unknown) = (None::<(usize, Vec<u8>)>, None);
+    for file in candidates(source)? {
+        for library in read(&file).map_err(|error| InstallError::Unreadable(file.clone(), error))? {
+            let sum = base16(&Sha256::digest(&library));
+            let ours = |known: &Known| known.sum == sum && known.architecture == std::env::consts::ARCH;
+            match KNOWN.iter().position(ours) {
+                // The newest of several.
+                Some(place) if best.as_ref().is_none_or(|(other, _)| place < *other) => {
+                    best = Some((place, library))
+                }
+                Some(_) => {}
+                None => unknown = Some(InstallError::Unknown(file.clone(), sum)),
+            }
+        }
+    }
+    let Some((place, library)) = best else {
+        return Err(unknown.unwrap_or_else(|| InstallError::Nothing(source.to_owned())));
+    };
+    let path = directory.join(NAME);
+    write(directory, &library).map_err(|error| InstallError::Unwritable(path.clone(), error))?;
+    Ok((KNOWN[place], path))
+}
+
+/// The files that may hold the library.
+fn candidates(source: &Path) -> Result<Vec<PathBuf>, InstallError> {
+    fn walk(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
+        if depth > DEPTH_MAX || fs::symlink_metadata(path)?.is_symlink() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            let is_wheel = path.extension().is_some_and(|extension| extension == "whl");
+            if path.is_dir() {
+                walk(&path, depth + 1, found)?;
+            } else if is_wheel || path.file_name().is_some_and(|name| name == NAME) {
+                found.push(path);
+            }
+        }
+        Ok(())
+    }
+    let unreadable = |error| InstallError::Unreadable(source.to_owned(), error);
+    if !fs::metadata(source).map_err(unreadable)?.is_dir() {
+        return Ok(vec![source.to_owned()]);
+    }
+    let mut found = Vec::new();
+    walk(source, 0, &mut found).map_err(unreadable)?;
+    found.sort();
+    Ok(found)
+}
+
+/// The libraries in a file: itself, or those in a wheel, which is a ZIP archive.
+fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    if path.extension().is_none_or(|extension| extension != "whl") {
+        return Ok(vec![limited(&mut file)?]);
+    }
+    let mut archive = ZipArchive::new(file)?;
+    let ends = format!("/{NAME}");
+    let names: Vec<String> =
+        archive.file_names().map(|name| Ok(name?.into_owned())).collect::<io::Result<_>>()?;
+    names
+        .iter()
+        .filter(|name| name.ends_with(&ends))
+        .map(|name| limited(&mut archive.by_name(name)?))
+        .collect()
+}
+
+fn limited(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let length = from.take(SIZE_MAX + 1).read_to_end(&mut content)? as u64;
+    if length <= SIZE_MAX { Ok(content) } else { Err(io::Error::other("it is larger than 128 MiB")) }
+}
+
+fn write(directory: &Path, library: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let new = directory.join(format!(".{NAME}.{}", std::process::id()));
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new).and_then(|mut file| {
+            file.write_all(library)?;
+            file.sync_all()
+        });
+    // A process that has the old version loaded keeps it: its file goes when nobody uses it any more.
+    written.and_then(|()| fs::rename(&new, directory.join(NAME))).inspect_err(|_| drop(fs::remove_file(&new)))
+}
+
+fn base16(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

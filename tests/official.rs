@@ -1,0 +1,80 @@
+//! The simulators judged by 1Password's own clients, which know nothing of opnix. `tests/run` installs them.
+
+// A test that panics has failed, which is what it should do then.
+#![allow(clippy::unwrap_used)]
+
+mod simulators;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use simulators::account::Account;
+use simulators::http::Fault;
+use simulators::service_account::ServiceAccount;
+
+/// What a script reports that was given `input`.
+fn judged_by(program: &str, script: &str, input: &Value) -> Value {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let clients = root.join("target/clients");
+    assert!(clients.exists(), "{} is missing: tests/run puts it there", clients.display());
+    let mut judge = Command::new(program)
+        .arg(root.join("tests/official").join(script))
+        .env("PYTHONPATH", clients.join("python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("NODE_PATH", clients.join("node_modules"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    judge.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    let output = judge.wait_with_output().unwrap();
+    assert!(output.status.success(), "{script} failed");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_python_sdk_gets_everything_from_the_service_account_simulator() {
+    let account = Account::everything();
+    let expected = account.expected();
+    let simulator = ServiceAccount::local(account.clone());
+    let input = json!({"token": simulator.token(), "references": expected.as_object().unwrap().keys().collect::<Vec<_>>()});
+    let seen = judged_by("python3", "service_account.py", &input);
+    assert!(expected.as_object().unwrap().len() > 100);
+    assert_eq!(seen["resolved"], expected);
+    let titles: Value = account
+        .vaults
+        .iter()
+        .map(|vault| {
+            let items = vault.items.iter().filter(|item| !item.archived).map(|item| item.title.clone());
+            (vault.name.clone(), items.collect::<Vec<_>>().into())
+        })
+        .collect::<serde_json::Map<String, Value>>()
+        .into();
+    assert_eq!(seen["titles"], titles);
+    // One by one and in a batch.
+    assert_eq!(seen["items"], seen["batch"]);
+    assert_eq!(simulator.violations(), [""; 0]);
+}
+
+#[test]
+fn the_python_sdk_meets_faults_as_it_would_at_1password() {
+    let simulator = ServiceAccount::local(Account::everything());
+    let token = simulator.token();
+    let ask = || {
+        judged_by("python3", "service_account.py", &json!({"token": token, "references": []}))["failure"]
+            .clone()
+    };
+    simulator.server.fault("GET /api/v1/vaults", usize::MAX, Fault::Limited(Some(60)));
+    assert_eq!(ask()["kind"], "RateLimitExceededException");
+    simulator.server.clear_faults();
+    simulator.server.fault("GET /api/v1/vaults", usize::MAX, Fault::Status(403));
+    assert!(ask()["message"].as_str().unwrap().contains("right permissions"));
+    simulator.server.clear_faults();
+    simulator.revoke(true);
+    assert!(ask()["message"].as_str().unwrap().contains("not authenticated"));
+    simulator.revoke(false);
+    assert_eq!(ask(), Value::Null);
+    assert_eq!(simulator.violations(), [""; 0]);
+}
