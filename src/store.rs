@@ -4,11 +4,12 @@
 //! two fetches, not one for each secret.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::audit::Permit;
 use crate::providers::{FetchError, Provider};
@@ -33,9 +34,15 @@ struct State {
     memory: HashMap<Reference, Arc<Secret>>,
     flights: HashMap<Reference, Flight>,
     /// What the next fetch will be for.
-    boarding: Vec<(Reference, watch::Sender<Option<Outcome>>)>,
+    boarding: Vec<Passenger>,
 }
 
+/// A reference that is being fetched, and where its askers wait.
+type Passenger = (Reference, watch::Sender<Option<Outcome>>);
+
+/// How long to wait before the first of several further tries; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a fetch waits for the one before it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -124,32 +131,65 @@ impl Store {
 }
 
 /// One fetch, for all that boarded until it left. It goes on when its askers leave, because the next one will want the
-/// value too.
+/// value too. What may pass, such as an outage, is tried again for as long as they can wait.
 async fn fly(shared: Arc<Shared>) {
     let _runway = timeout(PATIENCE, shared.runway.acquire()).await;
     let deadline = Instant::now() + shared.deadline;
+    // The last error is to arrive before the askers' own time is over: it says more than that.
+    let last_try = deadline - shared.deadline / 10;
     // Who comes while the provider gets ready comes along. What goes wrong there is met again below.
     let _ = timeout_at(deadline, shared.provider.prepare()).await;
-    let (wanted, arrivals): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut shared.state().boarding).into_iter().unzip();
-    let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();
-    let fetch = timeout_at(deadline, shared.provider.fetch(wanted.clone())).await;
-    let results = fetch.unwrap_or_else(|_| late());
-    let mut state = shared.state();
-    for ((reference, result), arrival) in wanted.into_iter().zip(results).zip(arrivals) {
-        state.flights.remove(&reference);
-        let outcome = result.map(Arc::new);
-        if let Ok(value) = &outcome
-            && !reference.is_momentary()
-        {
-            state.memory.insert(reference, value.clone());
+    let mut aboard = std::mem::take(&mut shared.state().boarding);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let wanted: Vec<Reference> = aboard.iter().map(|(reference, _)| reference.clone()).collect();
+        let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();
+        let fetch = timeout_at(deadline, shared.provider.fetch(wanted.clone())).await;
+        let results = fetch.unwrap_or_else(|_| late());
+        let again = Instant::now() + jittered(pause);
+        aboard = shared.land(aboard, results, again < last_try);
+        if aboard.is_empty() {
+            return;
         }
-        // Nobody may be waiting any more.
-        let _ = arrival.send(Some(outcome));
+        sleep_until(again).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
+/// Between half of a pause and all of it, so that machines which failed together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 1000;
+    pause / 2 + pause / 2 * random as u32 / 1000
+}
+
 impl Shared {
+    /// Hands results to whom they are for. What is worth another try stays aboard, if there is one.
+    fn land(
+        &self,
+        aboard: Vec<Passenger>,
+        results: Vec<Result<Secret, FetchError>>,
+        try_again: bool,
+    ) -> Vec<Passenger> {
+        let mut state = self.state();
+        let mut staying = Vec::new();
+        for ((reference, arrival), result) in aboard.into_iter().zip(results) {
+            if try_again && result.as_ref().is_err_and(|error| error.policy().retry) {
+                staying.push((reference, arrival));
+                continue;
+            }
+            state.flights.remove(&reference);
+            let outcome = result.map(Arc::new);
+            if let Ok(value) = &outcome
+                && !reference.is_momentary()
+            {
+                state.memory.insert(reference, value.clone());
+            }
+            // Nobody may be waiting any more.
+            let _ = arrival.send(Some(outcome));
+        }
+        staying
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -235,13 +235,32 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
     ] {
         simulator.server.clear_faults();
         simulator.server.fault(on, usize::MAX, fault.clone());
-        let daemon = one(&simulator);
+        // What may pass is tried again until the deadline.
+        let provider = json!({"kind": "service_account", "library": library()});
+        let secrets = [("key", "op://Zoo/Sections/username")];
+        let daemon = Daemon::with("1500ms", &provider, &simulator.token(), &secrets);
         let refusal = daemon.refusal("key");
         assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
         // And it passes when the fault does, without anybody's help.
         simulator.server.clear_faults();
         assert_eq!(daemon.ask("key").as_deref(), Some("keeper"), "after {on} {fault:?}");
     }
+}
+
+#[test]
+fn an_outage_that_passes_is_waited_for() {
+    let simulator = everything();
+    simulator.server.fault("POST /api/v3/auth/start", 2, Fault::Reset);
+    simulator.server.fault("GET /api/v1/vaults", 1, Fault::Status(502));
+    assert_eq!(one(&simulator).ask("key").as_deref(), Some("keeper"));
+}
+
+#[test]
+fn a_limit_is_not_run_into_twice() {
+    let simulator = everything();
+    simulator.server.fault("GET /api/v1/vaults", usize::MAX, Fault::Limited(Some(60)));
+    let daemon = one(&simulator);
+    assert_eq!(cost(&simulator, || drop(daemon.refusal("key"))), SIGN_IN);
 }
 
 #[test]
@@ -261,7 +280,8 @@ fn nobody_there_is_said_to_be_unreachable() {
     // A port that was free a moment ago.
     let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let token = simulator.token_for(&format!("http://{free}"));
-    let daemon = Daemon::start(&token, &[("key", "op://Zoo/Sections/username")]);
+    let provider = json!({"kind": "service_account", "library": library()});
+    let daemon = Daemon::with("1s", &provider, &token, &[("key", "op://Zoo/Sections/username")]);
     assert!(daemon.refusal("key").contains("cannot be reached"));
 }
 

@@ -31,7 +31,7 @@ pub fn five_secrets_reach_five_units_and_the_service_starts_on_first_use(machine
 }
 
 /// Not the journal, not systemctl, not a command line or an environment, not a file of ours.
-fn nothing_shows_a_value(machine: &Machine) {
+pub fn nothing_shows_a_value(machine: &Machine) {
     assert!(!machine.journal_text().contains(CANARY), "in the journal");
     assert!(!machine.systemctl(&["show", "*"]).ok().contains(CANARY), "in systemctl show");
     let search = format!(

@@ -1,10 +1,13 @@
 //! The test machine as a test sees it: a Linux with a real systemd, to which one talks as its administrator.
 
+use std::fs::File;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 use crate::boot::Container;
@@ -87,6 +90,16 @@ impl Machine {
     /// Replaces the file as a whole; makes the directories above it. `mode` as in chmod: "0600".
     pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>, mode: &str) {
         self.start(&["install", "-D", "-m", mode, "/dev/stdin", path], Some(bytes.as_ref())).wait().ok();
+    }
+
+    /// A port on the machine's own loopback, served from here: a socket belongs to the network that it was made in.
+    pub fn listen(&self) -> TcpListener {
+        let network = File::open(format!("/proc/{}/ns/net", self.container.leader)).expect("its network");
+        let inside = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET).expect("root may enter it");
+            TcpListener::bind(("127.0.0.1", 0)).expect("a free port")
+        });
+        inside.join().expect("it does not panic")
     }
 
     /// The container's file as the host reaches it. An *absolute* symlink on the way leads to the host's own

@@ -7,8 +7,11 @@ mod harness;
 mod lease;
 mod lifetimes;
 mod machine;
+mod onepassword;
 mod opnix;
 mod refusals;
+#[path = "../simulators/mod.rs"]
+mod simulators;
 mod suite;
 
 use suite::tests;
@@ -29,6 +32,11 @@ fn main() -> std::process::ExitCode {
         refusals::a_vault_that_does_not_answer_in_time_is_refused,
         refusals::a_forged_name_is_refused,
         refusals::a_client_that_does_not_read_holds_up_nobody,
+        onepassword::the_secrets_of_a_host_come_through_the_official_core,
+        onepassword::fifty_units_at_once_cost_the_fewest_requests,
+        onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
+        onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,
+        onepassword::units_that_wait_for_1password_get_their_secret_when_it_is_back,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,

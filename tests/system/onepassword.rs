@@ -1,0 +1,186 @@
+//! Units get their secrets from 1Password: its own core in the service's sandbox, and a simulator at the other end.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::credentials::nothing_shows_a_value;
+use crate::machine::Machine;
+use crate::opnix::*;
+use crate::simulators::account::{Account, FieldValue};
+use crate::simulators::http::Fault;
+use crate::simulators::service_account::ServiceAccount;
+
+const TOKEN: &str = "/etc/opnix/token";
+const VAULT: &str = "Infrastructure Secrets";
+
+/// 1Password with this account, and the machine with its token and core.
+fn one_password(machine: &Machine, account: Account) -> ServiceAccount {
+    const LIBRARY: &str = "/usr/lib/opnix/libop_uniffi_core.so";
+    if machine.run(&["test", "-e", LIBRARY]).code != Some(0) {
+        let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/core/libop_uniffi_core.so");
+        let core = std::fs::read(&core)
+            .unwrap_or_else(|_| panic!("{} is missing: tests/run puts it there", core.display()));
+        machine.write(LIBRARY, core, "0644");
+    }
+    let simulator = ServiceAccount::start(machine.listen(), account);
+    machine.write(TOKEN, simulator.token(), "0600");
+    simulator
+}
+
+fn of_value(name: &str) -> FieldValue {
+    FieldValue::Concealed(value(name))
+}
+
+fn account(items: &[(&str, &str)]) -> Account {
+    let mut account = Account::empty();
+    for (title, label) in items {
+        account.add(VAULT, title, &[(label, of_value(title))]);
+    }
+    account
+}
+
+fn entry(name: &str, reference: &str, unit: &str) -> Value {
+    json!({"name": name, "reference": format!("op://{VAULT}/{reference}"), "units": [unit]})
+}
+
+pub fn the_secrets_of_a_host_come_through_the_official_core(machine: &Machine) {
+    let items =
+        [("OpenAI", "credential"), ("Datadog", "api key"), ("Cloudflare", "token"), ("Backblaze", "json")];
+    let simulator = one_password(machine, account(&items));
+    let config = json!({
+        "secrets": [
+            entry("openai-api-key", "OpenAI/credential", "op-dynamic.service"),
+            entry("datadog-api-key", "Datadog/api key", "op-user.service"),
+            entry("cloudflare-token", "Cloudflare/token", "op-web@*.service"),
+            entry("backblaze-credentials.json", "Backblaze/json", "op-private.service"),
+        ],
+        "templates": [{"name": "opencode.env", "units": ["op-env.service"],
+            "template": format!("OPENAI_API_KEY={{{{ op://{VAULT}/OpenAI/credential }}}}\n")}],
+    });
+    set_up_with(machine, &config);
+    for (unit, name, more, expected) in [
+        ("op-dynamic.service", "openai-api-key", "DynamicUser=yes", value("OpenAI")),
+        ("op-user.service", "datadog-api-key", "User=daemon", value("Datadog")),
+        ("op-web@blue.service", "cloudflare-token", "", value("Cloudflare")),
+        ("op-private.service", "backblaze-credentials.json", "PrivateNetwork=yes", value("Backblaze")),
+        ("op-env.service", "opencode.env", "", format!("OPENAI_API_KEY={}\n", value("OpenAI"))),
+    ] {
+        consumer(machine, &unit.replace("@blue", "@"), name, more);
+        machine.systemctl(&["start", unit]).ok();
+        assert_eq!(found(machine, unit), expected.into_bytes(), "{unit}");
+    }
+    assert_eq!(simulator.violations(), [""; 0]);
+    nothing_shows_a_value(machine);
+    let token = simulator.token();
+    assert!(!machine.journal_text().contains(&token[..40]), "the token in the journal");
+    let child = machine.sh("tr '\\0' ' ' </proc/$(pgrep -f '^/proc/self/exe fetch')/cmdline").ok();
+    assert_eq!(child, "/proc/self/exe fetch", "the core lives apart");
+}
+
+pub fn fifty_units_at_once_cost_the_fewest_requests(machine: &Machine) {
+    let titles: Vec<String> = (1..=50).map(|number| format!("item-{number}")).collect();
+    let items: Vec<(&str, &str)> = titles.iter().map(|title| (title.as_str(), "value")).collect();
+    let simulator = one_password(machine, account(&items));
+    let secrets: Vec<Value> = (1..=50)
+        .map(|n| entry(&format!("key-{n}"), &format!("item-{n}/value"), &format!("storm-{n}.service")))
+        .collect();
+    set_up_with(machine, &json!({"secrets": secrets}));
+    for n in 1..=50 {
+        consumer(machine, &format!("storm-{n}.service"), &format!("key-{n}"), "");
+    }
+    // Signing in takes as long as it takes here for all of them to ask.
+    simulator.server.fault("POST /api/v3/auth/start", 1, Fault::Delay(Duration::from_secs(4)));
+    machine.sh("systemctl start $(printf 'storm-%s.service ' $(seq 50))").ok();
+    for n in 1..=50 {
+        assert_eq!(found(machine, &format!("storm-{n}.service")), value(&format!("item-{n}")).into_bytes());
+    }
+    // Four to sign in, then key set, vaults, items of the vault, and all fifty items in one batch.
+    let requests = simulator.server.requests();
+    assert_eq!(requests.len(), 8, "{requests:?}");
+    assert_eq!(simulator.violations(), [""; 0]);
+}
+
+pub fn each_fault_at_a_units_start_refuses_it_and_says_why(machine: &Machine) {
+    let simulator = one_password(machine, account(&[("OpenAI", "credential")]));
+    let config =
+        json!({"deadline": "2s", "secrets": [entry("key", "OpenAI/credential", "faulty@*.service")]});
+    consumer(machine, "faulty@.service", "key", "");
+    let item = "GET /api/v1/vault/";
+    for (number, (on, fault, says)) in [
+        ("POST /api/v3/auth/start", Fault::Status(401), "rejects the token"),
+        ("POST /api/v3/auth/start", Fault::Reset, "cannot be reached"),
+        (item, Fault::Limited(Some(60)), "limit on requests"),
+        (item, Fault::Status(403), "may not read"),
+        (item, Fault::Status(404), "there is no"),
+        (item, Fault::Status(500), "out of order"),
+        (item, Fault::Truncate, "cannot be reached"),
+        (item, Fault::Garbage, "broke its contract"),
+        (item, Fault::Hang, "did not answer"),
+        (item, Fault::Delay(Duration::from_secs(10)), "did not answer"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        set_up_with(machine, &config);
+        simulator.server.clear_faults();
+        simulator.server.fault(on, usize::MAX, fault.clone());
+        let unit = format!("faulty@{number}.service");
+        machine.systemctl(&["start", &unit]).fails();
+        let check = if says == "did not answer" { "deadline" } else { "provider" };
+        assert_refused(machine, &unit, "key", check);
+        let records = machine.journal(&[&format!("OPNIX_UNIT={unit}"), &format!("MESSAGE_ID={REFUSED}")]);
+        let reason = records[0]["OPNIX_REASON"].as_str().unwrap_or_default();
+        assert!(reason.contains(says), "{fault:?}: {reason}");
+    }
+    machine.systemctl(&["reset-failed"]).ok();
+}
+
+pub fn a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing(machine: &Machine) {
+    let simulator = one_password(machine, account(&[("OpenAI", "credential"), ("Datadog", "key")]));
+    let token = simulator.token();
+    let secrets =
+        [entry("key", "OpenAI/credential", "token@*.service"), entry("two", "Datadog/key", "second.service")];
+    consumer(machine, "token@.service", "key", "");
+    consumer(machine, "second.service", "two", "");
+    machine.run(&["rm", TOKEN]).ok();
+    set_up_with(machine, &json!({"secrets": secrets}));
+    machine.systemctl(&["start", "token@none.service"]).fails();
+    assert_refused(machine, "token@none.service", "key", "provider");
+    assert!(machine.journal_text().contains("there is no token for 1Password"));
+    machine.write(TOKEN, &token, "0600");
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    machine.systemctl(&["start", "token@some.service"]).ok();
+    // Revoked, and replaced by one of another account.
+    simulator.revoke(true);
+    machine.systemctl(&["start", "second.service"]).fails();
+    assert_refused(machine, "second.service", "two", "provider");
+    let other = one_password(machine, account(&[("OpenAI", "credential"), ("Datadog", "key")]));
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    machine.systemctl(&["start", "second.service"]).ok();
+    assert_eq!(found(machine, "second.service"), value("Datadog").into_bytes());
+    assert!(!other.server.requests().is_empty());
+}
+
+pub fn units_that_wait_for_1password_get_their_secret_when_it_is_back(machine: &Machine) {
+    let simulator = one_password(machine, account(&[("OpenAI", "credential")]));
+    set_up_with(
+        machine,
+        &json!({"deadline": "50s", "secrets": [entry("key", "OpenAI/credential", "patient@*.service")]}),
+    );
+    consumer(machine, "patient@.service", "key", "");
+    simulator.server.fault("", usize::MAX, Fault::Reset);
+    machine.sh("systemctl start --no-block patient@1.service patient@2.service").ok();
+    machine.wait("several tries", || simulator.server.requests().len() > 3, LONG);
+    // Across a crash too.
+    machine.sh("systemctl kill --signal=KILL opnix.service").ok();
+    let tries = simulator.server.requests().len();
+    machine.wait("tries of the next instance", || simulator.server.requests().len() > tries + 1, LONG);
+    assert_eq!(machine.show("patient@1.service", "ActiveState"), "activating");
+    simulator.server.clear_faults();
+    for unit in ["patient@1.service", "patient@2.service"] {
+        machine.wait("the unit", || machine.show(unit, "ActiveState") == "active", LONG);
+        assert_eq!(found(machine, unit), value("OpenAI").into_bytes());
+    }
+}
