@@ -102,6 +102,12 @@ impl FromStr for Reference {
     }
 }
 
+/// An id of 1Password's: 16 bytes in base32, whose last character has two bits to spare, which are 0.
+pub fn is_id(text: &str) -> bool {
+    let digit = |b: u8| matches!(b, b'a'..=b'z' | b'2'..=b'7');
+    text.len() == 26 && text.bytes().all(digit) && text.ends_with(['a', 'e', 'i', 'm', 'q', 'u', 'y', '4'])
+}
+
 fn parse_query(text: &str, query: &str) -> Result<Query, ReferenceError> {
     let unknown = || ReferenceError::Query(text.into(), query.into());
     let (key, value) = query.split_once('=').ok_or_else(unknown)?;

@@ -503,7 +503,7 @@ fn a_core_that_dies_is_an_error_of_one_fetch_at_the_most() {
             thread::sleep(Duration::from_millis(50));
         }
         let refusal = refusal.join().unwrap();
-        assert!(refusal.contains("core failed") && refusal.contains("signal: 9"), "{refusal}");
+        assert!(refusal.contains("asks 1Password failed") && refusal.contains("signal: 9"), "{refusal}");
     });
     simulator.server.clear_faults();
     assert!(other.ask("key").is_some());

@@ -1,4 +1,4 @@
-//! `opnix fetch`: the process that holds 1Password's core. Started by `opnix serve`, never by people.
+//! `opnix fetch`: the process that asks 1Password. Started by `opnix serve`, never by people.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::{Exit, fail};
-use crate::providers::service_account::child;
+use crate::providers::remote::child;
 
-/// Hold 1Password's core for `opnix serve`
+/// Ask 1Password for `opnix serve`
 #[derive(clap::Args)]
 pub struct Arguments {}
 

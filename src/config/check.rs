@@ -6,6 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Url;
+
 use super::decode::At;
 use super::fault::Faults;
 use super::file::{self, Services, UnitEntry};
@@ -13,6 +15,7 @@ use super::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider};
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy, Rule};
+use crate::providers::connect;
 use crate::reference::{Kind, Reference};
 use crate::template::Template;
 
@@ -97,6 +100,11 @@ impl Check<'_> {
                     settings.library.as_ref().and_then(|library| self.valid(library, absolute_path));
                 let hosts = settings.hosts.iter().filter_map(|host| self.valid(host, host_name)).collect();
                 Provider::ServiceAccount { library, hosts }
+            }
+            file::Provider::Connect(settings) => {
+                let url = self.valid(&settings.host, server_url).unwrap_or_default();
+                let authority = settings.authority.as_ref().and_then(|path| self.valid(path, absolute_path));
+                Provider::Connect(connect::Server { url, authority })
             }
             file::Provider::Local(settings) => {
                 let beside = file.parent().unwrap_or(Path::new("")).to_owned();
@@ -325,6 +333,23 @@ fn file_mode(text: &str) -> Result<u32, String> {
     octal
         .filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
         .ok_or_else(|| format!("{text:?} is no file mode\nit is 3 or 4 octal digits, such as 0400"))
+}
+
+fn server_url(text: &str) -> Result<String, String> {
+    let wrong = |why: &str| {
+        format!("{text:?} is no address of a Connect server: {why}\nwrite https://host or https://host:port")
+    };
+    let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    match (url.scheme(), url.host()) {
+        ("https" | "http", Some(_)) if plain => Ok(text.to_owned()),
+        ("https" | "http", Some(_)) => Err(wrong("a user, password, query or fragment has no place in it")),
+        ("https" | "http", None) => Err(wrong("it names no host")),
+        (scheme, _) => Err(wrong(&format!("{scheme} is not https"))),
+    }
 }
 
 fn host_name(text: &str) -> Result<String, String> {

@@ -212,6 +212,7 @@ object! {
 #[schemars(untagged)]
 pub enum Provider {
     ServiceAccount(ServiceAccountProvider),
+    Connect(ConnectProvider),
     Local(LocalProvider),
 }
 
@@ -220,6 +221,14 @@ choice! {
     ServiceAccountKind {
         /// 1Password itself, with a service account's token.
         "service_account" => ServiceAccount,
+    }
+}
+
+choice! {
+    /// A 1Password Connect server.
+    ConnectKind {
+        /// A 1Password Connect server.
+        "connect" => Connect,
     }
 }
 
@@ -244,6 +253,18 @@ object! {
 }
 
 object! {
+    /// A 1Password Connect server, with a Connect token.
+    ConnectProvider {
+        /// `connect`
+        "kind" => kind: ConnectKind,
+        /// Where it is: `https://host` or `https://host:port`.
+        "host" => host: At<String>,
+        /// Certificates in PEM of who signed the server's, if that is no public authority: an absolute path.
+        "authority" => authority: Option<At<String>>,
+    }
+}
+
+object! {
     /// A JSON file with made-up secrets, for development and tests.
     LocalProvider {
         /// `local`
@@ -254,7 +275,7 @@ object! {
 }
 
 impl Decode for Provider {
-    const EXPECTED: &'static str = "an object with a kind: service_account or local";
+    const EXPECTED: &'static str = "an object with a kind: service_account, connect or local";
 
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let Value::Object(object) = value else { return reader.expected::<Self>(value) };
@@ -266,11 +287,15 @@ impl Decode for Provider {
             Value::StringLit(word) if word.value == "local" => {
                 LocalProvider::decode(value, reader).map(Self::Local)
             }
+            Value::StringLit(word) if word.value == "connect" => {
+                ConnectProvider::decode(value, reader).map(Self::Connect)
+            }
             Value::StringLit(word) if word.value == "service_account" => {
                 ServiceAccountProvider::decode(value, reader).map(Self::ServiceAccount)
             }
             Value::StringLit(word) => {
-                let message = format!("unknown provider {:?}\nit is service_account or local", word.value);
+                let message =
+                    format!("unknown provider {:?}\nit is service_account, connect or local", word.value);
                 reader.fault(&kind.value, message);
                 None
             }

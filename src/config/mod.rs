@@ -16,6 +16,7 @@ pub use fault::{Fault, Faults, nearest};
 use crate::names::UnitName;
 use crate::place::Place;
 use crate::policy::{Entry, Policy};
+use crate::providers::connect;
 
 /// Where the service looks when it is not told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";
@@ -45,6 +46,8 @@ pub enum Provider {
         /// Hosts that the token may name besides 1Password's.
         hosts: Vec<String>,
     },
+    /// A 1Password Connect server.
+    Connect(connect::Server),
     /// A JSON file.
     Local {
         /// As configured: absolute, or to be looked for.

@@ -90,6 +90,44 @@ impl fmt::Display for Until {
     }
 }
 
+/// What was asked for when it failed, by the names that the user gave.
+pub enum Asked<'a> {
+    Account,
+    Vault { vault: &'a str },
+    Item { vault: &'a str, item: &'a str },
+}
+
+impl Asked<'_> {
+    pub fn vault_not_found(&self) -> FetchError {
+        match self {
+            Self::Account => FetchError::Broken { why: "a vault is missing that was not asked for".into() },
+            Self::Vault { vault } | Self::Item { vault, .. } => {
+                FetchError::VaultNotFound { vault: (*vault).to_owned() }
+            }
+        }
+    }
+
+    /// Also for the core's words about a vault that is not there when its items are listed.
+    pub fn item_not_found(&self) -> FetchError {
+        match self {
+            Self::Item { vault, item } => {
+                FetchError::ItemNotFound { vault: (*vault).to_owned(), item: (*item).to_owned() }
+            }
+            Self::Account | Self::Vault { .. } => self.vault_not_found(),
+        }
+    }
+}
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account => f.write_str("the account's vaults"),
+            Self::Vault { vault } => write!(f, "vault \"{vault}\""),
+            Self::Item { vault, item } => write!(f, "item \"{item}\" of vault \"{vault}\""),
+        }
+    }
+}
+
 /// What an error means for what comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {

@@ -1,16 +1,20 @@
 //! Where secrets come from, and the one taxonomy of what can go wrong there.
 
+pub mod connect;
 mod error;
 mod items;
 pub mod local;
+pub mod remote;
 pub mod service_account;
-pub mod token_source;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{FetchError, Named, Policy};
-use token_source::TokenSource;
+use remote::Remote;
+use remote::child::Service;
+use remote::token_source::TokenSource;
+use service_account::library;
 use tracing::warn;
 
 use crate::config;
@@ -20,7 +24,8 @@ use crate::secret::Secret;
 /// The provider of a configuration.
 #[derive(Debug)]
 pub enum Provider {
-    ServiceAccount(service_account::ServiceAccount),
+    /// Boxed: it is much larger than the other.
+    Remote(Box<Remote>),
     Local(local::Local),
 }
 
@@ -28,11 +33,14 @@ impl Provider {
     /// `token` names the file with the token, if it is not where [`TokenSource`] finds it; `limit` is how long a fetch may
     /// take.
     pub fn new(configured: config::Provider, token: Option<&Path>, limit: Duration) -> Self {
+        let remote = |service| Self::Remote(Box::new(Remote::new(service, TokenSource::find(token), limit)));
         match configured {
             config::Provider::ServiceAccount { library, hosts } => {
-                let token = TokenSource::find(token);
-                Self::ServiceAccount(service_account::ServiceAccount::new(library, hosts, token, limit))
+                let installed = || Path::new(library::DIRECTORY).join(library::NAME);
+                let library = library.unwrap_or_else(installed);
+                remote(Service::Account { library, hosts })
             }
+            config::Provider::Connect(server) => remote(Service::Connect(server)),
             config::Provider::Local { path, beside } => {
                 warn!("secrets come from the file {}: this provider is for development only", path.display());
                 let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
@@ -44,7 +52,7 @@ impl Provider {
     /// Gets ready for a fetch, so far as that takes time by itself.
     pub async fn prepare(&self) {
         match self {
-            Self::ServiceAccount(account) => account.prepare().await,
+            Self::Remote(remote) => remote.prepare().await,
             Self::Local(_) => {}
         }
     }
@@ -52,7 +60,7 @@ impl Provider {
     /// One result for each reference, in their order.
     pub async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
         match self {
-            Self::ServiceAccount(account) => account.fetch(references).await,
+            Self::Remote(remote) => remote.fetch(references).await,
             Self::Local(local) => local.fetch(references).await,
         }
     }

@@ -1,37 +1,32 @@
-//! The methods of 1Password's SDK that are used, typed, on one authenticated client.
+//! A client of 1Password's SDK that is signed in, and those of its methods that are used.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
-use zeroize::Zeroizing;
+use serde_json::value::RawValue;
 
 use super::core::{Core, Failure};
+use super::item::SdkItem;
 use super::token::Token;
-use crate::secret::Draft;
+use crate::providers::error::{Asked, FetchError};
+use crate::providers::items::{self, File, Item};
+use crate::providers::remote::resolve::{Account, Json, Listed};
+use crate::reference::Reference;
+use crate::secret::{Draft, Secret};
 
-/// An authenticated client of the core.
+/// As which version of 1Password's SDK we ask: that of the library that this is written for (0.4.2).
+const SDK_VERSION: &str = "0040201";
+/// How many items one request may ask for.
+const BATCH: usize = 50;
+
 pub struct Client<'c> {
     core: &'c Core,
     id: u64,
-}
-
-/// A vault or an item in a list, as far as it is looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
-    pub id: String,
-    pub title: String,
-}
-
-/// A vault, and how often its content has changed.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Vault {
-    #[serde(flatten)]
-    pub listed: Listed,
-    pub content_version: u64,
+    /// How long one request may take.
+    limit: Duration,
 }
 
 /// What each of several items came to.
@@ -45,18 +40,9 @@ struct ItemsGetAll<'a> {
 #[derive(Deserialize)]
 struct Individual<'a> {
     #[serde(borrow)]
-    content: Option<&'a serde_json::value::RawValue>,
+    content: Option<&'a RawValue>,
     #[serde(borrow)]
     error: Option<IndividualError<'a>>,
-}
-
-/// What names a file.
-#[derive(Debug, Serialize)]
-pub struct FileAttributes<'a> {
-    pub id: &'a str,
-    pub name: &'a str,
-    /// In bytes.
-    pub size: u64,
 }
 
 #[derive(Deserialize)]
@@ -71,14 +57,9 @@ struct IndividualError<'a> {
     kind: Cow<'a, str>,
 }
 
-/// As which version of 1Password's SDK we ask: that of the library that this is written for (0.4.2).
-const SDK_VERSION: &str = "0040201";
-/// How many items one request may ask for.
-const BATCH: usize = 50;
-
 impl<'c> Client<'c> {
     /// Signs in: four requests, and a fifth for the keys with the first vault.
-    pub fn sign_in(core: &'c Core, token: &Token, deadline: Instant) -> Result<Self, Failure> {
+    pub fn sign_in(core: &'c Core, token: &Token, limit: Duration) -> Result<Self, FetchError> {
         // The token goes from its own buffer into this one, which is wiped as well. It needs no escapes: base64.
         let settings = json!({
             "programmingLanguage": "Rust",
@@ -96,88 +77,102 @@ impl<'c> Client<'c> {
         let token = token.secret().expose();
         let mut draft = Draft::with_capacity(head.len() + token.len() + rest.len());
         [head, token, rest.as_bytes()].into_iter().for_each(|part| draft.push(part));
-        let settings = draft.finish().map_err(|_| Failure::Broken("no settings".into()))?;
-        let id = core.init_client(settings.expose(), deadline)?;
-        let id = id.parse().map_err(|_| Failure::Broken("a client id that is no number".into()))?;
-        Ok(Self { core, id })
+        let broken = |what: &str| Failure::Broken(what.into());
+        let sign_in = || {
+            let settings = draft.finish().map_err(|_| broken("no settings"))?;
+            let id = core.init_client(settings.expose(), Instant::now() + limit)?;
+            Ok(Self { core, id: id.parse().map_err(|_| broken("a client id that is no number"))?, limit })
+        };
+        sign_in().map_err(|failure: Failure| failure.explain(&Asked::Account))
     }
 
-    /// All vaults that the account may read.
-    pub fn vaults(&self, deadline: Instant) -> Result<Vec<Vault>, Failure> {
-        let list = self.invoke("VaultsList", json!({}), deadline)?;
-        read(&list)
+    fn batch(&self, vault: &str, ids: &[String]) -> Result<Vec<Option<Json>>, Failure> {
+        let answer = self.invoke("ItemsGetAll", json!({"vault_id": vault, "item_ids": ids}))?;
+        let ItemsGetAll { individual_responses } = read(&answer)?;
+        // The server leaves out what is not there, so that only the ids tell which is which.
+        let mut answered = HashMap::new();
+        for response in individual_responses {
+            match (response.content, response.error) {
+                (Some(item), _) => {
+                    answered.insert(read::<Identified<'_>>(item.get().as_bytes())?.id, item);
+                }
+                (None, Some(error)) if error.kind == "itemNotFound" => {}
+                _ => return Err(Failure::Broken("a batch with an item that could not be read".into())),
+            }
+        }
+        let json = |id: &String| answered.get(id.as_str()).map(|item| item.get().as_bytes().to_vec().into());
+        Ok(ids.iter().map(json).collect())
     }
 
-    /// All items of a vault that are not archived, without their fields.
-    pub fn list(&self, vault: &str, deadline: Instant) -> Result<Vec<Listed>, Failure> {
-        let list = self.invoke("ItemsList", json!({"vault_id": vault, "filters": []}), deadline)?;
-        read(&list)
+    fn invoke(&self, method: &str, parameters: serde_json::Value) -> Result<Json, Failure> {
+        let call = json!({"name": method, "parameters": parameters});
+        let invocation = json!({"invocation": {"clientId": self.id, "parameters": call}});
+        self.core.invoke(invocation.to_string().as_bytes(), Instant::now() + self.limit)
+    }
+}
+
+impl Account for Client<'_> {
+    fn vaults(&self) -> Result<Vec<Listed>, FetchError> {
+        let list = self.invoke("VaultsList", json!({}));
+        list.and_then(|list| read(&list)).map_err(|failure| failure.explain(&Asked::Account))
     }
 
-    /// Whole items, as JSON; those that are not there are missing. One item is one request, several are one for each 50.
-    pub fn items(
-        &self,
-        vault: &str,
-        items: &[String],
-        deadline: Instant,
-    ) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, Failure> {
-        if let [item] = items {
-            return match self.invoke("ItemsGet", json!({"vault_id": vault, "item_id": item}), deadline) {
+    fn list(&self, vault: &str, asked: &Asked<'_>) -> Result<Vec<Listed>, FetchError> {
+        let list = self.invoke("ItemsList", json!({"vault_id": vault, "filters": []}));
+        list.and_then(|list| read(&list)).map_err(|failure| failure.explain(asked))
+    }
+
+    /// One item is one request, several are one for each 50.
+    fn items(&self, vault: &str, ids: &[String], asked: &Asked<'_>) -> Result<Vec<Option<Json>>, FetchError> {
+        if let [id] = ids {
+            return match self.invoke("ItemsGet", json!({"vault_id": vault, "item_id": id})) {
                 Ok(item) => Ok(vec![Some(item)]),
                 Err(failure) if failure.is_item_not_found() => Ok(vec![None]),
-                Err(failure) => Err(failure),
+                Err(failure) => Err(failure.explain(asked)),
             };
         }
-        let mut found = Vec::with_capacity(items.len());
-        for batch in items.chunks(BATCH) {
-            let answer =
-                self.invoke("ItemsGetAll", json!({"vault_id": vault, "item_ids": batch}), deadline)?;
-            let ItemsGetAll { individual_responses } = read(&answer)?;
-            // The server leaves out what is not there, so that only the ids tell which is which.
-            let mut answered = HashMap::new();
-            for response in individual_responses {
-                match (response.content, response.error) {
-                    (Some(item), _) => {
-                        answered.insert(read::<Identified<'_>>(item.get().as_bytes())?.id, item);
-                    }
-                    (None, Some(error)) if error.kind == "itemNotFound" => {}
-                    _ => return Err(Failure::Broken("a batch with an item that could not be read".into())),
-                }
-            }
-            let json =
-                |id: &String| answered.get(id.as_str()).map(|item| item.get().as_bytes().to_vec().into());
-            found.extend(batch.iter().map(json));
+        let mut found = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(BATCH) {
+            found.extend(self.batch(vault, batch).map_err(|failure| failure.explain(asked))?);
         }
         Ok(found)
     }
 
-    /// The content of a file, which arrives as a list of numbers.
-    pub fn file(
+    fn parse<'a>(&self, json: &'a Json) -> Result<Item<'a>, FetchError> {
+        let item = read::<SdkItem<'_>>(json).map_err(|failure| failure.explain(&Asked::Account))?;
+        Ok(Item::from(item))
+    }
+
+    fn file(
         &self,
         vault: &str,
-        item: &str,
-        file: &FileAttributes<'_>,
-        deadline: Instant,
-    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let parameters = json!({"vault_id": vault, "item_id": item, "attr": file});
-        self.invoke("ItemsFilesRead", parameters, deadline)
+        item: &Item<'_>,
+        file: &File<'_>,
+        reference: &Reference,
+    ) -> Result<Secret, FetchError> {
+        let attributes = json!({"id": file.id, "name": file.name, "size": file.size});
+        let parameters = json!({"vault_id": vault, "item_id": item.id, "attr": attributes});
+        let content = self.invoke("ItemsFilesRead", parameters);
+        numbers(&content.map_err(|failure| failure.explain(&asked_for(reference)))?, reference)
     }
 
-    /// What the core itself makes of a reference. Its errors hide outages and limits, so this is only for what we cannot
-    /// make of an item ourselves, after the item was read.
-    pub fn resolve(&self, reference: &str, deadline: Instant) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        self.invoke("SecretsResolve", json!({"secret_reference": reference}), deadline)
+    /// The core's own resolver. Its errors hide outages and limits, so it is asked only for what cannot be had otherwise,
+    /// and after the item was read.
+    fn derive(&self, by_id: &Reference, reference: &Reference) -> Result<Secret, FetchError> {
+        let value = self.invoke("SecretsResolve", json!({"secret_reference": by_id.to_string()}));
+        let value = value.map_err(|failure| match failure {
+            Failure::Reported { message, .. } => {
+                FetchError::Unsupported { reference: reference.to_string(), what: message }
+            }
+            other => other.explain(&asked_for(reference)),
+        })?;
+        let text = read(&value).map_err(|failure| failure.explain(&asked_for(reference)))?;
+        items::text(text, reference)
     }
+}
 
-    fn invoke(
-        &self,
-        method: &str,
-        parameters: serde_json::Value,
-        deadline: Instant,
-    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let invocation = json!({"invocation": {"clientId": self.id, "parameters": {"name": method, "parameters": parameters}}});
-        self.core.invoke(invocation.to_string().as_bytes(), deadline)
-    }
+fn asked_for(reference: &Reference) -> Asked<'_> {
+    Asked::Item { vault: &reference.vault, item: &reference.item }
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Failure> {
@@ -185,4 +180,36 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(json).map_err(|error| {
         Failure::Broken(format!("an answer that is not understood (column {})", error.column()))
     })
+}
+
+/// The bytes of a JSON list of numbers, which is how the core gives files, written straight into their own buffer.
+fn numbers(json: &[u8], reference: &Reference) -> Result<Secret, FetchError> {
+    let malformed = || FetchError::Malformed {
+        reference: reference.to_string(),
+        what: "the content of the file is no list of bytes".into(),
+    };
+    let inside = json.trim_ascii().strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    let inside = inside.ok_or_else(malformed)?;
+    let mut draft = Draft::with_capacity(inside.iter().filter(|byte| **byte == b',').count() + 1);
+    for number in inside.split(|byte| *byte == b',').filter(|_| !inside.trim_ascii().is_empty()) {
+        let digits = std::str::from_utf8(number.trim_ascii()).map_err(|_| malformed())?;
+        draft.push(&[digits.parse().map_err(|_| malformed())?]);
+    }
+    draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_from_a_list_of_numbers() {
+        let reference = "op://v/i/f".parse().unwrap();
+        let read = |json: &str| numbers(json.as_bytes(), &reference).map(|secret| secret.expose().to_vec());
+        assert_eq!(read("[0, 7,255]\n").unwrap(), [0, 7, 255]);
+        assert!(matches!(read("[]"), Err(FetchError::Empty { .. })));
+        for wrong in ["", "[256]", "[1,]", "{\"a\":1}", "[-1]"] {
+            assert!(matches!(read(wrong), Err(FetchError::Malformed { .. })), "{wrong}");
+        }
+    }
 }

@@ -2,14 +2,7 @@
 //! reads (`tests/service_account.rs` holds it against the real library).
 
 use super::core::Failure;
-use crate::providers::FetchError;
-
-/// What was asked for when it failed, by the names that the user gave.
-pub enum Asked<'a> {
-    Account,
-    Vault { vault: &'a str },
-    Item { vault: &'a str, item: &'a str },
-}
+use crate::providers::error::{Asked, FetchError};
 
 enum Meaning {
     Rejected,
@@ -80,36 +73,5 @@ fn reported(name: &str, message: &str, asked: &Asked<'_>) -> FetchError {
         Some(Meaning::Unreachable(why)) => FetchError::Unreachable { why: (*why).into() },
         Some(Meaning::Unavailable(why)) => FetchError::Unavailable { why: (*why).into() },
         None => FetchError::Broken { why: format!("1Password's core reports {name}: {message}") },
-    }
-}
-
-impl Asked<'_> {
-    fn vault_not_found(&self) -> FetchError {
-        match self {
-            Self::Account => FetchError::Broken { why: "a vault is missing that was not asked for".into() },
-            Self::Vault { vault } | Self::Item { vault, .. } => {
-                FetchError::VaultNotFound { vault: (*vault).to_owned() }
-            }
-        }
-    }
-
-    fn item_not_found(&self) -> FetchError {
-        match self {
-            Self::Item { vault, item } => {
-                FetchError::ItemNotFound { vault: (*vault).to_owned(), item: (*item).to_owned() }
-            }
-            // The core's words for a vault that is not there when its items are listed.
-            _ => self.vault_not_found(),
-        }
-    }
-}
-
-impl std::fmt::Display for Asked<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Account => f.write_str("the account's vaults"),
-            Self::Vault { vault } => write!(f, "vault \"{vault}\""),
-            Self::Item { vault, item } => write!(f, "item \"{item}\" of vault \"{vault}\""),
-        }
     }
 }

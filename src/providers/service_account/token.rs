@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::reference::is_id;
 use crate::secret::Secret;
 
 /// Where 1Password's accounts live.
@@ -130,12 +131,6 @@ fn is_secret_key(text: &str) -> bool {
             .iter()
             .all(|length| parts.next().is_some_and(|part| part.len() == *length && allowed(part)))
         && parts.next().is_none()
-}
-
-/// An id of 1Password's: 16 bytes in base32, whose last character has two bits to spare, which are 0.
-pub fn is_id(text: &str) -> bool {
-    let digit = |b: u8| matches!(b, b'a'..=b'z' | b'2'..=b'7');
-    text.len() == 26 && text.bytes().all(digit) && text.ends_with(['a', 'e', 'i', 'm', 'q', 'u', 'y', '4'])
 }
 
 /// `host`, `https://host`, and on the loopback, for tests, any port and `http` too. Read more strictly than the core

@@ -1,24 +1,56 @@
-//! From references to values: names to ids, ids to items, items to fields and files.
+//! From references to values: names to ids, ids to items, items to fields and files. The same for every provider at the
+//! other end of a network.
 //!
 //! Names are remembered, so that a value whose item was found before costs one request. What was remembered is looked up
 //! anew when the item is not there any more or does not bear the name any more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::client::{Client, FileAttributes, Listed};
-use super::core::Failure;
-use super::failure::Asked;
-use super::item::SdkItem;
-use super::token::is_id;
-use crate::providers::FetchError;
-use crate::providers::error::Named;
-use crate::providers::items::{self, Found, Item, Nameable, only};
-use crate::reference::Reference;
-use crate::secret::{Draft, Secret};
+use crate::providers::error::{Asked, FetchError, Named};
+use crate::providers::items::{self, File, Found, Item, Nameable, only};
+use crate::reference::{Reference, is_id};
+use crate::secret::Secret;
+
+/// What a provider can be asked for, by ids.
+pub trait Account {
+    /// All vaults that the token may read.
+    fn vaults(&self) -> Result<Vec<Listed>, FetchError>;
+
+    /// All items of a vault that are not archived, without their fields.
+    fn list(&self, vault: &str, asked: &Asked<'_>) -> Result<Vec<Listed>, FetchError>;
+
+    /// Whole items, as JSON; `None` for those that are not there. In as few requests as there is a way for.
+    fn items(&self, vault: &str, ids: &[String], asked: &Asked<'_>) -> Result<Vec<Option<Json>>, FetchError>;
+
+    /// One of these.
+    fn parse<'a>(&self, json: &'a Json) -> Result<Item<'a>, FetchError>;
+
+    fn file(
+        &self,
+        vault: &str,
+        item: &Item<'_>,
+        file: &File<'_>,
+        reference: &Reference,
+    ) -> Result<Secret, FetchError>;
+
+    /// What only the provider makes of a field, such as an SSH key in another format. `by_id` names the field by ids of
+    /// vault and item, `reference` as the user did.
+    fn derive(&self, by_id: &Reference, reference: &Reference) -> Result<Secret, FetchError>;
+}
+
+/// JSON with values in it.
+pub type Json = Zeroizing<Vec<u8>>;
+
+/// A vault or an item in a list, as far as it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    pub id: String,
+    #[serde(alias = "name")]
+    pub title: String,
+}
 
 /// The vaults and items that are known by name.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -35,10 +67,9 @@ struct Location {
     item: String,
 }
 
-pub struct Resolver<'c> {
-    pub client: Client<'c>,
+pub struct Resolver<'a, A> {
+    account: &'a A,
     pub names: Names,
-    pub deadline: Instant,
     /// Whether the vaults were listed during this fetch, and the items of which of them.
     listed_vaults: bool,
     listed_items: BTreeSet<String>,
@@ -71,9 +102,9 @@ impl Nameable for ListedItem<'_> {
     }
 }
 
-impl<'c> Resolver<'c> {
-    pub fn new(client: Client<'c>, names: Names, deadline: Instant) -> Self {
-        Self { client, names, deadline, listed_vaults: false, listed_items: BTreeSet::new() }
+impl<'a, A: Account> Resolver<'a, A> {
+    pub fn new(account: &'a A, names: Names) -> Self {
+        Self { account, names, listed_vaults: false, listed_items: BTreeSet::new() }
     }
 
     /// One result for each reference, in their order.
@@ -114,11 +145,11 @@ impl<'c> Resolver<'c> {
     ) {
         let ids: BTreeSet<&String> = places.iter().map(|(_, item)| item).collect();
         let ids: Vec<String> = ids.into_iter().cloned().collect();
-        let found = match self.client.items(vault, &ids, self.deadline) {
+        let first = &references[places[0].0];
+        let asked = Asked::Item { vault: &first.vault, item: &first.item };
+        let found = match self.account.items(vault, &ids, &asked) {
             Ok(found) => found,
-            Err(failure) => {
-                let first = &references[places[0].0];
-                let error = failure.explain(&Asked::Item { vault: &first.vault, item: &first.item });
+            Err(error) => {
                 return places.iter().for_each(|(index, _)| results[*index] = Some(Err(error.clone())));
             }
         };
@@ -145,19 +176,10 @@ impl<'c> Resolver<'c> {
     }
 
     /// `None`: the item does not bear the name any more by which it was found.
-    fn pick(
-        &self,
-        vault: &str,
-        json: &Zeroizing<Vec<u8>>,
-        reference: &Reference,
-    ) -> Option<Result<Secret, FetchError>> {
-        let item = match serde_json::from_slice::<SdkItem<'_>>(json) {
-            Ok(item) => Item::from(item),
-            // Not serde's own words, which can quote a value.
-            Err(error) => {
-                let why = format!("an item of another shape than known (column {})", error.column());
-                return Some(Err(Failure::Broken(why).explain(&Asked::Account)));
-            }
+    fn pick(&self, vault: &str, json: &Json, reference: &Reference) -> Option<Result<Secret, FetchError>> {
+        let item = match self.account.parse(json) {
+            Ok(item) => item,
+            Err(error) => return Some(Err(error)),
         };
         if !item.answers_to(&reference.item) && self.may_be_outdated(vault, reference) {
             return None;
@@ -166,23 +188,14 @@ impl<'c> Resolver<'c> {
     }
 
     fn value(&self, vault: &str, item: &Item<'_>, reference: &Reference) -> Result<Secret, FetchError> {
-        let asked = Asked::Item { vault: &reference.vault, item: &reference.item };
         match item.find(reference)? {
             Found::Text(value) => items::text(value, reference),
-            Found::File(file) => {
-                let attributes = FileAttributes { id: &file.id, name: &file.name, size: file.size };
-                let content = self.client.file(vault, &item.id, &attributes, self.deadline);
-                numbers(&content.map_err(|failure| failure.explain(&asked))?, reference)
-            }
+            Found::File(file) => self.account.file(vault, item, file, reference),
             Found::Derived => {
-                // The core converts keys; ids make sure that it takes the very item that was read just now.
+                // Ids make sure that it is made of the very item that was read just now.
                 let by_id =
                     Reference { vault: vault.to_owned(), item: item.id.clone().into(), ..reference.clone() };
-                let key = self.client.resolve(&by_id.to_string(), self.deadline);
-                let key = key.map_err(|failure| failure.explain(&asked))?;
-                let raw =
-                    serde_json::from_slice(&key).map_err(|_| Failure::Broken("a key that is no text".into()));
-                items::text(raw.map_err(|failure| failure.explain(&asked))?, reference)
+                self.account.derive(&by_id, reference)
             }
         }
     }
@@ -207,9 +220,7 @@ impl<'c> Resolver<'c> {
                 }
                 _ => {}
             }
-            let vaults =
-                self.client.vaults(self.deadline).map_err(|failure| failure.explain(&Asked::Account))?;
-            self.names.vaults = vaults.into_iter().map(|vault| vault.listed).collect();
+            self.names.vaults = self.account.vaults()?;
             self.listed_vaults = true;
         }
     }
@@ -231,28 +242,9 @@ impl<'c> Resolver<'c> {
                 _ => {}
             }
             let asked = Asked::Vault { vault: &reference.vault };
-            let items = self.client.list(vault, self.deadline).map_err(|failure| failure.explain(&asked))?;
+            let items = self.account.list(vault, &asked)?;
             self.names.items.insert(vault.to_owned(), items);
             self.listed_items.insert(vault.to_owned());
         }
     }
-}
-
-/// The bytes of a JSON list of numbers, written straight into their own buffer.
-fn numbers(json: &[u8], reference: &Reference) -> Result<Secret, FetchError> {
-    let malformed = || FetchError::Malformed {
-        reference: reference.to_string(),
-        what: "the content of the file is no list of bytes".into(),
-    };
-    let inside = json
-        .trim_ascii()
-        .strip_prefix(b"[")
-        .and_then(|rest| rest.strip_suffix(b"]"))
-        .ok_or_else(malformed)?;
-    let mut draft = Draft::with_capacity(inside.iter().filter(|byte| **byte == b',').count() + 1);
-    for number in inside.split(|byte| *byte == b',').filter(|_| !inside.trim_ascii().is_empty()) {
-        let digits = std::str::from_utf8(number.trim_ascii()).map_err(|_| malformed())?;
-        draft.push(&[digits.parse().map_err(|_| malformed())?]);
-    }
-    draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
 }

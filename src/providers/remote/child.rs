@@ -1,7 +1,8 @@
-//! The process that holds 1Password's core, and what is said between it and the service.
+//! The process that asks 1Password, and what is said between it and the service.
 //!
-//! The core wipes nothing that it keeps, and is twenty megabytes of other people's code: it lives apart, gets the token and
-//! the references through a socket pair, answers with values, and takes what it leaves in memory with it when it ends.
+//! The core of 1Password's SDK is twenty megabytes of other people's code and wipes nothing that it keeps, nor does an HTTP
+//! client: they live apart, get the token and the references through a socket pair, answer with values, and take what
+//! they leave in memory with them when they end.
 //!
 //! A message is its length (four bytes, big-endian) and its content: JSON, but for the token and the values.
 
@@ -10,18 +11,18 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::client::Client;
-use super::core::Core;
-use super::failure::Asked;
-use super::resolve::{Names, Resolver};
-use super::token::Token;
-use crate::providers::FetchError;
+use super::resolve::{Account, Names, Resolver};
+use crate::providers::connect::{self, Connect};
+use crate::providers::error::FetchError;
+use crate::providers::service_account::Client;
+use crate::providers::service_account::core::Core;
+use crate::providers::service_account::token::Token;
 use crate::reference::Reference;
 use crate::secret::{self, Secret};
 
@@ -31,12 +32,21 @@ pub const MESSAGE_MAX: usize = 64 << 20;
 /// The first message; the second is the token, the answer to both a `Result<(), FetchError>`.
 #[derive(Serialize, Deserialize)]
 pub struct Hello {
-    /// Where the core is.
-    pub library: PathBuf,
-    /// The hosts that the token may name besides 1Password's.
-    pub hosts: Vec<String>,
-    /// How long signing in, and later each fetch, may take.
+    pub service: Service,
+    /// How long signing in, and later each request, may take.
     pub limit: Duration,
+}
+
+/// Who is asked.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Service {
+    Account {
+        /// Where the core is.
+        library: PathBuf,
+        /// The hosts that the token may name besides 1Password's.
+        hosts: Vec<String>,
+    },
+    Connect(connect::Server),
 }
 
 /// Asks for values.
@@ -63,31 +73,43 @@ pub fn run() -> io::Result<()> {
     // What could not be had was said by the service already: it is the same for both.
     let _ = secret::protect_process();
 
-    let Hello { library, hosts, limit } = receive(&mut parent)?;
+    let Hello { service, limit } = receive(&mut parent)?;
     let token = read(&mut parent)?;
-    let core = match Core::load(&library) {
-        Ok(core) => core,
-        Err(error) => return send(&mut parent, &refusal(FetchError::Core { why: error.to_string() })),
-    };
-    let mut client = match sign_in(&core, token, &hosts, limit) {
-        Ok(client) => client,
-        Err(error) => return send(&mut parent, &refusal(error)),
-    };
-    send(&mut parent, &Ok::<(), FetchError>(()))?;
+    let malformed = |why: String| FetchError::TokenMalformed { why };
+    let token = Secret::take(token).map_err(|error| malformed(error.to_string()));
+    match service {
+        Service::Account { library, hosts } => {
+            let core = Core::load(&library).map_err(|error| FetchError::Core { why: error.to_string() });
+            let token = token
+                .and_then(|token| Token::check(token, &hosts).map_err(|error| malformed(error.to_string())));
+            // The token first: what is wrong with it is wrong whatever the library.
+            let both = token.and_then(|token| Ok((token, core?)));
+            let client = both.as_ref().map_err(FetchError::clone);
+            let client = client.and_then(|(token, core)| Client::sign_in(core, token, limit));
+            serve(&mut parent, client)
+        }
+        Service::Connect(server) => {
+            serve(&mut parent, token.and_then(|token| Connect::new(&server, &token, limit)))
+        }
+    }
+}
+
+/// Says whether the account can be asked, then asks it for whatever the service wants.
+fn serve<A: Account>(parent: &mut UnixStream, account: Result<A, FetchError>) -> io::Result<()> {
+    send(parent, &account.as_ref().map(drop).map_err(FetchError::clone))?;
+    let Ok(account) = account else { return Ok(()) };
     loop {
-        let Fetch { references, names } = match receive(&mut parent) {
+        let Fetch { references, names } = match receive(parent) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             request => request?,
         };
-        let mut resolver = Resolver::new(client, names, Instant::now() + limit);
-        let results = resolver.resolve(&references);
-        let errors =
-            results.iter().map(|result| result.as_ref().map(drop).map_err(FetchError::clone)).collect();
-        let Resolver { names, client: same, .. } = resolver;
-        client = same;
-        send(&mut parent, &Fetched { results: errors, names })?;
-        for value in results.iter().flatten() {
-            write(&mut parent, value.expose())?;
+        let mut resolver = Resolver::new(&account, names);
+        let values = resolver.resolve(&references);
+        let results =
+            values.iter().map(|value| value.as_ref().map(drop).map_err(FetchError::clone)).collect();
+        send(parent, &Fetched { results, names: resolver.names })?;
+        for value in values.iter().flatten() {
+            write(parent, value.expose())?;
         }
     }
 }
@@ -101,22 +123,6 @@ fn close_inherited() -> io::Result<()> {
         let _ = nix::unistd::close(fd);
     }
     Ok(())
-}
-
-fn refusal(error: FetchError) -> Result<(), FetchError> {
-    Err(error)
-}
-
-fn sign_in<'c>(
-    core: &'c Core,
-    token: Zeroizing<Vec<u8>>,
-    hosts: &[String],
-    limit: Duration,
-) -> Result<Client<'c>, FetchError> {
-    let malformed = |why: String| FetchError::TokenMalformed { why };
-    let token = Secret::take(token).map_err(|error| malformed(error.to_string()))?;
-    let token = Token::check(token, hosts).map_err(|error| malformed(error.to_string()))?;
-    Client::sign_in(core, &token, Instant::now() + limit).map_err(|failure| failure.explain(&Asked::Account))
 }
 
 fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {

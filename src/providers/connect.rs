@@ -1,0 +1,182 @@
+//! The provider `connect`: a 1Password Connect server, by its REST interface.
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use reqwest::blocking::{Client, Response};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::error::{Asked, FetchError};
+use super::items::{File, Item};
+use super::remote::child::MESSAGE_MAX;
+use super::remote::resolve::{Account, Json, Listed};
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+/// How long one request may take, if the deadline is not shorter.
+const REQUEST_MAX: Duration = Duration::from_secs(20);
+
+/// Where a Connect server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// `https://host[:port]`, or `http://…`.
+    pub url: String,
+    /// Certificates, in PEM, of who signed the server's, if that is no public authority.
+    pub authority: Option<PathBuf>,
+}
+
+pub struct Connect {
+    client: Client,
+    base: Url,
+}
+
+impl Connect {
+    pub fn new(server: &Server, token: &Secret, limit: Duration) -> Result<Self, FetchError> {
+        let malformed = || FetchError::TokenMalformed {
+            why: "the token is no Connect token: it holds what no header can\ncopy it again, whole".into(),
+        };
+        let bearer = Zeroizing::new([b"Bearer ", token.expose()].concat());
+        let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| malformed())?;
+        bearer.set_sensitive(true);
+        let unusable = |why: String| FetchError::Core { why };
+        // Only one provider of cryptography is there: a second attempt to name it changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            .user_agent(concat!("opnix/", env!("CARGO_PKG_VERSION")))
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
+            // The token goes to nobody else.
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(limit.min(REQUEST_MAX));
+        if let Some(path) = &server.authority {
+            let named = |why: String| {
+                unusable(format!("the certificates in {} cannot be used: {why}", path.display()))
+            };
+            let pem = fs::read(path).map_err(|error| named(error.to_string()))?;
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| named(cause(&error)))?;
+            if certificates.is_empty() {
+                return Err(named("there are none in it".into()));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let client =
+            builder.build().map_err(|error| unusable(format!("no HTTP client: {}", cause(&error))))?;
+        let base = Url::parse(&server.url).map_err(|error| unusable(format!("{:?}: {error}", server.url)))?;
+        Ok(Self { client, base })
+    }
+
+    fn get(&self, path: &[&str], asked: &Asked<'_>) -> Result<Response, FetchError> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(path);
+        }
+        let response = self.client.get(url).send().map_err(|error| unreachable(&error))?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            status => Err(refusal(status, response.headers(), asked)),
+        }
+    }
+
+    /// The body in one buffer, which is wiped. Its length is told beforehand; one that is not is collected in pieces.
+    fn body(&self, response: Response) -> Result<Json, FetchError> {
+        let announced = response.content_length().unwrap_or(0).min(MESSAGE_MAX as u64) as usize;
+        let mut body = Zeroizing::new(Vec::with_capacity(announced + 1));
+        let length = response.take(MESSAGE_MAX as u64 + 1).read_to_end(&mut body).map_err(|error| {
+            FetchError::Unreachable { why: format!("the connection broke off: {}", error.kind()) }
+        })?;
+        if length > MESSAGE_MAX { Err(broken("an answer over 64 MiB")) } else { Ok(body) }
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &[&str], asked: &Asked<'_>) -> Result<T, FetchError> {
+        let body = self.body(self.get(path, asked)?)?;
+        serde_json::from_slice(&body).map_err(|_| broken("an answer that is not understood"))
+    }
+}
+
+impl Account for Connect {
+    fn vaults(&self) -> Result<Vec<Listed>, FetchError> {
+        self.read(&["vaults"], &Asked::Account)
+    }
+
+    fn list(&self, vault: &str, asked: &Asked<'_>) -> Result<Vec<Listed>, FetchError> {
+        self.read(&["vaults", vault, "items"], asked)
+    }
+
+    /// One request for each: Connect has no batches.
+    fn items(&self, vault: &str, ids: &[String], asked: &Asked<'_>) -> Result<Vec<Option<Json>>, FetchError> {
+        let one = |id: &String| match self.get(&["vaults", vault, "items", id], asked) {
+            Ok(response) => self.body(response).map(Some),
+            Err(FetchError::ItemNotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        ids.iter().map(one).collect()
+    }
+
+    fn parse<'a>(&self, json: &'a Json) -> Result<Item<'a>, FetchError> {
+        // Not serde's own words, which can quote a value.
+        let mut item: Item<'_> =
+            serde_json::from_slice(json).map_err(|_| broken("an item of another shape than known"))?;
+        // As 1Password's other tools call it.
+        for field in item.fields.iter_mut().filter(|field| field.id == "notesPlain") {
+            field.label = "notes".into();
+        }
+        Ok(item)
+    }
+
+    fn file(
+        &self,
+        vault: &str,
+        item: &Item<'_>,
+        file: &File<'_>,
+        reference: &Reference,
+    ) -> Result<Secret, FetchError> {
+        let asked = Asked::Item { vault: &reference.vault, item: &reference.item };
+        let response =
+            self.get(&["vaults", vault, "items", &item.id, "files", &file.id, "content"], &asked)?;
+        let empty = |_| FetchError::Empty { reference: reference.to_string() };
+        Secret::take(self.body(response)?).map_err(empty)
+    }
+
+    fn derive(&self, _: &Reference, reference: &Reference) -> Result<Secret, FetchError> {
+        let what = "a Connect server converts no SSH keys".into();
+        Err(FetchError::Unsupported { reference: reference.to_string(), what })
+    }
+}
+
+fn broken(what: &str) -> FetchError {
+    FetchError::Broken { why: format!("the Connect server gave {what}") }
+}
+
+fn refusal(status: StatusCode, headers: &HeaderMap, asked: &Asked<'_>) -> FetchError {
+    match status {
+        StatusCode::UNAUTHORIZED => FetchError::TokenRejected,
+        StatusCode::FORBIDDEN => FetchError::Forbidden { what: asked.to_string() },
+        StatusCode::NOT_FOUND => asked.item_not_found(),
+        StatusCode::TOO_MANY_REQUESTS => {
+            let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            FetchError::RateLimited {
+                until: seconds.map(|seconds| SystemTime::now() + Duration::from_secs(seconds)),
+            }
+        }
+        status => FetchError::Unavailable { why: format!("the Connect server answers with {status}") },
+    }
+}
+
+fn unreachable(error: &reqwest::Error) -> FetchError {
+    let why = if error.is_timeout() { "it did not answer in time".into() } else { cause(error) };
+    FetchError::Unreachable { why }
+}
+
+/// The innermost reason: the outer ones repeat the address, and say less.
+fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,217 @@
+//! A provider at the other end of a network: 1Password itself, or a Connect server.
+//!
+//! The service knows the token and remembers names; everything else happens in a child process (`child.rs`), which is
+//! kept for a few idle seconds, so that a boot storm signs in once, and killed when it takes too long.
+
+pub mod child;
+pub mod resolve;
+pub mod token_source;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+use zeroize::Zeroizing;
+
+use self::child::{Fetch, Fetched, Hello, Service, checked};
+use self::resolve::Names;
+use self::token_source::TokenSource;
+use super::FetchError;
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+/// How long a child is kept that has nothing to do.
+const IDLE: Duration = Duration::from_secs(10);
+/// What the child may know of our environment: where certificates are, and the way out.
+const ENVIRONMENT: [&str; 8] = [
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+pub struct Remote {
+    hello: Hello,
+    token: TokenSource,
+    line: Arc<Mutex<Line>>,
+}
+
+/// The one conversation with 1Password.
+#[derive(Default)]
+struct Line {
+    connection: Option<Connection>,
+    names: Names,
+    /// Ends the connection when it was idle for too long.
+    end: Option<AbortHandle>,
+}
+
+/// A child that is signed in.
+struct Connection {
+    stream: UnixStream,
+    process: Child,
+    /// The token that it is signed in with.
+    token: Secret,
+}
+
+impl Remote {
+    /// `limit` is how long signing in, and then each fetch, may take.
+    pub fn new(service: Service, token: TokenSource, limit: Duration) -> Self {
+        Self { hello: Hello { service, limit }, token, line: Arc::default() }
+    }
+
+    /// Signs in, if that was not done already, so that a fetch can begin at once. What goes wrong is met again there.
+    pub async fn prepare(&self) {
+        let mut line = self.line.lock().await;
+        if let Ok((connection, _)) = self.connection(&mut line).await {
+            self.keep(&mut line, connection);
+        }
+    }
+
+    pub async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
+        let count = references.len();
+        let all = |error: FetchError| (0..count).map(|_| Err(error.clone())).collect();
+        let mut line = self.line.lock().await;
+        let ask = Fetch { references, names: line.names.clone() };
+        loop {
+            // Whatever ends this before its end, a cancelled fetch too, ends the child with it: it is in nobody's hands.
+            let (mut connection, reused) = match self.connection(&mut line).await {
+                Ok(connection) => connection,
+                Err(error) => return all(error),
+            };
+            match connection.fetch(&ask).await {
+                Ok((results, names)) => {
+                    line.names = names;
+                    self.keep(&mut line, connection);
+                    return results;
+                }
+                // It may have died since it was used last: that is no fault of this fetch.
+                Err(_) if reused => continue,
+                Err(error) => return all(connection.autopsy(&error).await),
+            }
+        }
+    }
+
+    /// A child that is signed in with the token of the moment, and whether it is one from before.
+    async fn connection(&self, line: &mut Line) -> Result<(Connection, bool), FetchError> {
+        if let Some(end) = line.end.take() {
+            end.abort();
+        }
+        let token = self.token.read()?;
+        if let Some(mut kept) = line.connection.take().filter(|kept| kept.token.expose() == token.expose())
+            && kept.process.try_wait().is_ok_and(|status| status.is_none())
+        {
+            return Ok((kept, true));
+        }
+        let mut new = Connection::start(token).map_err(|error| FetchError::Core {
+            why: format!("the process that asks 1Password cannot be started: {error}"),
+        })?;
+        match new.sign_in(&self.hello).await {
+            Ok(signed_in) => signed_in.map(|()| (new, false)),
+            Err(error) => Err(new.autopsy(&error).await),
+        }
+    }
+
+    fn keep(&self, line: &mut Line, connection: Connection) {
+        line.connection = Some(connection);
+        let shared = self.line.clone();
+        let end = tokio::spawn(async move {
+            tokio::time::sleep(IDLE).await;
+            let mut line = shared.lock().await;
+            line.connection = None;
+        });
+        line.end = Some(end.abort_handle());
+    }
+}
+
+impl Connection {
+    fn start(token: Secret) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let kept = ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let process = Command::new("/proc/self/exe")
+            .arg("fetch")
+            .env_clear()
+            .envs(kept)
+            .current_dir("/")
+            // All other descriptors close by themselves. What the core prints is nobody's business: it could be anything.
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Self { stream: UnixStream::from_std(ours)?, process, token })
+    }
+
+    async fn sign_in(&mut self, hello: &Hello) -> io::Result<Result<(), FetchError>> {
+        self.send(hello).await?;
+        let token = self.token.expose();
+        self.stream.write_all(&(token.len() as u32).to_be_bytes()).await?;
+        self.stream.write_all(token).await?;
+        self.receive().await
+    }
+
+    async fn fetch(&mut self, ask: &Fetch) -> io::Result<(Vec<Result<Secret, FetchError>>, Names)> {
+        self.send(ask).await?;
+        let Fetched { results, names } = self.receive().await?;
+        if results.len() != ask.references.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut values = Vec::with_capacity(results.len());
+        for result in results {
+            values.push(match result {
+                Ok(()) => Ok(Secret::take(self.read().await?).map_err(io::Error::other)?),
+                Err(error) => Err(error),
+            });
+        }
+        Ok((values, names))
+    }
+
+    async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        let message = serde_json::to_vec(message)?;
+        self.stream.write_all(&(message.len() as u32).to_be_bytes()).await?;
+        self.stream.write_all(&message).await
+    }
+
+    async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        Ok(serde_json::from_slice(&self.read().await?)?)
+    }
+
+    async fn read(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).await?;
+        let mut bytes = Zeroizing::new(vec![0; checked(length)?]);
+        self.stream.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// What a conversation died of.
+    async fn autopsy(mut self, error: &io::Error) -> FetchError {
+        let _ = self.process.start_kill();
+        let why = match self.process.wait().await {
+            Ok(status) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                format!("it ended with {status}")
+            }
+            _ => format!("it answered wrongly: {error}"),
+        };
+        FetchError::Broken { why: format!("the process that asks 1Password failed: {why}") }
+    }
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}
