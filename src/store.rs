@@ -146,11 +146,11 @@ async fn fly(shared: Arc<Shared>) {
         let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();
         let fetch = timeout_at(deadline, shared.provider.fetch(wanted.clone())).await;
         let results = fetch.unwrap_or_else(|_| late());
-        let again = Instant::now() + jittered(pause);
-        aboard = shared.land(aboard, results, again < last_try);
-        if aboard.is_empty() {
-            return;
-        }
+        let again =
+            results.iter().filter_map(|result| result.as_ref().err()?.retry_in(jittered(pause))).max();
+        let again = again.map(|pause| Instant::now() + pause).filter(|again| *again < last_try);
+        aboard = shared.land(aboard, results, again.is_some());
+        let Some(again) = again else { return };
         sleep_until(again).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -173,7 +173,7 @@ impl Shared {
         let mut state = self.state();
         let mut staying = Vec::new();
         for ((reference, arrival), result) in aboard.into_iter().zip(results) {
-            if try_again && result.as_ref().is_err_and(|error| error.policy().retry) {
+            if try_again && result.as_ref().is_err_and(|error| error.retry_in(Duration::ZERO).is_some()) {
                 staying.push((reference, arrival));
                 continue;
             }

@@ -140,6 +140,16 @@ pub struct Policy {
 }
 
 impl FetchError {
+    /// How long to wait before another try, if one makes sense: `pause`, or for as long as the other end said.
+    pub fn retry_in(&self, pause: Duration) -> Option<Duration> {
+        match self {
+            Self::RateLimited { until: Some(until) } => {
+                Some(until.duration_since(SystemTime::now()).unwrap_or_default() + pause)
+            }
+            _ => self.policy().retry.then_some(pause),
+        }
+    }
+
     pub fn policy(&self) -> Policy {
         let policy = |retry, cached_may_stand_in, stop_background| Policy {
             retry,

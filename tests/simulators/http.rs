@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 pub struct Request {
@@ -83,6 +86,26 @@ struct Shared {
     stopped: AtomicBool,
 }
 
+/// A made-up certificate for the loopback, signed by itself.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    /// For clients that are to trust it.
+    pub pem: String,
+}
+
+impl Tls {
+    pub fn new() -> Self {
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+        let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        Self { config: Arc::new(config), pem: cert.pem() }
+    }
+}
+
 /// Stops when dropped.
 pub struct Server {
     address: SocketAddr,
@@ -91,7 +114,8 @@ pub struct Server {
 
 impl Server {
     /// The listener is given, because it may live in the network of a container.
-    pub fn start(listener: TcpListener, site: Arc<dyn Site>) -> Self {
+    pub fn start(listener: TcpListener, tls: Option<&Tls>, site: Arc<dyn Site>) -> Self {
+        let tls = tls.map(|tls| tls.config.clone());
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             site,
@@ -106,10 +130,10 @@ impl Server {
             while !accepting.stopped.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((stream, _)) => {
-                        let shared = accepting.clone();
+                        let (shared, tls) = (accepting.clone(), tls.clone());
                         thread::spawn(move || {
                             // A client that goes away is its own business.
-                            let _ = serve(stream, &shared);
+                            let _ = serve(stream, tls, &shared);
                         });
                     }
                     Err(_) => thread::sleep(Duration::from_millis(2)),
@@ -158,11 +182,17 @@ impl Shared {
     }
 }
 
-fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
+fn serve(socket: TcpStream, tls: Option<Arc<ServerConfig>>, shared: &Shared) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_nodelay(true)?;
+    let Some(tls) = tls else { return converse(&mut &socket, &socket, shared) };
+    let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
+    converse(&mut StreamOwned::new(connection, &socket), &socket, shared)
+}
+
+fn converse(stream: &mut (impl Read + Write), socket: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut stream, &mut buffer)? {
+    while let Some(request) = read_request(stream, &mut buffer)? {
         let name = format!("{} {}", request.method, request.path);
         shared.requests.lock().unwrap().push(name.clone());
         let mut cut = false;
@@ -184,7 +214,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 return Ok(());
             }
             Some(Fault::Reset) => {
-                setsockopt(&stream.as_fd(), sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
+                setsockopt(&socket.as_fd(), sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
                 return Ok(());
             }
             Some(Fault::Garbage) => Response::bytes(b"<html>busy</html>".to_vec()),
@@ -206,6 +236,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         bytes.extend_from_slice(&response.body[..kept]);
         // In one piece: two would wait for each other's acknowledgement.
         stream.write_all(&bytes)?;
+        stream.flush()?;
         if cut {
             return Ok(());
         }
@@ -214,7 +245,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 /// `None` at the end of the connection.
-fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+fn read_request(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -251,7 +282,7 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Opti
     }
 }
 
-fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
+fn fill(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut piece = [0; 16 << 10];
     let length = stream.read(&mut piece)?;
     buffer.extend_from_slice(&piece[..length]);

@@ -5,5 +5,6 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod account;
+pub mod connect;
 pub mod http;
 pub mod service_account;

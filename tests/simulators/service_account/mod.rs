@@ -15,7 +15,7 @@ use sha2::Sha256;
 
 use self::seal::{Key, Pair, decode, encode, random};
 use super::account::{self, Account};
-use super::http::{Request, Response, Server, Site};
+use super::http::{Request, Response, Server, Site, Tls};
 
 const EMAIL: &str = "Made-Up@1passwordserviceaccounts.com";
 const KEY_ID: &str = "ABCDEF";
@@ -78,6 +78,10 @@ fn pair() -> &'static Pair {
 
 impl ServiceAccount {
     pub fn start(listener: TcpListener, account: Account) -> Self {
+        Self::start_with(listener, None, account)
+    }
+
+    pub fn start_with(listener: TcpListener, tls: Option<&Tls>, account: Account) -> Self {
         let keys_id = account::id(1 << 40);
         let state = State {
             account,
@@ -97,7 +101,7 @@ impl ServiceAccount {
             device: account::id(2 << 40),
             throttle_id: account::id(3 << 40),
         });
-        Self { server: Server::start(listener, site.clone()), site }
+        Self { server: Server::start(listener, tls, site.clone()), site }
     }
 
     /// A simulator of its own on this machine's loopback.
