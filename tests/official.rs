@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use simulators::account::Account;
+use simulators::account::{Account, FieldValue, Item};
+use simulators::connect::{self, Connect};
 use simulators::http::Fault;
 use simulators::service_account::ServiceAccount;
 
@@ -77,4 +78,47 @@ fn the_python_sdk_meets_faults_as_it_would_at_1password() {
     simulator.revoke(false);
     assert_eq!(ask(), Value::Null);
     assert_eq!(simulator.violations(), [""; 0]);
+}
+
+/// All of an account, as the scripts report what they got from a Connect server.
+fn all_of(account: &Account) -> Value {
+    let mut seen = json!({});
+    for vault in &account.vaults {
+        let mut items = json!({});
+        for item in vault.items.iter().filter(|item| !item.archived) {
+            let files: serde_json::Map<String, Value> =
+                item.files.iter().map(|file| (file.name.clone(), json!(file.content))).collect();
+            let entry = json!({"fields": fields_of(item), "files": files});
+            match items[&item.title].as_array_mut() {
+                Some(same) => same.push(entry),
+                None => items[&item.title] = json!([entry]),
+            }
+        }
+        seen[&vault.name] = items;
+    }
+    seen
+}
+
+fn fields_of(item: &Item) -> Vec<Value> {
+    let text = |value: &FieldValue| match value {
+        FieldValue::Text(text) | FieldValue::Concealed(text) => text.clone(),
+        FieldValue::OneTimePassword(text) | FieldValue::SshKey(text) => text.clone(),
+        FieldValue::Date(seconds) => seconds.to_string(),
+        FieldValue::MonthYear(month) => month.to_string(),
+        FieldValue::Address { street, city, state, zip, country } => {
+            format!("{street}, {city}, {state}, {zip}, {country}")
+        }
+    };
+    let fields = item.fields.iter().map(|field| json!([field.label, text(&field.value)]));
+    fields.chain([json!(["notesPlain", item.notes])]).collect()
+}
+
+#[test]
+fn the_python_and_javascript_clients_get_everything_from_the_connect_simulator() {
+    let account = Account::everything();
+    let simulator = Connect::local(account.clone());
+    let input = json!({"host": simulator.url(), "token": connect::TOKEN});
+    let expected = all_of(&account);
+    assert_eq!(judged_by("python3", "connect.py", &input), expected);
+    assert_eq!(judged_by("node", "connect.cjs", &input), expected);
 }

@@ -70,7 +70,7 @@ impl Backend {
         let ok = |value: Value| Ok(Response::json(200, &value));
         match parts {
             ["v1", "vaults"] => {
-                let wanted = filter(query, "name")?;
+                let wanted = filter(query, &["name", "title"])?;
                 let shared = account.vaults.iter().filter(|vault| vault.shared);
                 ok(shared
                     .filter(|v| wanted.as_ref().is_none_or(|name| *name == v.name))
@@ -79,7 +79,7 @@ impl Backend {
             }
             ["v1", "vaults", id] => ok(vault_json(vault(account, id)?)),
             ["v1", "vaults", id, "items"] => {
-                let (vault, wanted) = (vault(account, id)?, filter(query, "title")?);
+                let (vault, wanted) = (vault(account, id)?, filter(query, &["title"])?);
                 let listed = vault.items.iter().filter(|item| !item.archived);
                 let listed = listed.filter(|item| wanted.as_ref().is_none_or(|title| *title == item.title));
                 ok(listed.map(|item| overview(vault, item)).collect())
@@ -112,13 +112,16 @@ impl Backend {
     }
 }
 
-/// The value of `?filter=KEY eq "…"`.
-fn filter(query: &str, key: &str) -> Result<Option<String>, Response> {
+/// The value of `?filter=KEY eq "…"`; 1Password's clients do not agree on the key for a vault's name.
+fn filter(query: &str, keys: &[&str]) -> Result<Option<String>, Response> {
     let Some(encoded) = query.split('&').find_map(|part| part.strip_prefix("filter=")) else {
         return Ok(None);
     };
     let text = percent_decoded(encoded);
-    let value = text.strip_prefix(key).and_then(|rest| rest.trim_start().strip_prefix("eq"));
+    let value = keys
+        .iter()
+        .find_map(|key| text.strip_prefix(key))
+        .and_then(|rest| rest.trim_start().strip_prefix("eq"));
     let value = value.and_then(|rest| rest.trim().strip_prefix('"')?.strip_suffix('"').map(str::to_owned));
     value.map(Some).ok_or_else(|| error(400, "a filter that is not understood"))
 }
