@@ -39,12 +39,14 @@ fn shipped(file: &str) -> String {
 #[test]
 fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere_else() {
     let expected = [
-        // A value to the service, which is the only one that it talks to.
-        ("providers/service_account/child.rs", 1),
+        // The token, into the header of requests.
+        ("providers/connect.rs", 1),
+        // A value to the service, which is the only one that the child talks to.
+        ("providers/remote/child.rs", 1),
+        // The token: compared with that of the child that is kept, and passed on to it.
+        ("providers/remote/mod.rs", 3),
         // The token, into the settings of the core.
         ("providers/service_account/client.rs", 2),
-        // The token: compared with that of the child that is kept, and passed on to it.
-        ("providers/service_account/mod.rs", 3),
         // The token, to be looked through.
         ("providers/service_account/token.rs", 1),
         ("server/answer.rs", 2),

@@ -51,9 +51,14 @@ fn the_man_pages_are_those_that_the_code_makes() {
         clap_mangen::Man::new(command).render(&mut text).unwrap();
         String::from_utf8(text).unwrap()
     };
-    for subcommand in command.get_subcommands() {
-        let name: &'static str = format!("opnix-{}", subcommand.get_name()).leak();
-        agrees(&format!("docs/man/{name}.1"), &page(subcommand.clone().name(name)));
+    // A page for each subcommand that people use, and for those below it.
+    let mut open: Vec<(String, clap::Command)> = vec![("opnix".into(), command.clone())];
+    while let Some((parent, command)) = open.pop() {
+        for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+            let name: &'static str = format!("{parent}-{}", subcommand.get_name()).leak();
+            agrees(&format!("docs/man/{name}.1"), &page(subcommand.clone().name(name)));
+            open.push((name.into(), subcommand.clone()));
+        }
     }
     agrees("docs/man/opnix.1", &page(command));
 }

@@ -33,6 +33,7 @@ fn main() -> std::process::ExitCode {
         refusals::a_forged_name_is_refused,
         refusals::a_client_that_does_not_read_holds_up_nobody,
         onepassword::the_secrets_of_a_host_come_through_the_official_core,
+        onepassword::the_secrets_of_a_host_come_from_a_connect_server,
         onepassword::fifty_units_at_once_cost_the_fewest_requests,
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
         onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,

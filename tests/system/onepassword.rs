@@ -9,7 +9,8 @@ use crate::credentials::nothing_shows_a_value;
 use crate::machine::Machine;
 use crate::opnix::*;
 use crate::simulators::account::{Account, FieldValue};
-use crate::simulators::http::Fault;
+use crate::simulators::connect::{self, Connect};
+use crate::simulators::http::{Fault, Tls};
 use crate::simulators::service_account::ServiceAccount;
 
 const TOKEN: &str = "/etc/opnix/token";
@@ -183,4 +184,58 @@ pub fn units_that_wait_for_1password_get_their_secret_when_it_is_back(machine: &
         machine.wait("the unit", || machine.show(unit, "ActiveState") == "active", LONG);
         assert_eq!(found(machine, unit), value("OpenAI").into_bytes());
     }
+}
+
+pub fn the_secrets_of_a_host_come_from_a_connect_server(machine: &Machine) {
+    let items =
+        [("OpenAI", "credential"), ("Datadog", "api key"), ("Cloudflare", "token"), ("Backblaze", "json")];
+    let tls = Tls::new();
+    let simulator = Connect::start(machine.listen(), Some(&tls), account(&items));
+    machine.write(TOKEN, connect::TOKEN, "0600");
+    machine.write("/etc/opnix/authority.pem", &tls.pem, "0644");
+    let host = format!("https://{}", simulator.server.address());
+    let config = json!({
+        "provider": {"kind": "connect", "host": host, "authority": "/etc/opnix/authority.pem"},
+        "deadline": "3s",
+        "secrets": [
+            entry("openai-api-key", "OpenAI/credential", "co-dynamic.service"),
+            entry("datadog-api-key", "Datadog/api key", "co-user.service"),
+            entry("cloudflare-token", "Cloudflare/token", "co-web@*.service"),
+            entry("backblaze-credentials.json", "Backblaze/json", "co-private.service"),
+        ],
+        "templates": [{"name": "opencode.env", "units": ["co-env.service"],
+            "template": format!("OPENAI_API_KEY={{{{ op://{VAULT}/OpenAI/credential }}}}\n")}],
+    });
+    set_up_with(machine, &config);
+    // What goes wrong at first ends in a refusal, and is forgotten when it is over.
+    consumer(machine, "co-dynamic.service", "openai-api-key", "DynamicUser=yes");
+    for (fault, says) in [
+        (Fault::Status(401), "rejects the token"),
+        (Fault::Limited(Some(600)), "limit on requests is reached until"),
+        (Fault::Status(500), "out of order"),
+        (Fault::Reset, "cannot be reached"),
+        (Fault::Truncate, "cannot be reached"),
+        (Fault::Garbage, "broke its contract"),
+    ] {
+        machine.begin();
+        simulator.server.clear_faults();
+        simulator.server.fault("", usize::MAX, fault);
+        machine.systemctl(&["start", "co-dynamic.service"]).fails();
+        assert_refused(machine, "co-dynamic.service", "openai-api-key", "provider");
+        assert!(machine.journal_text().contains(says), "{says}: {}", machine.journal_text());
+    }
+    simulator.server.clear_faults();
+    for (unit, name, more, expected) in [
+        ("co-dynamic.service", "openai-api-key", "DynamicUser=yes", value("OpenAI")),
+        ("co-user.service", "datadog-api-key", "User=daemon", value("Datadog")),
+        ("co-web@blue.service", "cloudflare-token", "", value("Cloudflare")),
+        ("co-private.service", "backblaze-credentials.json", "PrivateNetwork=yes", value("Backblaze")),
+        ("co-env.service", "opencode.env", "", format!("OPENAI_API_KEY={}\n", value("OpenAI"))),
+    ] {
+        consumer(machine, &unit.replace("@blue", "@"), name, more);
+        machine.systemctl(&["start", unit]).ok();
+        assert_eq!(found(machine, unit), expected.into_bytes(), "{unit}");
+    }
+    nothing_shows_a_value(machine);
+    assert!(!machine.journal_text().contains(connect::TOKEN), "the token in the journal");
 }

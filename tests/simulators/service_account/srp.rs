@@ -66,7 +66,7 @@ impl Server {
     /// B as it goes on the wire: an even number of hexadecimal digits.
     pub fn public_hex(&self) -> String {
         let hex = self.public.to_str_radix(16);
-        if hex.len() % 2 == 0 { hex } else { format!("0{hex}") }
+        if hex.len().is_multiple_of(2) { hex } else { format!("0{hex}") }
     }
 
     /// `None` for an A that would make the key known to anybody.
