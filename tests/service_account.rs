@@ -439,23 +439,12 @@ fn a_core_that_is_missing_or_something_else_is_said_to_be() {
     assert!(refusal.contains("not the version") && refusal.contains("opnix core install"), "{refusal}");
 }
 
-/// The processes that the service has started.
-fn children(pid: u32) -> Vec<u32> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    // Which of its threads started it makes no difference.
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let others =
-        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
-    let all: String = others.chain([list]).collect::<Vec<_>>().join(" ");
-    all.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
 #[test]
 fn the_core_lives_in_a_process_that_holds_nothing_it_should_not() {
     let simulator = everything();
     let daemon = one(&simulator);
     assert!(daemon.ask("key").is_some());
-    let [child] = children(daemon.pid())[..] else { panic!("one child") };
+    let [child] = daemon.children()[..] else { panic!("one child") };
     let read = |what: &str| fs::read_to_string(format!("/proc/{child}/{what}")).unwrap();
     assert_eq!(read("cmdline"), "/proc/self/exe\0fetch\0");
     assert!(!read("environ").contains("ops_"));
@@ -491,7 +480,7 @@ fn a_core_that_dies_is_an_error_of_one_fetch_at_the_most() {
     let kill = |pid: u32| {
         assert!(std::process::Command::new("kill").arg("-9").arg(pid.to_string()).status().unwrap().success())
     };
-    kill(children(daemon.pid())[0]);
+    kill(daemon.children()[0]);
     assert!(daemon.ask("b").is_some(), "idle when it died: nobody notices");
     let other = one(&simulator);
     simulator.server.fault("GET /api/v1/vault/", usize::MAX, Fault::Hang);
@@ -499,7 +488,7 @@ fn a_core_that_dies_is_an_error_of_one_fetch_at_the_most() {
         let refusal = scope.spawn(|| other.refusal("key"));
         // One death is made up for; a core that dies every time is a failure.
         while !refusal.is_finished() {
-            children(other.pid()).into_iter().for_each(kill);
+            other.children().into_iter().for_each(kill);
             thread::sleep(Duration::from_millis(50));
         }
         let refusal = refusal.join().unwrap();

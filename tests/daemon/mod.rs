@@ -79,6 +79,14 @@ impl Daemon {
         self.process.id()
     }
 
+    /// The processes that the service has started, by whichever of its threads.
+    pub fn children(&self) -> Vec<u32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let lists =
+            tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+        lists.collect::<Vec<_>>().join(" ").split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     pub fn replace_token(&self, token: &str) {
         write_token(&self.directory.join("token"), token);
     }

@@ -83,7 +83,8 @@ pub fn the_sandbox_is_tight_and_the_service_small(machine: &Machine) {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).expect(key);
         line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
     };
-    assert!(kib("VmRSS:") < 10 << 10, "{status}");
+    // Its own memory; how much of its file is resident depends on the build. `cargo bench` measures both.
+    assert!(kib("RssAnon:") < 4 << 10, "{status}");
     // Where systemd itself may not raise the limit (a container without CAP_SYS_RESOURCE), the service must say so.
     let limits = machine.sh("cat /proc/$(systemctl show --value -p MainPID opnix.service)/limits").ok();
     let limit = limits.lines().find(|line| line.starts_with("Max locked memory")).expect("a limit");
