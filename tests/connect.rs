@@ -80,6 +80,13 @@ fn sections_notes_codes_and_files_are_had_too() {
 #[test]
 fn requests_are_as_few_as_documented() {
     let simulator = everything();
+    let mut by_id = String::new();
+    simulator.change(|account| {
+        let zoo = account.vault("Zoo");
+        by_id = format!("op://{}/{}/username", zoo.id, zoo.items[0].id);
+    });
+    let fresh = daemon(&simulator, &[("id", &by_id)]);
+    assert_eq!(cost(&simulator, || assert!(fresh.ask("id").is_some())), 1, "first fetch, by ids");
     let daemon = daemon(
         &simulator,
         &[

@@ -54,6 +54,9 @@ fn the_python_sdk_gets_everything_from_the_service_account_simulator() {
         .collect::<serde_json::Map<String, Value>>()
         .into();
     assert_eq!(seen["titles"], titles);
+    let items = account.vaults.iter().flat_map(|vault| &vault.items);
+    let files = items.flat_map(|item| &item.files).map(|file| (file.name.clone(), json!(file.content)));
+    assert_eq!(seen["files"], Value::Object(files.collect()));
     // One by one and in a batch.
     assert_eq!(seen["items"], seen["batch"]);
     assert_eq!(simulator.violations(), [""; 0]);

@@ -9,6 +9,7 @@ mod simulators;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use daemon::{Daemon, library};
 use opnix::providers::service_account::core::Core;
 use serde_json::json;
 use simulators::account::Account;
-use simulators::http::Fault;
+use simulators::http::{Fault, Tls};
 use simulators::service_account::{Device, ServiceAccount};
 
 /// What signing in takes: four requests, and one for the keys with the first vault.
@@ -133,6 +134,42 @@ fn an_empty_value_is_an_error_although_the_core_calls_it_a_success() {
         Daemon::start(&simulator.token(), &[("a", "op://Zoo/Kinds/empty"), ("b", "op://Zoo/Sections/notes")]);
     assert!(daemon.refusal("a").contains("op://Zoo/Kinds/empty is empty"));
     assert!(daemon.refusal("b").contains("op://Zoo/Sections/notes is empty"));
+}
+
+#[test]
+fn documents_and_attachments_arrive_byte_for_byte() {
+    let simulator = everything();
+    let daemon = Daemon::start(
+        &simulator.token(),
+        &[
+            ("file-paper", "op://Zoo/Papers/paper.bin"),
+            ("file-cert", "op://Zoo/Sections/prod/cert.pem"),
+            ("file-again", "op://Zoo/Sections/CERT.pem"),
+        ],
+    );
+    let paper: Vec<u8> = (0..=255).collect();
+    assert_eq!(daemon.ask_bytes("file-paper"), Some(paper));
+    assert_eq!(daemon.ask("file-cert").as_deref(), Some("-----BEGIN MADE UP-----\n"));
+    // The item, then the core reads it once more, then the file.
+    assert_eq!(cost(&simulator, || assert!(daemon.ask("file-again").is_some())), 3);
+    assert_eq!(simulator.violations(), [""; 0]);
+}
+
+#[test]
+fn the_core_speaks_tls_and_looks_at_certificates() {
+    let tls = Tls::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let simulator = ServiceAccount::start_with(listener, Some(&tls), Account::everything());
+    let token = simulator.token_for(&format!("https://{}", simulator.server.address()));
+    let authority = Path::new(env!("CARGO_TARGET_TMPDIR")).join("account-authority.pem");
+    fs::write(&authority, &tls.pem).unwrap();
+    let provider = json!({"kind": "service_account", "library": library()});
+    let secrets = [("key", "op://Zoo/Sections/username")];
+    let environment = [("SSL_CERT_FILE", authority.as_path())];
+    let trusting = Daemon::in_environment(&environment, "20s", &provider, &token, &secrets);
+    assert_eq!(trusting.ask("key").as_deref(), Some("keeper"));
+    let strict = Daemon::with("1500ms", &provider, &token, &secrets);
+    assert!(strict.refusal("key").contains("cannot be reached"));
 }
 
 #[test]

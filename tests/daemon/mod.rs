@@ -36,6 +36,16 @@ impl Daemon {
     }
 
     pub fn with(deadline: &str, provider: &Value, token: &str, secrets: &[(&str, &str)]) -> Self {
+        Self::in_environment(&[], deadline, provider, token, secrets)
+    }
+
+    pub fn in_environment(
+        environment: &[(&str, &Path)],
+        deadline: &str,
+        provider: &Value,
+        token: &str,
+        secrets: &[(&str, &str)],
+    ) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory =
@@ -59,12 +69,13 @@ impl Daemon {
             .arg(this("socket"))
             .arg("--token-file")
             .arg(this("token"))
+            .envs(environment.iter().copied())
             .stderr(Stdio::from(fs::File::create(this("log")).unwrap()))
             .spawn()
             .unwrap();
         let daemon = Self { directory, process };
         let end = Instant::now() + LIMIT;
-        while !daemon.socket().exists() {
+        while !daemon.log().contains("listening on") {
             assert!(Instant::now() < end, "no service: {}", daemon.log());
             std::thread::sleep(Duration::from_millis(5));
         }

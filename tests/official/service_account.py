@@ -11,13 +11,17 @@ async def look(asked):
     client = await Client.authenticate(
         auth=asked["token"], integration_name="judge", integration_version="v1.0.0"
     )
-    seen = {"resolved": {}, "titles": {}, "items": [], "batch": []}
+    seen = {"resolved": {}, "titles": {}, "items": [], "batch": [], "files": {}}
     for vault in await client.vaults.list():
         items = await client.items.list(vault.id)
         seen["titles"][vault.title] = [item.title for item in items]
         if len(items) < 20:
             for item in items:
-                seen["items"].append((await client.items.get(vault.id, item.id)).model_dump(mode="json"))
+                whole = await client.items.get(vault.id, item.id)
+                seen["items"].append(whole.model_dump(mode="json"))
+                for file in [one.attributes for one in whole.files] + [whole.document] * bool(whole.document):
+                    content = await client.items.files.read(vault.id, item.id, file)
+                    seen["files"][file.name] = list(content)
             batch = await client.items.get_all(vault.id, [item.id for item in items])
             seen["batch"] += [one.content.model_dump(mode="json") for one in batch.individual_responses]
     if asked["references"]:

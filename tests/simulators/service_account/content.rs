@@ -4,12 +4,14 @@ use serde_json::{Value, json};
 
 use super::seal::Key;
 use super::{Backend, State};
-use crate::simulators::account::{self, Field, FieldValue, Item, Vault};
+use crate::simulators::account::{self, Field, FieldValue, File, Item, Vault};
 
 /// What belongs to the account's one SSH key.
 const SSH_PUBLIC_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4";
 const SSH_FINGERPRINT: &str = "SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg";
+/// Each file has a key of its own, so that one number is enough.
+const FILE_NONCE: [u8; 12] = [7; 12];
 const DATE: &str = "2026-11-24T00:00:00Z";
 
 impl Backend {
@@ -139,8 +141,19 @@ fn whole(item: &Item, key: &Key) -> Value {
             json!({"name": id, "title": title, "fields": fields})
         })
         .collect();
+    let mut details = json!({"fields": [], "notesPlain": item.notes, "sections": sections});
+    for file in &item.files {
+        if item.category == "DOCUMENT" && file.section.is_empty() {
+            details["documentAttributes"] = file_attributes(file);
+        } else {
+            let sections = details["sections"].as_array_mut().unwrap();
+            let field = json!({"k": "file", "n": file.id, "t": file.name, "v": file_attributes(file)});
+            let place = sections.iter_mut().find(|section| section["title"] == file.section.as_str());
+            place.unwrap()["fields"].as_array_mut().unwrap().push(field);
+        }
+    }
     let mut whole = overview(item, key);
-    whole["encDetails"] = key.seal(&json!({"fields": [], "notesPlain": item.notes, "sections": sections}));
+    whole["encDetails"] = key.seal(&details);
     whole
 }
 
@@ -165,4 +178,28 @@ fn field(field: &Field) -> Value {
         }});
     }
     content
+}
+
+/// What an item tells of a file; its content is sealed with a key of its own.
+fn file_attributes(file: &File) -> Value {
+    json!({
+        "fileName": file.name, "documentId": file.id, "unencryptedSize": file.content.len(),
+        "encryptedSize": file.content.len() + 16, "integrityHash": "", "nonce": super::seal::encode(&FILE_NONCE),
+        "encryptionKey": file_key(file).jwk(), "signingKey": file_key(file).jwk(),
+    })
+}
+
+/// The same each time, so that an item and its file agree.
+fn file_key(file: &File) -> Key {
+    let mut bytes = [0; 32];
+    bytes[..26].copy_from_slice(file.id.as_bytes());
+    Key { id: file.id.clone(), bytes }
+}
+
+/// The sealed content of a file.
+pub(super) fn file(state: &State, vault: &str, item: &str, file: &str) -> Result<Vec<u8>, u16> {
+    let vault = shared(state, vault)?;
+    let item = vault.items.iter().find(|known| known.id == item).ok_or(404_u16)?;
+    let file = item.files.iter().find(|known| known.id == file).ok_or(404_u16)?;
+    Ok(file_key(file).seal_with(&FILE_NONCE, &file.content))
 }

@@ -262,6 +262,10 @@ impl Backend {
             state.violations.push(format!("{} {}: a body that is not sealed", request.method, request.path));
             return refused(400);
         };
+        // Files come as they are: they are sealed already.
+        if let ("GET", ["v2", "file", vault, item, file]) = (request.method.as_str(), parts) {
+            return content::file(state, vault, item, file).map_or_else(refused, Response::bytes);
+        }
         match self.content(state, &request.method, parts, &body) {
             Ok(content) => Response::json(200, &key.seal(&content)),
             Err(status) => refused(status),

@@ -39,14 +39,13 @@ impl Key {
     }
 
     pub fn seal(&self, plain: &Value) -> Value {
-        self.seal_bytes(plain.to_string().as_bytes())
+        let iv = random();
+        let sealed = self.seal_with(&iv, plain.to_string().as_bytes());
+        json!({"cty": "b5+jwk+json", "enc": "A256GCM", "kid": self.id, "iv": encode(&iv), "data": encode(&sealed)})
     }
 
-    pub fn seal_bytes(&self, plain: &[u8]) -> Value {
-        let iv: [u8; 12] = random();
-        let cipher = Aes256Gcm::new_from_slice(&self.bytes).unwrap();
-        let sealed = cipher.encrypt(&Nonce::from(iv), plain).unwrap();
-        json!({"cty": "b5+jwk+json", "enc": "A256GCM", "kid": self.id, "iv": encode(&iv), "data": encode(&sealed)})
+    pub fn seal_with(&self, iv: &[u8; 12], plain: &[u8]) -> Vec<u8> {
+        Aes256Gcm::new_from_slice(&self.bytes).unwrap().encrypt(&Nonce::from(*iv), plain).unwrap()
     }
 
     pub fn open(&self, envelope: &[u8]) -> Option<Value> {
