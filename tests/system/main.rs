@@ -1,5 +1,6 @@
 //! opnix on a real systemd: see tests/run and docs/architecture.md.
 
+mod activation;
 mod boot;
 mod command;
 mod credentials;
@@ -26,6 +27,9 @@ fn main() -> std::process::ExitCode {
         credentials::a_value_of_any_size_up_to_systemds_limit_arrives_whole,
         credentials::the_demo_runs_through_real_units,
         credentials::the_sandbox_is_tight_and_the_service_small,
+        activation::a_socket_of_its_own_is_refused_under_socket_activation,
+        activation::trust_in_names_alone_is_refused_as_well,
+        activation::trust_in_names_is_refused_under_socket_activation,
         refusals::an_unmapped_credential_or_unit_is_refused,
         refusals::faults_of_the_vault_are_refused,
         refusals::an_oversized_value_is_refused_and_named,
