@@ -124,8 +124,9 @@ impl Check<'_> {
             None | Some(file::Kind::Field) => Kind::Field,
             Some(file::Kind::File) => Kind::File,
         };
-        let content = self
-            .valid(&secret.reference, str::parse::<Reference>)
+        let reference = secret.reference.0.as_ref();
+        let content = reference
+            .and_then(|reference| self.valid(reference, str::parse::<Reference>))
             .map(|reference| Template::from(Reference { kind, ..reference }));
         let path = match (&secret.path, path_template) {
             (Some(path), _) => {
@@ -143,6 +144,13 @@ impl Check<'_> {
         if secret.units.is_empty() && secret.path.is_none() && path_template.is_none() {
             self.faults.add(place, "this secret goes to nobody\ngive it `units`, a `path`, or both");
         }
+        let needs_name = secret.units.iter().any(|unit| matches!(unit.value, UnitEntry::Unit(_)));
+        if needs_name && secret.name.is_none() {
+            self.faults.add(
+                place,
+                "a secret with `units` needs a `name`\nit is the credential's name in LoadCredential=",
+            );
+        }
         let delivery = Delivery {
             path,
             owner: &secret.owner,
@@ -156,7 +164,7 @@ impl Check<'_> {
 
     fn template(&mut self, template: &At<file::TemplateEntry>) {
         let At { value: template, place } = template;
-        let content = self.valid(&template.template, Template::parse);
+        let content = template.template.0.as_ref().and_then(|text| self.valid(text, Template::parse));
         if template.units.is_empty() && template.path.is_none() {
             self.faults.add(place, "this template goes to nobody\ngive it `units`, a `path`, or both");
         }
@@ -172,7 +180,7 @@ impl Check<'_> {
             symlinks: &template.symlinks,
             services: &template.services,
         };
-        self.entry(place, Some(&template.name), content, &template.units, delivery);
+        self.entry(place, template.name.0.as_ref(), content, &template.units, delivery);
     }
 
     /// What secrets and templates have in common: a name, the units and the file.
@@ -192,13 +200,6 @@ impl Check<'_> {
             }
             self.valid(name, str::parse::<CredentialName>)
         });
-        let needs_name = units.iter().any(|unit| matches!(unit.value, UnitEntry::Unit(_)));
-        if needs_name && name.is_none() {
-            self.faults.add(
-                place,
-                "a secret with `units` needs a `name`\nit is the credential's name in LoadCredential=",
-            );
-        }
         let name = name.map_or_else(|| "(unnamed)".to_owned(), |name| name.value.clone());
         // A faulty content is noted already; a stand-in lets the rest of the entry be checked too.
         let content = content.unwrap_or_else(|| Template::from(stand_in()));
@@ -212,10 +213,13 @@ impl Check<'_> {
     fn unit(&mut self, written: &At<UnitEntry>, credential: Option<&CredentialName>, entry: &Arc<Entry>) {
         let place = &written.place;
         let (unit, credential) = match &written.value {
-            UnitEntry::Unit(unit) => (unit, credential.cloned()),
-            UnitEntry::Renamed(renamed) => (&renamed.unit, self.noted(place, renamed.credential.parse())),
+            UnitEntry::Unit(unit) => (Some(unit), credential.cloned()),
+            UnitEntry::Renamed(file::Renamed { unit, credential }) => {
+                let credential = credential.0.as_ref();
+                (unit.0.as_ref(), credential.and_then(|name| self.noted(place, name.parse())))
+            }
         };
-        let units = self.noted(place, unit.parse::<UnitPattern>());
+        let units = unit.and_then(|unit| self.noted(place, unit.parse::<UnitPattern>()));
         let (Some(units), Some(credential)) = (units, credential) else { return };
         if let Some(excess) = units.address_excess(&credential) {
             self.faults.add(
@@ -247,10 +251,9 @@ impl Check<'_> {
             symlinks.push(target);
         }
         let services = self.services(&entry.place, delivery.services);
-        let (Some(path), Some(owner), Some(group), Some(mode)) = (delivery.path, owner, group, mode) else {
-            return;
-        };
+        let Some(path) = delivery.path else { return };
         self.claim_path(&path.value, &path.place);
+        let (Some(owner), Some(group), Some(mode)) = (owner, group, mode) else { return };
         self.files.push(MirrorFile {
             entry: entry.clone(),
             path: path.value,

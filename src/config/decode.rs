@@ -4,7 +4,7 @@
 //! [`object!`] makes a type, its reader and its JSON Schema from one list of keys, so that they cannot differ.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +34,11 @@ pub trait Decode: Sized {
     /// What stands for a key that is not there; `None` when it must be.
     fn absent() -> Option<Self> {
         None
+    }
+
+    /// What stands for a key whose fault is noted already, so that the rest is read on; `None` gives the whole up.
+    fn faulty() -> Option<Self> {
+        Self::absent()
     }
 }
 
@@ -115,10 +120,14 @@ impl<'a> Reader<'a> {
                 };
                 self.fault(property, format!("unknown key {key:?}\n{remedy}"));
             } else if members.insert(key, &property.value).is_some() {
-                self.fault(property, format!("key {key:?} stands here twice\nkeep one of them"));
+                self.twice(property, key);
             }
         }
         Some(Members { range: object.range, members })
+    }
+
+    fn twice(&mut self, property: &impl Ranged, key: &str) {
+        self.fault(property, format!("key {key:?} stands here twice\nkeep one of them"));
     }
 }
 
@@ -131,12 +140,11 @@ pub struct Members<'v> {
 impl<'v> Members<'v> {
     pub fn field<T: Decode>(&self, key: &str, reader: &mut Reader<'_>) -> Option<T> {
         match self.members.get(key) {
-            // What cannot be read is noted; the rest is gone on with as if it were not there, to find all faults.
-            Some(value) => T::decode(value, reader).or_else(T::absent),
+            Some(value) => T::decode(value, reader).or_else(T::faulty),
             None => T::absent().or_else(|| {
                 let place = reader.place(self.range);
                 reader.faults.add(&place, format!("key {key:?} is missing\nit is {}", T::EXPECTED));
-                None
+                T::faulty()
             }),
         }
     }
@@ -208,12 +216,17 @@ impl<T: Decode> Decode for BTreeMap<String, T> {
 
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let Value::Object(object) = value else { return reader.expected::<Self>(value) };
-        let members = object.properties.iter();
-        Some(
-            members
-                .filter_map(|m| Some((m.name.as_str().to_owned(), T::decode(&m.value, reader)?)))
-                .collect(),
-        )
+        let mut members = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for property in &object.properties {
+            let key = property.name.as_str();
+            if !seen.insert(key) {
+                reader.twice(property, key);
+            } else if let Some(member) = T::decode(&property.value, reader) {
+                members.insert(key.to_owned(), member);
+            }
+        }
+        Some(members)
     }
 
     fn absent() -> Option<Self> {
@@ -230,29 +243,65 @@ impl<T: Decode> Decode for At<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for At<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
+/// A key that must be there. `None` is a fault that is noted already: no valid configuration comes of it, but the
+/// faults of what stands beside it are found in the same run.
+#[derive(Debug, Clone)]
+pub struct Required<T>(pub Option<T>);
+
+impl<T: Decode> Decode for Required<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        T::decode(value, reader).map(|value| Self(Some(value)))
     }
 
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
+    fn faulty() -> Option<Self> {
+        Some(Self(None))
     }
 }
+
+/// To the schema these are the values that they hold.
+macro_rules! transparent {
+    ($($wrapper:ident)*) => {$(
+        impl<T: JsonSchema> JsonSchema for $wrapper<T> {
+            fn inline_schema() -> bool {
+                T::inline_schema()
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                T::schema_name()
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                T::json_schema(generator)
+            }
+        }
+    )*};
+}
+
+transparent!(At Required);
 
 /// Defines an object of the configuration file: its type, its reader and its JSON Schema.
 macro_rules! object {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $key:literal => $field:ident: $type:ty,)* }) => {
         #[derive(Debug, Clone, schemars::JsonSchema)]
         $(#[$meta])*
-        #[schemars(deny_unknown_fields)]
+        #[schemars(deny_unknown_fields, transform = Self::require)]
         // Some keys are accepted for compatibility only.
         #[allow(dead_code)]
         pub struct $name { $($(#[$doc])* #[schemars(rename = $key)] pub $field: $type,)* }
+
+        impl $name {
+            /// The schema requires what the reader does; left to itself it would require every list and map.
+            fn require(schema: &mut schemars::Schema) {
+                let required = [$(<$type>::absent().is_none().then_some($key)),*];
+                let required: Vec<&str> = required.into_iter().flatten().collect();
+                schema.remove("required");
+                if !required.is_empty() {
+                    schema.insert("required".into(), required.into());
+                }
+            }
+        }
 
         impl $crate::config::decode::Decode for $name {
             const EXPECTED: &'static str = "an object";

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jsonc_parser::ast::Value;
 use schemars::JsonSchema;
 
-use super::decode::{At, Decode, Reader, choice, object};
+use super::decode::{At, Decode, Reader, Required, choice, object};
 
 object! {
     /// The secrets of a machine, and which units may have them. Holds references, never secrets.
@@ -38,7 +38,7 @@ object! {
         /// The credential's name in `LoadCredential=NAME:/run/opnix/creds.sock`. Needed where there are `units`.
         "name" => name: Option<At<String>>,
         /// Where the value is: `op://vault/item/[section/]field`.
-        "reference" => reference: At<String>,
+        "reference" => reference: Required<At<String>>,
         /// Whether the reference names a text field (the default) or a file.
         "kind" => kind: Option<Kind>,
         /// The units that may have this secret as a credential. Nobody else gets it.
@@ -64,9 +64,9 @@ object! {
     /// A text with secrets in it, as one credential or one file.
     TemplateEntry {
         /// The credential's name, as for a secret.
-        "name" => name: At<String>,
+        "name" => name: Required<At<String>>,
         /// The text, with `{{ op://vault/item/field }}` where a secret goes.
-        "template" => template: At<String>,
+        "template" => template: Required<At<String>>,
         /// The units that may have the rendered text as a credential. Nobody else gets it.
         "units" => units: Vec<At<UnitEntry>>,
         /// Where to put it as a file: absolute, or relative to `/run/secrets`.
@@ -107,9 +107,9 @@ object! {
     /// A unit that knows the secret by another credential name.
     Renamed {
         /// The unit, or all instances of a template.
-        "unit" => unit: String,
+        "unit" => unit: Required<String>,
         /// The credential's name in that unit.
-        "credential" => credential: String,
+        "credential" => credential: Required<String>,
     }
 }
 
