@@ -17,11 +17,12 @@ use crate::reference::Reference;
 use crate::secret::Secret;
 use crate::template::Template;
 
-/// What is known, and what is being asked for. Values stay in memory until the configuration is reloaded.
+/// What is known, and what is being asked for. Values stay in memory until the configuration is reloaded; then they are
+/// held against the versions of their vaults.
 pub struct Store(Arc<Shared>);
 
 struct Shared {
-    provider: Provider,
+    provider: Arc<Provider>,
     /// How long one fetch may take.
     deadline: Duration,
     state: Mutex<State>,
@@ -33,6 +34,8 @@ struct Shared {
 struct State {
     memory: HashMap<Reference, Arc<Secret>>,
     flights: HashMap<Reference, Flight>,
+    /// Values from before a reload, which the next fetch finds out about.
+    unconfirmed: HashMap<Reference, Arc<Secret>>,
     /// What the next fetch will be for.
     boarding: Vec<Passenger>,
 }
@@ -52,7 +55,23 @@ type Flight = watch::Receiver<Option<Outcome>>;
 
 impl Store {
     pub fn new(provider: Provider, deadline: Duration) -> Self {
-        Self(Arc::new(Shared { provider, deadline, state: Mutex::default(), runway: Semaphore::new(1) }))
+        Self::with(Arc::new(provider), deadline, State::default())
+    }
+
+    /// A store with the same provider, which trusts none of the values known so far until the provider confirms them.
+    pub fn renewed(&self) -> Self {
+        let old = self.0.state();
+        let known = old.unconfirmed.iter().chain(&old.memory);
+        let unconfirmed = known.map(|(reference, value)| (reference.clone(), value.clone())).collect();
+        Self::with(self.0.provider.clone(), self.0.deadline, State { unconfirmed, ..State::default() })
+    }
+
+    pub fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
+    fn with(provider: Arc<Provider>, deadline: Duration, state: State) -> Self {
+        Self(Arc::new(Shared { provider, deadline, state: Mutex::new(state), runway: Semaphore::new(1) }))
     }
 
     /// The value, if it can be had from memory at once.
@@ -139,9 +158,10 @@ async fn fly(shared: Arc<Shared>) {
     let last_try = deadline - shared.deadline / 10;
     // Who comes while the provider gets ready comes along. What goes wrong there is met again below.
     let _ = timeout_at(deadline, shared.provider.prepare()).await;
-    let mut aboard = std::mem::take(&mut shared.state().boarding);
+    let _ = timeout_at(deadline, shared.confirm()).await;
+    let mut aboard = shared.leave();
     let mut pause = FIRST_PAUSE;
-    loop {
+    while !aboard.is_empty() {
         let wanted: Vec<Reference> = aboard.iter().map(|(reference, _)| reference.clone()).collect();
         let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();
         let fetch = timeout_at(deadline, shared.provider.fetch(wanted.clone())).await;
@@ -163,6 +183,33 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 impl Shared {
+    /// Finds out which values from before a reload still hold, and forgets the others.
+    async fn confirm(&self) {
+        let unconfirmed: Vec<_> = std::mem::take(&mut self.state().unconfirmed).into_iter().collect();
+        if unconfirmed.is_empty() {
+            return;
+        }
+        let references: Vec<Reference> = unconfirmed.iter().map(|(reference, _)| reference.clone()).collect();
+        let unchanged = self.provider.unchanged(&references).await;
+        let confirmed =
+            unconfirmed.into_iter().zip(unchanged).filter_map(|(known, same)| same.then_some(known));
+        self.state().memory.extend(confirmed);
+    }
+
+    /// Who boarded, but for those whose value is known by now.
+    fn leave(&self) -> Vec<Passenger> {
+        let mut state = self.state();
+        let State { memory, flights, boarding, .. } = &mut *state;
+        let mut aboard = std::mem::take(boarding);
+        aboard.retain(|(reference, arrival)| {
+            let Some(value) = memory.get(reference) else { return true };
+            flights.remove(reference);
+            let _ = arrival.send(Some(Ok(value.clone())));
+            false
+        });
+        aboard
+    }
+
     /// Hands results to whom they are for. What is worth another try stays aboard, if there is one.
     fn land(
         &self,

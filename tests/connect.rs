@@ -254,3 +254,32 @@ fn a_renamed_item_is_looked_for_anew() {
     });
     assert_eq!(daemon.ask("b").as_deref(), Some("the new one"));
 }
+
+#[test]
+fn after_a_reload_one_request_tells_whether_values_still_hold() {
+    let simulator = everything();
+    let secrets = [
+        ("a", "op://Zoo/Sections/username"),
+        ("b", "op://Zoo/Kinds/lines"),
+        ("c", "op://One Vault/Item 7/value"),
+    ];
+    let daemon = daemon(&simulator, &secrets);
+    let ask_all = || secrets.map(|(name, _)| daemon.ask(name).unwrap());
+    let before = ask_all();
+    daemon.reload();
+    assert_eq!(
+        cost(&simulator, || assert_eq!(ask_all(), before)),
+        1,
+        "nothing changed: {:?}",
+        simulator.server.requests()
+    );
+    simulator.change(|account| account.set("Zoo", "Sections", "username", "somebody else"));
+    daemon.reload();
+    // The versions; then the items of the changed vault, and of these the two that are asked for.
+    assert_eq!(
+        cost(&simulator, || assert_eq!(ask_all()[0], "somebody else")),
+        4,
+        "{:?}",
+        simulator.server.requests()
+    );
+}

@@ -57,6 +57,15 @@ impl Provider {
         }
     }
 
+    /// Of which references the values cannot have changed since they were fetched, where that is cheaper to ask than to
+    /// fetch them again.
+    pub async fn unchanged(&self, references: &[Reference]) -> Vec<bool> {
+        match self {
+            Self::Remote(remote) => remote.unchanged(references).await,
+            Self::Local(_) => vec![false; references.len()],
+        }
+    }
+
     /// One result for each reference, in their order.
     pub async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
         match self {

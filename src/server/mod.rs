@@ -62,6 +62,8 @@ pub struct Service {
 enum Configuration {
     Valid {
         policy: Policy,
+        /// Where the store's values come from.
+        provider: config::Provider,
         store: Store,
     },
     /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
@@ -69,10 +71,18 @@ enum Configuration {
 }
 
 impl Configuration {
-    fn load(sources: &Sources) -> Result<Self, Faults> {
-        let config = config::load(&sources.files)?;
-        let provider = Provider::new(config.provider, sources.token.as_deref(), config.deadline);
-        Ok(Self::Valid { policy: config.policy, store: Store::new(provider, config.deadline) })
+    /// `old` is the one that this is to take the place of.
+    fn load(sources: &Sources, old: Option<&Self>) -> Result<Self, Faults> {
+        let config::Config { provider, deadline, policy, .. } = config::load(&sources.files)?;
+        let store = match old {
+            Some(Self::Valid { provider: same, store, .. })
+                if (same, store.deadline()) == (&provider, deadline) =>
+            {
+                store.renewed()
+            }
+            _ => Store::new(Provider::new(provider.clone(), sources.token.as_deref(), deadline), deadline),
+        };
+        Ok(Self::Valid { policy, provider, store })
     }
 
     fn decide(&self, peer: Peer) -> Result<Grant, (Claim, Refusal)> {
@@ -113,7 +123,7 @@ fn within_limit(permit: &Permit, value: &Secret) -> Result<(), Refusal> {
 impl Service {
     /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
     pub fn new(trust: Trust, backed: bool, runtime: Handle, sources: &Sources) -> Self {
-        let configuration = Configuration::load(sources).unwrap_or_else(|faults| {
+        let configuration = Configuration::load(sources, None).unwrap_or_else(|faults| {
             report(&faults);
             Configuration::Faulty(faults.to_string())
         });
@@ -125,10 +135,10 @@ impl Service {
         self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes a new configuration, and forgets all values; a faulty one changes nothing.
+    /// Takes a new configuration, and trusts no value until it is confirmed; a faulty one changes nothing.
     fn reload(&self, sources: &Sources) {
         notify::reloading();
-        match Configuration::load(sources) {
+        match Configuration::load(sources, Some(&self.configuration())) {
             Ok(configuration) => {
                 *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
                 info!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05", "reloaded the configuration");

@@ -102,6 +102,18 @@ impl Daemon {
         write_token(&self.directory.join("token"), token);
     }
 
+    /// Returns when the reload is done.
+    pub fn reload(&self) {
+        let before = self.log().matches("reloaded the configuration").count();
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        let end = Instant::now() + LIMIT;
+        while self.log().matches("reloaded the configuration").count() == before {
+            assert!(Instant::now() < end, "no reload: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The value, or `None` where the unit would not start.
     pub fn ask(&self, credential: &str) -> Option<String> {
         self.ask_bytes(credential).map(|value| String::from_utf8(value).unwrap())

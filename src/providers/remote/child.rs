@@ -49,14 +49,16 @@ pub enum Service {
     Connect(connect::Server),
 }
 
-/// Asks for values.
+/// What the service asks for.
 #[derive(Serialize, Deserialize)]
-pub struct Fetch {
-    pub references: Vec<Reference>,
-    pub names: Names,
+pub enum Ask {
+    /// Values. The answer is [`Fetched`].
+    Fetch { references: Vec<Reference>, names: Names },
+    /// The vaults with their versions. The answer is a `Result<Vec<Listed>, FetchError>`.
+    Vaults,
 }
 
-/// The answer. A message with the value follows for each result that is not an error, in their order.
+/// The answer to [`Ask::Fetch`]. A message with the value follows for each result that is not an error, in their order.
 #[derive(Serialize, Deserialize)]
 pub struct Fetched {
     pub results: Vec<Result<(), FetchError>>,
@@ -99,9 +101,14 @@ fn serve<A: Account>(parent: &mut UnixStream, account: Result<A, FetchError>) ->
     send(parent, &account.as_ref().map(drop).map_err(FetchError::clone))?;
     let Ok(account) = account else { return Ok(()) };
     loop {
-        let Fetch { references, names } = match receive(parent) {
+        let (references, names) = match receive(parent) {
+            Ok(Ask::Fetch { references, names }) => (references, names),
+            Ok(Ask::Vaults) => {
+                send(parent, &account.vaults())?;
+                continue;
+            }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            request => request?,
+            Err(error) => return Err(error),
         };
         let mut resolver = Resolver::new(&account, names);
         let values = resolver.resolve(&references);

@@ -22,8 +22,8 @@ use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
-use self::child::{Fetch, Fetched, Hello, Service, checked};
-use self::resolve::Names;
+use self::child::{Ask, Fetched, Hello, Service, checked};
+use self::resolve::{Baseline, Listed, Names};
 use self::token_source::TokenSource;
 use super::FetchError;
 use crate::reference::Reference;
@@ -54,6 +54,7 @@ pub struct Remote {
 struct Line {
     connection: Option<Connection>,
     names: Names,
+    baseline: Baseline,
     /// Ends the connection when it was idle for too long.
     end: Option<AbortHandle>,
 }
@@ -64,6 +65,12 @@ struct Connection {
     process: Child,
     /// The token that it is signed in with.
     token: Secret,
+}
+
+/// What a child answers.
+enum Answer {
+    Fetched(Vec<Result<Secret, FetchError>>, Names),
+    Vaults(Result<Vec<Listed>, FetchError>),
 }
 
 impl Remote {
@@ -84,22 +91,45 @@ impl Remote {
         let count = references.len();
         let all = |error: FetchError| (0..count).map(|_| Err(error.clone())).collect();
         let mut line = self.line.lock().await;
-        let ask = Fetch { references, names: line.names.clone() };
+        let ask = Ask::Fetch { references, names: line.names.clone() };
+        match self.talk(&mut line, &ask).await {
+            Ok(Answer::Fetched(results, names)) if results.len() == count => {
+                line.names = names;
+                let Line { names, baseline, .. } = &mut *line;
+                baseline.note(names);
+                results
+            }
+            Ok(_) => all(FetchError::Broken { why: "an answer to another question".into() }),
+            Err(error) => all(error),
+        }
+    }
+
+    /// Of which references the values cannot have changed since they were fetched. Costs one request.
+    pub async fn unchanged(&self, references: &[Reference]) -> Vec<bool> {
+        let mut line = self.line.lock().await;
+        match self.talk(&mut line, &Ask::Vaults).await {
+            Ok(Answer::Vaults(Ok(vaults))) => {
+                let Line { names, baseline, .. } = &mut *line;
+                baseline.renew(vaults, names, references)
+            }
+            // What goes wrong is met again by the fetch that follows.
+            _ => vec![false; references.len()],
+        }
+    }
+
+    /// One question and its answer.
+    async fn talk(&self, line: &mut Line, ask: &Ask) -> Result<Answer, FetchError> {
         loop {
             // Whatever ends this before its end, a cancelled fetch too, ends the child with it: it is in nobody's hands.
-            let (mut connection, reused) = match self.connection(&mut line).await {
-                Ok(connection) => connection,
-                Err(error) => return all(error),
-            };
-            match connection.fetch(&ask).await {
-                Ok((results, names)) => {
-                    line.names = names;
-                    self.keep(&mut line, connection);
-                    return results;
+            let (mut connection, reused) = self.connection(line).await?;
+            match connection.ask(ask).await {
+                Ok(answer) => {
+                    self.keep(line, connection);
+                    return Ok(answer);
                 }
-                // It may have died since it was used last: that is no fault of this fetch.
+                // It may have died since it was used last: that is no fault of this question.
                 Err(_) if reused => continue,
-                Err(error) => return all(connection.autopsy(&error).await),
+                Err(error) => return Err(connection.autopsy(&error).await),
             }
         }
     }
@@ -163,12 +193,12 @@ impl Connection {
         self.receive().await
     }
 
-    async fn fetch(&mut self, ask: &Fetch) -> io::Result<(Vec<Result<Secret, FetchError>>, Names)> {
+    async fn ask(&mut self, ask: &Ask) -> io::Result<Answer> {
         self.send(ask).await?;
-        let Fetched { results, names } = self.receive().await?;
-        if results.len() != ask.references.len() {
-            return Err(io::ErrorKind::InvalidData.into());
+        if let Ask::Vaults = ask {
+            return Ok(Answer::Vaults(self.receive().await?));
         }
+        let Fetched { results, names } = self.receive().await?;
         let mut values = Vec::with_capacity(results.len());
         for result in results {
             values.push(match result {
@@ -176,7 +206,7 @@ impl Connection {
                 Err(error) => Err(error),
             });
         }
-        Ok((values, names))
+        Ok(Answer::Fetched(values, names))
     }
 
     async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {

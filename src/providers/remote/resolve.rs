@@ -50,6 +50,9 @@ pub struct Listed {
     pub id: String,
     #[serde(alias = "name")]
     pub title: String,
+    /// Of a vault: goes up with every change of its items.
+    #[serde(default, alias = "contentVersion", skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }
 
 /// The vaults and items that are known by name.
@@ -58,6 +61,40 @@ pub struct Names {
     vaults: Vec<Listed>,
     /// By the id of their vault.
     items: HashMap<String, Vec<Listed>>,
+}
+
+/// The vaults as they were when the oldest value in memory was fetched, or before.
+#[derive(Debug, Default)]
+pub struct Baseline(Vec<Listed>);
+
+impl Baseline {
+    /// Takes note of vaults that were not known before. What is known stays as it was: a list may be newer than values that
+    /// were fetched before it.
+    pub fn note(&mut self, names: &Names) {
+        for vault in &names.vaults {
+            if self.0.iter().all(|known| known.id != vault.id) {
+                self.0.push(vault.clone());
+            }
+        }
+    }
+
+    /// Says of which references the values cannot have changed. The others are not to be used any more: from here on,
+    /// `vaults` is what changes are measured against.
+    pub fn renew(&mut self, vaults: Vec<Listed>, names: &mut Names, references: &[Reference]) -> Vec<bool> {
+        let is_same = |vault: &Listed| vault.version.is_some() && self.0.contains(vault);
+        for changed in vaults.iter().filter(|vault| !is_same(vault)) {
+            names.items.remove(&changed.id);
+        }
+        let all: Vec<ListedVault<'_>> = vaults.iter().map(ListedVault).collect();
+        let unchanged = |reference: &Reference| {
+            let vault = only(all.iter(), &reference.vault).ok().flatten();
+            vault.is_some_and(|vault| is_same(vault.0))
+        };
+        let unchanged = references.iter().map(unchanged).collect();
+        names.vaults.clone_from(&vaults);
+        self.0 = vaults;
+        unchanged
+    }
 }
 
 /// Where a value is, in ids.
@@ -246,5 +283,50 @@ impl<'a, A: Account> Resolver<'a, A> {
             self.names.items.insert(vault.to_owned(), items);
             self.listed_items.insert(vault.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vaults(list: &[(&str, &str, u64)]) -> Vec<Listed> {
+        let listed = |(id, title, version): &(&str, &str, u64)| Listed {
+            id: (*id).into(),
+            title: (*title).into(),
+            version: Some(*version),
+        };
+        list.iter().map(listed).collect()
+    }
+
+    fn unchanged(before: &[(&str, &str, u64)], after: &[(&str, &str, u64)]) -> Vec<bool> {
+        let references = ["op://Zoo/i/f", "op://b/i/f"].map(|text| text.parse().unwrap());
+        let mut names = Names { vaults: vaults(before), ..Names::default() };
+        let mut baseline = Baseline::default();
+        baseline.note(&names);
+        baseline.renew(vaults(after), &mut names, &references)
+    }
+
+    #[test]
+    fn what_is_in_a_vault_of_the_same_version_and_name_is_unchanged() {
+        let before = [("a", "Zoo", 1), ("b", "Other", 1)];
+        assert_eq!(unchanged(&before, &before), [true, true]);
+        assert_eq!(unchanged(&before, &[("a", "Zoo", 2), ("b", "Other", 1)]), [false, true]);
+        assert_eq!(unchanged(&before, &[("b", "Other", 1)]), [false, true]);
+        assert_eq!(unchanged(&[("b", "Other", 1)], &before), [false, true]);
+        // Two vaults that changed their names mean other values, though no item changed.
+        assert_eq!(unchanged(&before, &[("a", "Other", 1), ("b", "Zoo", 1)]), [false, false]);
+    }
+
+    #[test]
+    fn a_newer_list_does_not_make_older_values_newer() {
+        let mut baseline = Baseline::default();
+        let mut names = Names { vaults: vaults(&[("a", "Zoo", 1)]), ..Names::default() };
+        baseline.note(&names);
+        // A fetch of something else listed the vaults again, after the change.
+        names.vaults = vaults(&[("a", "Zoo", 2)]);
+        baseline.note(&names);
+        let reference = "op://Zoo/i/f".parse().unwrap();
+        assert_eq!(baseline.renew(vaults(&[("a", "Zoo", 2)]), &mut names, &[reference]), [false]);
     }
 }
