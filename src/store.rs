@@ -156,16 +156,26 @@ async fn fly(shared: Arc<Shared>) {
     let deadline = Instant::now() + shared.deadline;
     // The last error is to arrive before the askers' own time is over: it says more than that.
     let last_try = deadline - shared.deadline / 10;
-    // Who comes while the provider gets ready comes along. What goes wrong there is met again below.
-    let _ = timeout_at(deadline, shared.provider.prepare()).await;
-    let _ = timeout_at(deadline, shared.confirm()).await;
+    let late = FetchError::TimedOut(shared.deadline);
+    // Who comes while the provider gets ready comes along.
+    let prepared = timeout_at(deadline, shared.provider.prepare()).await;
+    let mut prepared = prepared.unwrap_or(Err(late.clone()));
+    if prepared.is_ok() {
+        let _ = timeout_at(deadline, shared.confirm()).await;
+    }
     let mut aboard = shared.leave();
     let mut pause = FIRST_PAUSE;
     while !aboard.is_empty() {
         let wanted: Vec<Reference> = aboard.iter().map(|(reference, _)| reference.clone()).collect();
-        let late = || wanted.iter().map(|_| Err(FetchError::TimedOut(shared.deadline))).collect();
-        let fetch = timeout_at(deadline, shared.provider.fetch(wanted.clone())).await;
-        let results = fetch.unwrap_or_else(|_| late());
+        let all = |error: FetchError| wanted.iter().map(|_| Err(error.clone())).collect();
+        let results: Vec<_> = match std::mem::replace(&mut prepared, Ok(())) {
+            // A fetch would only fail in the same way once more.
+            Err(error) => all(error),
+            Ok(()) => {
+                let fetch = timeout_at(deadline, shared.provider.fetch(wanted.clone())).await;
+                fetch.unwrap_or_else(|_| all(late.clone()))
+            }
+        };
         let again =
             results.iter().filter_map(|result| result.as_ref().err()?.retry_in(jittered(pause))).max();
         let again = again.map(|pause| Instant::now() + pause).filter(|again| *again < last_try);

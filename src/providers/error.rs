@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 /// that holds 1Password's core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum FetchError {
-    #[error("there is no token for 1Password: {looked}")]
+    #[error(
+        "there is no token for 1Password: {looked}\nput it into /etc/opnix/token and restart opnix.service, or name its file with --token-file"
+    )]
     TokenMissing { looked: String },
     /// What is wrong with it, in the words of the check.
     #[error("{why}")]
@@ -24,13 +26,15 @@ pub enum FetchError {
         "there is no vault \"{vault}\"\ncheck its name, and that it is shared with this machine's account"
     )]
     VaultNotFound { vault: String },
-    #[error("there is no item \"{item}\" in vault \"{vault}\"")]
+    #[error("there is no item \"{item}\" in vault \"{vault}\"\ncheck its title, and that it is not archived")]
     ItemNotFound { vault: String, item: String },
-    #[error("item \"{item}\" has no section \"{section}\"")]
+    #[error(
+        "item \"{item}\" has no section \"{section}\"\ncheck the reference against the item in 1Password"
+    )]
     SectionNotFound { item: String, section: String },
-    #[error("item \"{item}\" has no field \"{field}\"")]
+    #[error("item \"{item}\" has no field \"{field}\"\ncheck the reference against the item in 1Password")]
     FieldNotFound { item: String, field: String },
-    #[error("item \"{item}\" has no file \"{file}\"")]
+    #[error("item \"{item}\" has no file \"{file}\"\ncheck the reference against the item in 1Password")]
     FileNotFound { item: String, file: String },
     #[error("{what} \"{name}\" is ambiguous\nuse one of the ids {}", candidates.join(", "))]
     Ambiguous { what: Named, name: String, candidates: Vec<String> },
@@ -44,14 +48,18 @@ pub enum FetchError {
     Malformed { reference: String, what: String },
     #[error("1Password's limit on requests is reached{}\nfewer machines or a Connect server help: docs/scale.md", Until(*.until))]
     RateLimited { until: Option<SystemTime> },
-    #[error("1Password cannot be reached: {why}")]
+    #[error(
+        "1Password cannot be reached: {why}\ncheck the network of this machine, then start the unit again"
+    )]
     Unreachable { why: String },
-    #[error("1Password is out of order: {why}")]
+    #[error(
+        "1Password is out of order: {why}\nsee whether it reports an outage, and start the unit again when it is over"
+    )]
     Unavailable { why: String },
-    #[error("1Password did not answer within {0:?}")]
+    #[error("1Password did not answer within {0:?}\nif it is only slow, raise \"deadline\" in secrets.json")]
     TimedOut(Duration),
     /// An answer that makes no sense, or a core that crashed: a fault of the provider's, or of ours.
-    #[error("the provider broke its contract: {why}")]
+    #[error("the provider broke its contract: {why}\nplease report this to the makers of opnix")]
     Broken { why: String },
     #[error("{why}")]
     Core { why: String },
@@ -179,5 +187,38 @@ impl FetchError {
             | Self::Unsupported { .. }
             | Self::Malformed { .. } => policy(false, false, false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_what_1password_says_for_good_is_not() {
+        let unreachable = FetchError::Unreachable { why: "down".into() };
+        assert_eq!(
+            unreachable.policy(),
+            Policy { retry: true, cached_may_stand_in: true, stop_background: false }
+        );
+        let limited = FetchError::RateLimited { until: None };
+        assert_eq!(
+            limited.policy(),
+            Policy { retry: false, cached_may_stand_in: true, stop_background: true }
+        );
+        let gone = FetchError::ItemNotFound { vault: "v".into(), item: "i".into() };
+        assert_eq!(
+            gone.policy(),
+            Policy { retry: false, cached_may_stand_in: false, stop_background: false }
+        );
+        assert_eq!(gone.retry_in(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_limit_is_tried_again_when_it_is_over() {
+        assert_eq!(FetchError::RateLimited { until: None }.retry_in(Duration::ZERO), None);
+        let until = SystemTime::now() + Duration::from_secs(60);
+        let wait = FetchError::RateLimited { until: Some(until) }.retry_in(Duration::from_secs(1)).unwrap();
+        assert!(wait > Duration::from_secs(59) && wait <= Duration::from_secs(61), "{wait:?}");
     }
 }

@@ -50,10 +50,10 @@ impl Provider {
     }
 
     /// Gets ready for a fetch, so far as that takes time by itself.
-    pub async fn prepare(&self) {
+    pub async fn prepare(&self) -> Result<(), FetchError> {
         match self {
             Self::Remote(remote) => remote.prepare().await,
-            Self::Local(_) => {}
+            Self::Local(_) => Ok(()),
         }
     }
 

@@ -79,12 +79,12 @@ impl Remote {
         Self { hello: Hello { service, limit }, token, line: Arc::default() }
     }
 
-    /// Signs in, if that was not done already, so that a fetch can begin at once. What goes wrong is met again there.
-    pub async fn prepare(&self) {
+    /// Signs in, if that was not done already, so that a fetch can begin at once.
+    pub async fn prepare(&self) -> Result<(), FetchError> {
         let mut line = self.line.lock().await;
-        if let Ok((connection, _)) = self.connection(&mut line).await {
-            self.keep(&mut line, connection);
-        }
+        let (connection, _) = self.connection(&mut line).await?;
+        self.keep(&mut line, connection);
+        Ok(())
     }
 
     pub async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
@@ -139,8 +139,9 @@ impl Remote {
         if let Some(end) = line.end.take() {
             end.abort();
         }
+        let kept = line.connection.take();
         let token = self.token.read()?;
-        if let Some(mut kept) = line.connection.take().filter(|kept| kept.token.expose() == token.expose())
+        if let Some(mut kept) = kept.filter(|kept| kept.token.expose() == token.expose())
             && kept.process.try_wait().is_ok_and(|status| status.is_none())
         {
             return Ok((kept, true));
