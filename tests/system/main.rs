@@ -10,6 +10,7 @@ mod lifetimes;
 mod machine;
 mod onepassword;
 mod opnix;
+mod parked;
 mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
@@ -42,6 +43,10 @@ fn main() -> std::process::ExitCode {
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
         onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,
         onepassword::units_that_wait_for_1password_get_their_secret_when_it_is_back,
+        parked::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
+        parked::a_full_store_refuses_what_it_cannot_protect,
+        parked::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
+        parked::a_service_that_hangs_is_replaced_and_what_waits_gets_its_secret,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
