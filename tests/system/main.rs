@@ -15,6 +15,7 @@ mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
 mod suite;
+mod user_manager;
 
 use suite::tests;
 
@@ -47,6 +48,7 @@ fn main() -> std::process::ExitCode {
         parked::a_full_store_refuses_what_it_cannot_protect,
         parked::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
         parked::a_service_that_hangs_is_replaced_and_what_waits_gets_its_secret,
+        user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
