@@ -12,7 +12,7 @@ use super::decode::At;
 use super::fault::Faults;
 use super::file::{self, Services, UnitEntry};
 use super::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider};
-use crate::names::{CredentialName, UnitName, UnitPattern};
+use crate::names::{CredentialName, NameError, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy, Rule};
 use crate::providers::connect;
@@ -250,7 +250,7 @@ impl Check<'_> {
             self.claim_path(&target, &link.place);
             symlinks.push(target);
         }
-        let services = self.services(&entry.place, delivery.services);
+        let services = self.services(delivery.services);
         let Some(path) = delivery.path else { return };
         self.claim_path(&path.value, &path.place);
         let (Some(owner), Some(group), Some(mode)) = (owner, group, mode) else { return };
@@ -282,24 +282,24 @@ impl Check<'_> {
         })
     }
 
-    fn services(&mut self, place: &Place, services: &Option<Services>) -> Vec<(UnitName, OnChange)> {
-        let named: Vec<(&String, OnChange)> = match services {
+    fn services(&mut self, services: &Option<Services>) -> Vec<(UnitName, OnChange)> {
+        let named: Vec<(&str, &Place, OnChange)> = match services {
             None => Vec::new(),
-            Some(Services::Names(names)) => names.iter().map(|name| (name, OnChange::Restart)).collect(),
-            Some(Services::Options(options)) => options
+            Some(Services::Names(names)) => {
+                names.iter().map(|name| (name.value.as_str(), &name.place, OnChange::Restart)).collect()
+            }
+            Some(Services::Options(services)) => services
                 .iter()
-                .map(|(name, options)| match (&options.signal, options.restart) {
-                    (Some(signal), _) => (name, OnChange::Signal(signal.clone())),
-                    (None, Some(false)) => (name, OnChange::Nothing),
-                    (None, _) => (name, OnChange::Restart),
+                .map(|(name, At { value: options, place })| match (&options.signal, options.restart) {
+                    (Some(signal), _) => (name.as_str(), place, OnChange::Signal(signal.clone())),
+                    (None, Some(false)) => (name.as_str(), place, OnChange::Nothing),
+                    (None, _) => (name.as_str(), place, OnChange::Restart),
                 })
                 .collect(),
         };
-        // OpNix gives service names without their suffix.
-        let unit = |name: &String| if name.contains('.') { name.clone() } else { format!("{name}.service") };
         named
             .into_iter()
-            .filter_map(|(name, action)| Some((self.noted(place, unit(name).parse())?, action)))
+            .filter_map(|(name, place, action)| Some((self.noted(place, service(name))?, action)))
             .collect()
     }
 
@@ -313,6 +313,14 @@ impl Check<'_> {
 
     fn noted<V, E: Display>(&mut self, place: &Place, result: Result<V, E>) -> Option<V> {
         result.map_err(|error| self.faults.add(place, error)).ok()
+    }
+}
+
+/// OpNix gives service names without their suffix. They may have dots in them all the same.
+fn service(name: &str) -> Result<UnitName, NameError> {
+    match name.parse() {
+        Err(NameError::NoSuffix(_)) => format!("{name}.service").parse(),
+        parsed => parsed,
     }
 }
 

@@ -326,7 +326,7 @@ macro_rules! choice {
         pub enum $name { $($(#[$doc])* #[schemars(rename = $word)] $variant,)* }
 
         impl $crate::config::decode::Decode for $name {
-            const EXPECTED: &'static str = concat!("one of", $(" ", $word),*);
+            const EXPECTED: &'static str = concat!("one of", $(" \"", $word, "\""),*);
 
             fn decode(
                 value: &jsonc_parser::ast::Value<'_>,

@@ -129,8 +129,8 @@ impl Decode for UnitEntry {
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(untagged)]
 pub enum Services {
-    Names(Vec<String>),
-    Options(BTreeMap<String, ServiceOptions>),
+    Names(Vec<At<String>>),
+    Options(BTreeMap<String, At<ServiceOptions>>),
 }
 
 object! {
