@@ -1,4 +1,4 @@
-//! Every configuration that the documentation shows is valid.
+//! All that the documentation shows is run: configurations, unit files, commands.
 
 // A test that panics has failed, which is what it should do then.
 #![allow(clippy::unwrap_used)]
@@ -7,8 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod commands;
 mod json_schema;
 mod schema;
+mod units;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -34,6 +36,11 @@ fn examples(language: &str) -> Vec<(PathBuf, String)> {
 
 fn configurations() -> Vec<(PathBuf, String)> {
     examples("json").into_iter().filter(|(_, example)| example.contains("\"secrets\"")).collect()
+}
+
+fn readme_configuration() -> String {
+    let of_readme = |(document, _): &(PathBuf, String)| document.ends_with("README.md");
+    configurations().into_iter().find(of_readme).expect("the README shows a configuration").1
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! The commands that the documentation shows say what it says they do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use opnix::systemd::asker;
+
+use crate::{documents, examples, readme_configuration};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A directory with the README's configuration, which its commands have in /etc/opnix/secrets.json.
+fn host(name: &str) -> (PathBuf, PathBuf) {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&place).unwrap();
+    let configuration = place.join("secrets.json");
+    fs::write(&configuration, readme_configuration()).unwrap();
+    (place, configuration)
+}
+
+/// What `opnix ARGUMENTS` says on the host of the README.
+fn opnix(arguments: &str) -> String {
+    let (_, configuration) = host("docs-commands");
+    let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
+        .args(arguments.split_whitespace())
+        .arg("--config")
+        .arg(&configuration)
+        .output()
+        .unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    text.replace(configuration.to_str().unwrap(), opnix::config::DEFAULT_PATH)
+}
+
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The warning that the service on the host of the README logs when another unit asks for a secret of opencode's.
+fn logged_warning() -> String {
+    let (place, configuration) = host("docs-service");
+    let (socket, log) = (place.join("socket"), place.join("log"));
+    let _ = fs::remove_file(&socket);
+    let service = Command::new(env!("CARGO_BIN_EXE_opnix"))
+        .args(["serve", "--trust-peer-names", "--config"])
+        .arg(configuration)
+        .arg("--socket")
+        .arg(&socket)
+        .stderr(Stdio::from(fs::File::create(&log).unwrap()))
+        .spawn()
+        .unwrap();
+    let _service = Service(service);
+    let end = Instant::now() + LIMIT;
+    let answer = loop {
+        match asker::ask(&socket, "intruder.service", "openai-api-key") {
+            Ok(answer) => break answer,
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => panic!("no service: {error}; {}", fs::read_to_string(&log).unwrap()),
+        }
+    };
+    assert_eq!(answer, None);
+    let log = fs::read_to_string(&log).unwrap();
+    let (_, message) = log.lines().last().unwrap().split_once("WARN ").unwrap();
+    format!("{message}\n")
+}
+
+#[test]
+fn every_command_in_the_documentation_says_what_is_shown() {
+    let mut seen = Vec::new();
+    for (document, example) in examples("console") {
+        let commands = example.strip_prefix("$ ").expect("an example begins with a command").split("\n$ ");
+        for session in commands {
+            let (command, shown) = session.split_once('\n').unwrap();
+            let said = match command.strip_prefix("opnix ") {
+                Some(arguments) => opnix(arguments),
+                None if command == "journalctl -u opnix.service -p warning -o cat" => logged_warning(),
+                None => panic!("{document:?}: nobody tests {command:?}"),
+            };
+            assert_eq!(said.trim_end(), shown.trim_end(), "{document:?}: {command}");
+            seen.push(command.to_owned());
+        }
+    }
+    assert!(seen.len() >= 2, "{seen:?}");
+}
+
+#[test]
+fn every_example_is_of_a_kind_that_is_tested() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let fences = text.lines().filter_map(|line| line.strip_prefix("```"));
+        for language in fences.step_by(2) {
+            assert!(
+                ["ini", "json", "console"].contains(&language),
+                "{document:?}: nobody tests {language:?}"
+            );
+        }
+    }
+}
