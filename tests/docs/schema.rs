@@ -40,13 +40,14 @@ fn least(key: &str, schema: &Value, whole: &Value) -> Value {
             needed.into_iter().map(|key| (key.to_owned(), least(key, &keys[key], whole))).collect()
         }
         _ => json!(match key {
+            "host" => "https://connect.example.org",
             "reference" => "op://v/i/f",
             "template" => "{{ op://v/i/f }}",
             "deadline" | "interval" => "30s",
             "unit" | "units" => "a.service",
             "mode" => "0400",
             "hosts" => "op.example.org",
-            "path" | "library" => "/srv/file",
+            "path" | "library" | "authority" => "/srv/file",
             "symlinks" => "/srv/link",
             // A new key whose text must be of some kind finds no favour with the reader: give it a line above.
             _ => "x",

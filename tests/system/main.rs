@@ -40,6 +40,7 @@ fn main() -> std::process::ExitCode {
         refusals::a_client_that_does_not_read_holds_up_nobody,
         onepassword::the_secrets_of_a_host_come_through_the_official_core,
         onepassword::the_secrets_of_a_host_come_from_a_connect_server,
+        onepassword::the_readmes_installation_ends_in_a_unit_with_its_secret,
         onepassword::fifty_units_at_once_cost_the_fewest_requests,
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
         onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,

@@ -239,3 +239,42 @@ pub fn the_secrets_of_a_host_come_from_a_connect_server(machine: &Machine) {
     nothing_shows_a_value(machine);
     assert!(!machine.journal_text().contains(connect::TOKEN), "the token in the journal");
 }
+
+pub fn the_readmes_installation_ends_in_a_unit_with_its_secret(machine: &Machine) {
+    let readme = include_str!("../../README.md");
+    let commands =
+        readme.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("its commands");
+    let simulator = one_password(machine, account(&[("OpenAI", "credential")]));
+    machine.sh("rm -rf /usr/lib/opnix /etc/opnix /tmp/opnix-core").ok();
+    set_up_with(machine, &json!({"secrets": [entry("key", "OpenAI/credential", "installed.service")]}));
+    machine.systemctl(&["stop", "opnix.socket"]).ok();
+    let mut ran = 0;
+    for command in commands.lines().map(|line| line.split("  #").next().unwrap_or(line).trim()) {
+        match command {
+            "install -D -m 0600 /dev/stdin /etc/opnix/token" => {
+                machine.sh(&format!("echo {} | {command}", simulator.token())).ok();
+            }
+            // The machine has no network; what it would get is on this one.
+            "pip download onepassword-sdk --no-deps --dest /tmp/opnix-core" => {
+                let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/core");
+                let files = std::fs::read_dir(directory).expect("tests/run puts it there");
+                let mut paths = files.map(|file| file.expect("a file").path());
+                let wheel = paths.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+                let wheel = wheel.expect("tests/run puts it there");
+                let name = wheel.file_name().and_then(|name| name.to_str()).expect("a name");
+                machine.write(
+                    &format!("/tmp/opnix-core/{name}"),
+                    std::fs::read(&wheel).expect("the wheel"),
+                    "0644",
+                );
+            }
+            command => drop(machine.sh(command).ok()),
+        }
+        ran += 1;
+    }
+    assert_eq!(ran, 4);
+    consumer(machine, "installed.service", "key", "");
+    machine.systemctl(&["start", "installed.service"]).ok();
+    assert_eq!(found(machine, "installed.service"), value("OpenAI").into_bytes());
+    machine.systemctl(&["disable", "opnix.socket"]).ok();
+}
