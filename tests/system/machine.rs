@@ -124,7 +124,11 @@ impl Machine {
     pub fn wait(&self, what: &str, mut so: impl FnMut() -> bool, limit: Duration) {
         let start = Instant::now();
         while !so() {
-            assert!(start.elapsed() < limit, "waited {limit:?} in vain for: {what}");
+            assert!(
+                start.elapsed() < limit,
+                "waited {limit:?} in vain for: {what}; jobs: {}",
+                self.systemctl(&["list-jobs", "--no-legend"]).text()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -38,9 +38,18 @@ impl Manager {
                 ["running", "degraded", "starting"].contains(&String::from_utf8_lossy(&state.stdout).trim())
             })
         };
+        // A user's manager can be there without the message bus that systemd-run reaches it by.
+        let runs = || {
+            let run = Command::new("systemd-run")
+                .args(["--user", "--quiet", "--wait", "true"])
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            run.is_ok_and(|status| status.success())
+        };
         if nix::unistd::geteuid().is_root() && answers(&["--system"]) {
             Self::System
-        } else if answers(&["--user"]) {
+        } else if answers(&["--user"]) && runs() {
             Self::User
         } else {
             Self::Client
