@@ -9,12 +9,23 @@ const UNITS: usize = 50;
 
 /// Fifty units that wait for one secret of a vault which does not answer.
 fn fifty_waiting(machine: &Machine) -> crate::lease::Lease {
+    fifty_waiting_for(machine, "")
+}
+
+/// The same, for a service with these further lines in its unit.
+fn fifty_waiting_for(machine: &Machine, more: &str) -> crate::lease::Lease {
     set_up(machine, &[secret("slow", &["waiter@*.service"])], &[("slow", value("slow"))], "60s");
+    machine.unit("opnix.service.d/60-more.conf", &format!("[Service]\n{more}\n"));
     consumer(machine, "waiter@.service", "slow", "");
     let vault = slow_vault(machine);
-    machine.sh(&format!("systemctl start --no-block $(printf 'waiter@%s.service ' $(seq {UNITS}))")).ok();
+    start(machine, 1, UNITS);
     stored(machine, UNITS);
     vault
+}
+
+fn start(machine: &Machine, from: usize, to: usize) {
+    let units = format!("$(printf 'waiter@%s.service ' $(seq {from} {to}))");
+    machine.sh(&format!("systemctl start --no-block {units}")).ok();
 }
 
 fn stored(machine: &Machine, count: usize) {
@@ -51,6 +62,55 @@ pub fn units_that_wait_survive_a_kill(machine: &Machine) {
 pub fn units_that_wait_survive_a_restart(machine: &Machine) {
     let vault = fifty_waiting(machine);
     machine.systemctl(&["restart", "opnix.service"]).ok();
+    assert_eq!(in_state(machine, "active"), 0);
+    drop(vault);
+    all_started(machine);
+}
+
+pub fn units_that_begin_to_wait_during_a_restart_are_served_as_well(machine: &Machine) {
+    set_up(machine, &[secret("slow", &["waiter@*.service"])], &[("slow", value("slow"))], "60s");
+    consumer(machine, "waiter@.service", "slow", "");
+    let vault = slow_vault(machine);
+    start(machine, 1, UNITS / 2);
+    stored(machine, UNITS / 2);
+    let restart = machine.spawn(&["systemctl", "restart", "opnix.service"]);
+    // The old instance has stopped accepting, and takes two seconds to give up on what waits.
+    machine.wait("the drain", || machine.show("opnix.service", "SubState").starts_with("stop"), LONG);
+    start(machine, UNITS / 2 + 1, UNITS);
+    restart.wait().ok();
+    let left = machine.journal(&["MESSAGE_ID=8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c08"]);
+    assert_eq!(left[0]["MESSAGE"], format!("left {} requests to the next instance", UNITS / 2));
+    stored(machine, UNITS);
+    assert_eq!(in_state(machine, "active"), 0);
+    drop(vault);
+    all_started(machine);
+}
+
+pub fn units_that_wait_survive_a_package_upgrade(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    let running =
+        || machine.sh("sha256sum </proc/$(systemctl show --value -p MainPID opnix.service)/exe").ok();
+    let old = running();
+    // As a package manager does it: the new file under another name, then renamed over the old one. A byte after its
+    // end makes another file of a program, and no other program.
+    machine.sh("cp /usr/bin/opnix /usr/bin/opnix.new && echo >>/usr/bin/opnix.new && mv /usr/bin/opnix.new /usr/bin/opnix").ok();
+    machine.sh("systemctl daemon-reload && systemctl restart opnix.service").ok();
+    assert_ne!(running(), old, "the new program runs");
+    assert_eq!(in_state(machine, "active"), 0);
+    drop(vault);
+    all_started(machine);
+}
+
+pub fn a_service_that_hangs_is_replaced_and_units_that_wait_are_served(machine: &Machine) {
+    let vault = fifty_waiting_for(machine, "WatchdogSec=1s");
+    let hung = machine.show("opnix.service", "MainPID");
+    // It lives on its heartbeat for longer than the watchdog's time.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(machine.show("opnix.service", "MainPID"), hung, "it does not hang yet");
+    machine.sh("systemctl kill --signal=STOP opnix.service").ok();
+    machine.wait("the next instance", || machine.show("opnix.service", "NRestarts") == "1", LONG);
+    machine.wait("it to run", || machine.show("opnix.service", "SubState") == "running", LONG);
+    assert_eq!(machine.journal(&["UNIT=opnix.service", "UNIT_RESULT=watchdog"]).len(), 1);
     assert_eq!(in_state(machine, "active"), 0);
     drop(vault);
     all_started(machine);
