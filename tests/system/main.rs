@@ -4,16 +4,17 @@ mod activation;
 mod boot;
 mod command;
 mod credentials;
+mod crowd;
 mod harness;
 mod lease;
 mod lifetimes;
 mod machine;
 mod onepassword;
 mod opnix;
-mod parked;
 mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
+mod store;
 mod suite;
 mod user_manager;
 
@@ -45,10 +46,6 @@ fn main() -> std::process::ExitCode {
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
         onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,
         onepassword::units_that_wait_for_1password_get_their_secret_when_it_is_back,
-        parked::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
-        parked::a_full_store_refuses_what_it_cannot_protect,
-        parked::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
-        parked::a_service_that_hangs_is_replaced_and_what_waits_gets_its_secret,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,
@@ -58,5 +55,10 @@ fn main() -> std::process::ExitCode {
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
         lifetimes::a_broken_configuration_keeps_the_old_one,
         lifetimes::a_service_that_starts_with_a_broken_configuration_refuses_and_says_so,
+        store::what_finds_no_place_to_wait_is_refused_and_the_service_recovers,
+        store::when_no_place_is_left_even_for_refusals_units_wait_in_the_backlog,
+        store::a_full_store_survives_a_kill,
+        store::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
+        store::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
     ])
 }
