@@ -355,9 +355,14 @@ fn server_url(text: &str) -> Result<String, String> {
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
+    if !plain {
+        // Not repeated: it may hold a password.
+        return Err("the address of a Connect server has no user, password, query or fragment\n\
+                    write https://host or https://host:port"
+            .into());
+    }
     match url.scheme() {
-        "https" | "http" if plain => Ok(text.to_owned()),
-        "https" | "http" => Err(wrong("a user, password, query or fragment has no place in it")),
+        "https" | "http" => Ok(text.to_owned()),
         scheme => Err(wrong(&format!("{scheme} is not https"))),
     }
 }
