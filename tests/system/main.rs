@@ -46,6 +46,7 @@ fn main() -> std::process::ExitCode {
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
         onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,
         onepassword::units_that_wait_for_1password_get_their_secret_when_it_is_back,
+        onepassword::a_restart_in_the_middle_of_a_fetch_loses_no_unit,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,

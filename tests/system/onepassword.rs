@@ -279,3 +279,25 @@ pub fn the_readmes_installation_ends_in_a_unit_with_its_secret(machine: &Machine
     assert_eq!(found(machine, "installed.service"), value("OpenAI").into_bytes());
     machine.systemctl(&["disable", "opnix.socket"]).ok();
 }
+
+pub fn a_restart_in_the_middle_of_a_fetch_loses_no_unit(machine: &Machine) {
+    let simulator = one_password(machine, account(&[("OpenAI", "credential")]));
+    let secrets = [entry("key", "OpenAI/credential", "between@*.service")];
+    set_up_with(machine, &json!({"deadline": "50s", "secrets": secrets}));
+    consumer(machine, "between@.service", "key", "");
+    simulator.server.fault("POST /api/v3/auth/start", usize::MAX, Fault::Hang);
+    machine.sh("systemctl start --no-block between@1.service between@2.service").ok();
+    let asked =
+        || simulator.server.requests().iter().filter(|request| request.contains("auth/start")).count();
+    machine.wait("the fetch", || asked() == 1, LONG);
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    machine.wait("the fetch of the next instance", || asked() == 2, LONG);
+    assert_eq!(machine.journal(&[&format!("MESSAGE_ID={REFUSED}")]).len(), 0);
+    // The next one goes on when the connection breaks off.
+    simulator.server.clear_faults();
+    machine.sh("systemctl kill --signal=KILL opnix.service").ok();
+    for unit in ["between@1.service", "between@2.service"] {
+        machine.wait("the unit", || machine.show(unit, "ActiveState") == "active", LONG);
+        assert_eq!(found(machine, unit), value("OpenAI").into_bytes());
+    }
+}

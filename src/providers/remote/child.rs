@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -67,10 +68,13 @@ pub struct Fetched {
 
 /// What `opnix fetch` does: serves one parent over its standard input until that closes.
 pub fn run() -> io::Result<()> {
+    // systemd's signals to the service's processes are the service's business: it may need our answer to end well. The
+    // threads of the core inherit this.
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>().thread_block()?;
     close_inherited()?;
     let mut parent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // The service goes away: so do we, whatever the core is doing.
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     nix::sys::prctl::set_no_new_privs()?;
     // What could not be had was said by the service already: it is the same for both.
     let _ = secret::protect_process();
