@@ -151,7 +151,8 @@ mod tests {
     use std::fs;
 
     fn directory(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("opnix-local-{}-{name}", std::process::id()));
+        let scratch = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
+        let path = scratch.join(format!("local-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         path
     }
