@@ -13,6 +13,7 @@ pub mod template;
 
 // One request.
 pub mod audit;
+pub mod cache;
 pub mod config;
 pub mod peer;
 pub mod policy;
@@ -22,4 +23,5 @@ pub mod store;
 // The service and the command line around it.
 pub mod cli;
 pub mod server;
+pub mod state;
 pub mod systemd;

@@ -1,0 +1,108 @@
+//! The values in memory, with what is known of their age.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::freshness::{Decision, Health, Keep, Known, Settings, decide};
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+/// A value that is kept. Times are those of the wall clock, because ages go on through a reboot.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub value: Arc<Secret>,
+    /// When 1Password was last asked for it, and gave or confirmed it.
+    pub fetched: SystemTime,
+    /// When 1Password first said that it is not there, or not ours, any more.
+    pub denied: Option<SystemTime>,
+    /// See [`Known::doubtful`].
+    pub doubtful: bool,
+    /// Fetched since the provider's versions were noted, so that they tell whether it still holds.
+    pub comparable: bool,
+}
+
+impl Entry {
+    pub fn known(&self, now: SystemTime) -> Known {
+        Known {
+            age: now.duration_since(self.fetched).ok(),
+            denied_for: self.denied.map(|denied| now.duration_since(denied).unwrap_or_default()),
+            doubtful: self.doubtful,
+        }
+    }
+}
+
+/// The references of the configuration, each with its settings and, where there is one, its value. What is not in the
+/// configuration is not in here.
+#[derive(Debug, Default)]
+pub struct Memory {
+    settings: HashMap<Reference, Settings>,
+    entries: HashMap<Reference, Entry>,
+}
+
+impl Memory {
+    /// Drops what the settings do not let be kept, or do not know.
+    pub fn new(settings: HashMap<Reference, Settings>, known: impl IntoIterator<Item = (Reference, Entry)>) -> Self {
+        let keeps = |reference: &Reference| settings.get(reference).is_some_and(|s| s.keep > Keep::Never);
+        let entries = known.into_iter().filter(|(reference, _)| keeps(reference)).collect();
+        Self { settings, entries }
+    }
+
+    pub fn decide(&self, reference: &Reference, now: SystemTime, health: Health) -> Decision {
+        let known = self.entries.get(reference).map(|entry| entry.known(now));
+        match self.settings.get(reference) {
+            Some(settings) => decide(known, settings, health),
+            // A request that began before a reload took the reference out of the configuration.
+            None => Decision::Fetch { fall_back: false },
+        }
+    }
+
+    pub fn get(&self, reference: &Reference) -> Option<&Entry> {
+        self.entries.get(reference)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Reference, &Entry)> {
+        self.entries.iter()
+    }
+
+    pub fn settings(&self) -> &HashMap<Reference, Settings> {
+        &self.settings
+    }
+
+    /// Those that may be written to disk.
+    pub fn sealable(&self) -> impl Iterator<Item = (&Reference, &Entry)> {
+        self.entries.iter().filter(|(reference, _)| self.settings[*reference].keep == Keep::Sealed)
+    }
+
+    /// Takes a value in, if it may be kept.
+    pub fn insert(&mut self, reference: &Reference, value: Arc<Secret>, fetched: SystemTime, comparable: bool) {
+        if self.settings.get(reference).is_some_and(|settings| settings.keep > Keep::Never) {
+            let entry = Entry { value, fetched, denied: None, doubtful: false, comparable };
+            self.entries.insert(reference.clone(), entry);
+        }
+    }
+
+    /// The provider says that the value still is what it was.
+    pub fn confirm(&mut self, reference: &Reference, at: SystemTime) {
+        if let Some(entry) = self.entries.get_mut(reference) {
+            *entry = Entry { fetched: at, denied: None, doubtful: false, ..entry.clone() };
+        }
+    }
+
+    /// The provider cannot say whether the value still is what it was: only fetching it tells, from now on.
+    pub fn doubt(&mut self, reference: &Reference) {
+        if let Some(entry) = self.entries.get_mut(reference) {
+            entry.comparable = false;
+        }
+    }
+
+    /// 1Password says that there is no such value. It goes when the grace is over.
+    pub fn deny(&mut self, reference: &Reference, now: SystemTime) {
+        let Some(entry) = self.entries.get_mut(reference) else { return };
+        entry.denied.get_or_insert(now);
+        let grace = self.settings[reference].grace;
+        if entry.known(now).denied_for.is_some_and(|denied| denied >= grace) {
+            self.entries.remove(reference);
+        }
+    }
+}
