@@ -59,6 +59,17 @@ pub fn refused(claim: Option<&Claim>, check: &'static str, reason: &dyn std::fmt
     }
 }
 
+/// An older value stood in for the one that 1Password could not be asked for.
+pub fn stood_in(claim: &Claim, caveat: &dyn std::fmt::Display) {
+    warn!(
+        message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c09",
+        opnix_unit = %claim.unit,
+        opnix_credential = %claim.credential,
+        opnix_reason = %caveat,
+        "served {claim} from the cache: {caveat}",
+    );
+}
+
 /// The peer hung up before there was an answer: its start was cancelled or ran into its own time limit.
 pub fn abandoned(claim: Option<&Claim>) {
     let what = claim.map_or_else(|| "a request".to_owned(), Claim::to_string);

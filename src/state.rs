@@ -1,4 +1,5 @@
-//! The service's state directory, which systemd makes (`StateDirectory=`). Its files are replaced as a whole or not at all.
+//! A directory whose files are replaced as a whole or not at all: the service's own, which systemd makes
+//! (`StateDirectory=`), first of all.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};

@@ -134,7 +134,7 @@ fn a_unit_in_full_and_its_template_do_not_collide_nor_do_two_names_in_one_unit()
 
 #[test]
 fn a_deadline_is_half_a_minute_unless_set_and_an_hour_at_most() {
-    let deadline = |text: &str| written("deadline", &[text]).unwrap().deadline;
+    let deadline = |text: &str| written("deadline", &[text]).unwrap().timing.deadline;
     assert_eq!(deadline("{}"), Duration::from_secs(30));
     assert_eq!(deadline(r#"{"deadline": "1h"}"#), Duration::from_secs(3600));
     assert_eq!(deadline(r#"{"deadline": "500ms"}"#), Duration::from_millis(500));

@@ -39,6 +39,8 @@ fn shipped(file: &str) -> String {
 #[test]
 fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere_else() {
     let expected = [
+        // Values, to be sealed.
+        ("cache/sealed.rs", 1),
         // The token, into the header of requests.
         ("providers/connect.rs", 1),
         // A value to the service, which is the only one that the child talks to.
@@ -81,6 +83,8 @@ fn the_unit_files_and_the_program_agree() {
     assert!(sources["cli/mod.rs"].contains("\"/run/opnix/creds.sock\""));
     assert!(shipped("opnix.socket").contains("FileDescriptorName=creds\n"));
     assert!(sources["cli/serve.rs"].contains("LISTENER: &str = \"creds\""));
+    let key = opnix::store::disk::KEY_CREDENTIAL;
+    assert!(shipped("opnix.service").contains(&format!("LoadCredentialEncrypted={key}\n")));
 }
 
 #[test]
@@ -90,5 +94,5 @@ fn every_kind_of_record_is_in_the_catalog() {
     };
     let used: BTreeSet<String> = sources().values().flat_map(|code| after(code, "message_id = \"")).collect();
     assert_eq!(used, after(&shipped("opnix.catalog"), "\n-- "));
-    assert_eq!(used.len(), 8);
+    assert_eq!(used.len(), 12);
 }

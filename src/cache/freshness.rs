@@ -59,9 +59,9 @@ pub enum Health {
     Up,
     /// It cannot be reached, is out of order or slow, or takes no notice of our token.
     Down,
-    /// Our own budget of requests is used up.
+    /// Our own budget of requests is used up, or its limit is reached and nobody knows until when.
     Spent,
-    /// It told us to ask no more for now.
+    /// It told us until when to ask no more.
     Limited,
 }
 
@@ -130,8 +130,14 @@ mod tests {
             (aged(14), [Serve, Serve, Serve, Serve]),
             (aged(15), [Fetch { fall_back: true }, ServeAndRefresh, ServeAndRefresh, ServeAndRefresh]),
             (aged(599), [Fetch { fall_back: true }, ServeAndRefresh, ServeAndRefresh, ServeAndRefresh]),
-            (aged(600), [Fetch { fall_back: false }, Fetch { fall_back: false }, Fetch { fall_back: false }, Refuse]),
-            (None, [Fetch { fall_back: false }, Fetch { fall_back: false }, Fetch { fall_back: false }, Refuse]),
+            (
+                aged(600),
+                [Fetch { fall_back: false }, Fetch { fall_back: false }, Fetch { fall_back: false }, Refuse],
+            ),
+            (
+                None,
+                [Fetch { fall_back: false }, Fetch { fall_back: false }, Fetch { fall_back: false }, Refuse],
+            ),
         ];
         for (known, expected) in table {
             let decisions = [Up, Down, Spent, Limited].map(|health| decide(known, &settings(), health));

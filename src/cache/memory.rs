@@ -1,6 +1,6 @@
 //! The values in memory, with what is known of their age.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -42,7 +42,10 @@ pub struct Memory {
 
 impl Memory {
     /// Drops what the settings do not let be kept, or do not know.
-    pub fn new(settings: HashMap<Reference, Settings>, known: impl IntoIterator<Item = (Reference, Entry)>) -> Self {
+    pub fn new(
+        settings: HashMap<Reference, Settings>,
+        known: impl IntoIterator<Item = (Reference, Entry)>,
+    ) -> Self {
         let keeps = |reference: &Reference| settings.get(reference).is_some_and(|s| s.keep > Keep::Never);
         let entries = known.into_iter().filter(|(reference, _)| keeps(reference)).collect();
         Self { settings, entries }
@@ -75,24 +78,28 @@ impl Memory {
     }
 
     /// Takes a value in, if it may be kept.
-    pub fn insert(&mut self, reference: &Reference, value: Arc<Secret>, fetched: SystemTime, comparable: bool) {
+    pub fn insert(
+        &mut self,
+        reference: &Reference,
+        value: Arc<Secret>,
+        fetched: SystemTime,
+        comparable: bool,
+    ) {
         if self.settings.get(reference).is_some_and(|settings| settings.keep > Keep::Never) {
             let entry = Entry { value, fetched, denied: None, doubtful: false, comparable };
             self.entries.insert(reference.clone(), entry);
         }
     }
 
-    /// The provider says that the value still is what it was.
-    pub fn confirm(&mut self, reference: &Reference, at: SystemTime) {
-        if let Some(entry) = self.entries.get_mut(reference) {
-            *entry = Entry { fetched: at, denied: None, doubtful: false, ..entry.clone() };
-        }
-    }
-
-    /// The provider cannot say whether the value still is what it was: only fetching it tells, from now on.
-    pub fn doubt(&mut self, reference: &Reference) {
-        if let Some(entry) = self.entries.get_mut(reference) {
-            entry.comparable = false;
+    /// The provider said `at` that the values of these still are what they were. Of the others it cannot say so any more:
+    /// only fetching them tells.
+    pub fn confirm(&mut self, unchanged: &HashSet<Reference>, at: SystemTime) {
+        for (reference, entry) in &mut self.entries {
+            if unchanged.contains(reference) {
+                *entry = Entry { fetched: at, denied: None, doubtful: false, ..entry.clone() };
+            } else {
+                entry.comparable = false;
+            }
         }
     }
 

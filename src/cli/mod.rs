@@ -7,6 +7,7 @@ mod explain;
 mod fetch;
 mod schema;
 mod serve;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ pub enum Command {
     Demo(demo::Arguments),
     Schema(schema::Arguments),
     Core(core::Arguments),
+    Setup(setup::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
 }
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),
+        Command::Setup(arguments) => setup::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     exit.into()

@@ -11,22 +11,38 @@ use reqwest::Url;
 use super::decode::At;
 use super::fault::Faults;
 use super::file::{self, Services, UnitEntry};
-use super::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider};
+use super::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
+use crate::cache::freshness::{Keep, Settings};
 use crate::names::{CredentialName, NameError, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy, Rule};
+use crate::providers::budget::Budget;
 use crate::providers::connect;
 use crate::reference::{Kind, Reference};
 use crate::template::Template;
 
-const DEADLINE: Duration = Duration::from_secs(30);
 const DEADLINE_MAX: Duration = Duration::from_secs(60 * 60);
+const TIMING: Timing = Timing {
+    deadline: Duration::from_secs(30),
+    short_deadline: Duration::from_secs(3),
+    refresh: Some(Duration::from_secs(2 * 60 * 60)),
+};
+const SETTINGS: Settings = Settings {
+    keep: Keep::Sealed,
+    fresh_for: Duration::from_secs(15 * 60),
+    stale_for: Duration::from_secs(7 * 24 * 60 * 60),
+    always_fetch: false,
+    grace: Duration::from_secs(60 * 60),
+};
 
 /// What is known of the whole while the files are gone through.
 struct Check<'a> {
     faults: &'a mut Faults,
     policy: Policy,
     files: Vec<MirrorFile>,
+    /// Of all secrets that do not say otherwise.
+    defaults: Settings,
+    settings: HashMap<Reference, Settings>,
     names: HashMap<String, Place>,
     paths: HashMap<PathBuf, Place>,
 }
@@ -41,6 +57,14 @@ struct Delivery<'a> {
     services: &'a Option<Services>,
 }
 
+/// How the values of a secret or template are to be kept; the keys that both have.
+struct Caching<'a> {
+    cache: Option<file::Keep>,
+    fresh_for: &'a Option<At<String>>,
+    stale_for: &'a Option<At<String>>,
+    always_fetch: Option<bool>,
+}
+
 pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Config {
     // As in OpNix: the secrets of all files are joined, and the last `pathTemplate` and `defaults` win.
     let path_template = files.iter().rev().find_map(|(_, file)| file.path_template.as_ref());
@@ -49,6 +73,8 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
         faults,
         policy: Policy::default(),
         files: Vec::new(),
+        defaults: SETTINGS,
+        settings: HashMap::new(),
         names: HashMap::new(),
         paths: HashMap::new(),
     };
@@ -57,9 +83,10 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
         Some((path, provider)) => check.provider(path, &provider.value),
         None => Provider::ServiceAccount { library: None, hosts: Vec::new() },
     };
-    let deadline = check.only_one("deadline", &files, |file| &file.deadline);
-    let deadline =
-        deadline.and_then(|(_, text)| check.valid(text, deadline_within_limits)).unwrap_or(DEADLINE);
+    let budget = check.only_one("budget", &files, |file| &file.budget).map(|(_, budget)| &budget.value);
+    let budget = budget_for(&provider, budget);
+    let timing = check.timing(&files);
+    check.defaults = check.cache_defaults(&files);
     for (_, file) in &files {
         for secret in &file.secrets {
             check.secret(secret, path_template, defaults);
@@ -72,7 +99,8 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
             check.valid(interval, duration);
         }
     }
-    Config { provider, deadline, policy: check.policy, files: check.files }
+    let Check { policy, files, settings, .. } = check;
+    Config { provider, timing, budget, policy, settings, files }
 }
 
 impl Check<'_> {
@@ -91,6 +119,85 @@ impl Check<'_> {
             self.faults.add(&second.place, message);
         }
         Some(first)
+    }
+
+    fn timing(&mut self, files: &[(&Path, file::File)]) -> Timing {
+        let deadline = self.only_one("deadline", files, |file| &file.deadline);
+        let short = self.only_one("short_deadline", files, |file| &file.short_deadline);
+        let refresh = self.only_one("refresh", files, |file| &file.refresh);
+        let whole = deadline
+            .and_then(|(_, text)| self.valid(text, deadline_within_limits))
+            .unwrap_or(TIMING.deadline);
+        let timing = Timing {
+            deadline: whole,
+            short_deadline: short
+                .and_then(|(_, text)| self.valid(text, duration))
+                .unwrap_or(TIMING.short_deadline.min(whole)),
+            refresh: refresh.map_or(TIMING.refresh, |(_, text)| self.valid(text, interval).flatten()),
+        };
+        if let Some((_, short)) = short
+            && timing.short_deadline > timing.deadline
+        {
+            self.faults.add(&short.place, "the short deadline is longer than \"deadline\"\nshorten it");
+        }
+        timing
+    }
+
+    /// What the files say for all secrets.
+    fn cache_defaults(&mut self, files: &[(&Path, file::File)]) -> Settings {
+        let keep = files.iter().rev().find_map(|(_, file)| file.cache).map_or(SETTINGS.keep, keep);
+        let fresh_for = self.only_one("fresh_for", files, |file| &file.fresh_for).map(|(_, text)| text);
+        let stale_for = self.only_one("stale_for", files, |file| &file.stale_for).map(|(_, text)| text);
+        let grace = self.only_one("grace", files, |file| &file.grace).map(|(_, text)| text);
+        let grace = grace.and_then(|text| self.valid(text, duration)).unwrap_or(SETTINGS.grace);
+        let (fresh_for, stale_for) = self.ages(fresh_for, stale_for, &SETTINGS);
+        Settings { keep, fresh_for, stale_for, grace, ..SETTINGS }
+    }
+
+    /// How long a value is fresh, and how long it will do. Who sets only one of them moves the other out of its way.
+    fn ages(
+        &mut self,
+        fresh_for: Option<&At<String>>,
+        stale_for: Option<&At<String>>,
+        defaults: &Settings,
+    ) -> (Duration, Duration) {
+        let fresh = fresh_for.and_then(|text| self.valid(text, duration));
+        let stale = stale_for.and_then(|text| self.valid(text, duration));
+        match (fresh, stale) {
+            (Some(fresh), Some(stale)) => {
+                if let (true, Some(written)) = (fresh > stale, fresh_for) {
+                    self.faults.add(
+                        &written.place,
+                        "\"fresh_for\" is longer than \"stale_for\"\na value cannot be fresh that is too old: shorten it",
+                    );
+                }
+                (fresh, stale)
+            }
+            (Some(fresh), None) => (fresh, defaults.stale_for.max(fresh)),
+            (None, Some(stale)) => (defaults.fresh_for.min(stale), stale),
+            (None, None) => (defaults.fresh_for, defaults.stale_for),
+        }
+    }
+
+    /// Notes how the values of an entry may be kept. Where two entries have the same reference, the stricter counts.
+    fn caching(&mut self, content: &Template, caching: &Caching<'_>) {
+        let (fresh_for, stale_for) =
+            self.ages(caching.fresh_for.as_ref(), caching.stale_for.as_ref(), &self.defaults.clone());
+        let written = Settings {
+            keep: caching.cache.map_or(self.defaults.keep, keep),
+            fresh_for,
+            stale_for,
+            always_fetch: caching.always_fetch.unwrap_or(self.defaults.always_fetch),
+            grace: self.defaults.grace,
+        };
+        for reference in content.references() {
+            let keep = if reference.is_momentary() { Keep::Never } else { written.keep };
+            let settings = Settings { keep, ..written };
+            self.settings
+                .entry(reference.clone())
+                .and_modify(|other| *other = other.strictest(settings))
+                .or_insert(settings);
+        }
     }
 
     fn provider(&mut self, file: &Path, provider: &file::Provider) -> Provider {
@@ -159,7 +266,13 @@ impl Check<'_> {
             symlinks: &secret.symlinks,
             services: &secret.services,
         };
-        self.entry(place, secret.name.as_ref(), content, &secret.units, delivery);
+        let caching = Caching {
+            cache: secret.cache,
+            fresh_for: &secret.fresh_for,
+            stale_for: &secret.stale_for,
+            always_fetch: secret.always_fetch,
+        };
+        self.entry(place, secret.name.as_ref(), content, &secret.units, delivery, &caching);
     }
 
     fn template(&mut self, template: &At<file::TemplateEntry>) {
@@ -180,7 +293,13 @@ impl Check<'_> {
             symlinks: &template.symlinks,
             services: &template.services,
         };
-        self.entry(place, template.name.0.as_ref(), content, &template.units, delivery);
+        let caching = Caching {
+            cache: template.cache,
+            fresh_for: &template.fresh_for,
+            stale_for: &template.stale_for,
+            always_fetch: template.always_fetch,
+        };
+        self.entry(place, template.name.0.as_ref(), content, &template.units, delivery, &caching);
     }
 
     /// What secrets and templates have in common: a name, the units and the file.
@@ -191,6 +310,7 @@ impl Check<'_> {
         content: Option<Template>,
         units: &[At<UnitEntry>],
         delivery: Delivery<'_>,
+        caching: &Caching<'_>,
     ) {
         let credential = name.and_then(|name| {
             if let Some(first) = self.names.insert(name.value.clone(), name.place.clone()) {
@@ -203,6 +323,7 @@ impl Check<'_> {
         let name = name.map_or_else(|| "(unnamed)".to_owned(), |name| name.value.clone());
         // A faulty content is noted already; a stand-in lets the rest of the entry be checked too.
         let content = content.unwrap_or_else(|| Template::from(stand_in()));
+        self.caching(&content, caching);
         let entry = Arc::new(Entry { name, content, place: place.clone() });
         for unit in units {
             self.unit(unit, credential.as_ref(), &entry);
@@ -337,6 +458,38 @@ fn deadline_within_limits(text: &str) -> Result<Duration, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("{text:?} is no duration\nwrite one such as 500ms, 30s, 15m, 6h or 7d"))
+}
+
+fn interval(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "never" => Ok(None),
+        _ => match duration(text)? {
+            Duration::ZERO => {
+                Err("a refresh every 0 seconds would never end\nwrite \"never\" for none".into())
+            }
+            interval => Ok(Some(interval)),
+        },
+    }
+}
+
+fn keep(written: file::Keep) -> Keep {
+    match written {
+        file::Keep::Sealed => Keep::Sealed,
+        file::Keep::Memory => Keep::Memory,
+        file::Keep::Never => Keep::Never,
+    }
+}
+
+/// 1Password's own limits are what the budget is about; a Connect server's clients have none.
+fn budget_for(provider: &Provider, written: Option<&file::Budget>) -> Budget {
+    let default = match provider {
+        Provider::ServiceAccount { .. } => Budget::SMALLEST_PLAN,
+        Provider::Connect(_) | Provider::Local { .. } => Budget::NONE,
+    };
+    written.map_or(default, |written| Budget {
+        hourly: written.hourly.or(default.hourly),
+        daily: written.daily.or(default.daily),
+    })
 }
 
 fn file_mode(text: &str) -> Result<u32, String> {

@@ -19,6 +19,21 @@ object! {
         "provider" => provider: Option<At<Provider>>,
         /// How long a unit may wait for its secret before it is refused: a duration such as `30s` (the default) or `2m`.
         "deadline" => deadline: Option<At<String>>,
+        /// How long a unit waits for 1Password when a value is at hand that would do; `3s` by default.
+        "short_deadline" => short_deadline: Option<At<String>>,
+        /// Where values are kept: `sealed` on disk (the default), in `memory`, or `never`. A secret can have its own.
+        "cache" => cache: Option<Keep>,
+        /// How long a value is served without asking 1Password: a duration such as `15m` (the default).
+        "fresh_for" => fresh_for: Option<At<String>>,
+        /// How long a value is served when 1Password cannot be asked: a duration such as `7d` (the default).
+        "stale_for" => stale_for: Option<At<String>>,
+        /// How long a value is served that 1Password says is gone, or not shared with us any more; `1h` by default.
+        "grace" => grace: Option<At<String>>,
+        /// How often all values are renewed in the background: a duration such as `2h` (the default), or `never`. It takes
+        /// longer where the budget would not last.
+        "refresh" => refresh: Option<At<String>>,
+        /// How many requests to 1Password this machine may make.
+        "budget" => budget: Option<At<Budget>>,
         /// The secrets, and who may have them.
         "secrets" => secrets: Vec<At<SecretEntry>>,
         /// Texts with secrets in them, and who may have them.
@@ -43,6 +58,14 @@ object! {
         "kind" => kind: Option<Kind>,
         /// The units that may have this secret as a credential. Nobody else gets it.
         "units" => units: Vec<At<UnitEntry>>,
+        /// Where the value is kept, if not as the file says for all.
+        "cache" => cache: Option<Keep>,
+        /// How long the value is served without asking 1Password.
+        "fresh_for" => fresh_for: Option<At<String>>,
+        /// How long the value is served when 1Password cannot be asked.
+        "stale_for" => stale_for: Option<At<String>>,
+        /// Never serve the value without asking 1Password; false by default.
+        "always_fetch" => always_fetch: Option<bool>,
         /// Where to put it as a file: absolute, or relative to `/run/secrets`.
         "path" => path: Option<At<String>>,
         /// The file's owner; `root` by default.
@@ -69,6 +92,14 @@ object! {
         "template" => template: Required<At<String>>,
         /// The units that may have the rendered text as a credential. Nobody else gets it.
         "units" => units: Vec<At<UnitEntry>>,
+        /// Where the values in it are kept, if not as the file says for all.
+        "cache" => cache: Option<Keep>,
+        /// How long they are served without asking 1Password.
+        "fresh_for" => fresh_for: Option<At<String>>,
+        /// How long they are served when 1Password cannot be asked.
+        "stale_for" => stale_for: Option<At<String>>,
+        /// Never serve them without asking 1Password; false by default.
+        "always_fetch" => always_fetch: Option<bool>,
         /// Where to put it as a file: absolute, or relative to `/run/secrets`.
         "path" => path: Option<At<String>>,
         /// The file's owner; `root` by default.
@@ -81,6 +112,28 @@ object! {
         "symlinks" => symlinks: Vec<At<String>>,
         /// The services to restart or signal when the file changes.
         "services" => services: Option<Services>,
+    }
+}
+
+object! {
+    /// Limits on requests to 1Password. Half of each is kept for units that start.
+    Budget {
+        /// Requests within an hour; 100 by default, without limit for a Connect server.
+        "hourly" => hourly: Option<u32>,
+        /// Requests within a day; 200 by default, without limit for a Connect server.
+        "daily" => daily: Option<u32>,
+    }
+}
+
+choice! {
+    /// Where a value is kept.
+    Keep {
+        /// In memory, and sealed on disk, so that units start without 1Password after a reboot too.
+        "sealed" => Sealed,
+        /// In memory only.
+        "memory" => Memory,
+        /// Nowhere: every start asks 1Password.
+        "never" => Never,
     }
 }
 

@@ -5,6 +5,7 @@ mod decode;
 mod fault;
 mod file;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,13 @@ use std::time::Duration;
 
 pub use fault::{Fault, Faults, nearest};
 
+use crate::cache::freshness::Settings;
 use crate::names::UnitName;
 use crate::place::Place;
 use crate::policy::{Entry, Policy};
+use crate::providers::budget::Budget;
 use crate::providers::connect;
+use crate::reference::Reference;
 
 /// Where the service looks when it is not told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";
@@ -29,11 +33,24 @@ const SIZE_MAX: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Config {
     pub provider: Provider,
-    /// How long a unit may wait for its secret before it is refused.
-    pub deadline: Duration,
+    pub timing: Timing,
+    pub budget: Budget,
     pub policy: Policy,
+    /// How each value may be kept.
+    pub settings: HashMap<Reference, Settings>,
     /// The files for the mirror.
     pub files: Vec<MirrorFile>,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a unit may wait for its secret before it is refused.
+    pub deadline: Duration,
+    /// How long it waits when there is a value that would do.
+    pub short_deadline: Duration,
+    /// How often all values are renewed, if at all.
+    pub refresh: Option<Duration>,
 }
 
 /// Where the secrets come from.

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::error::{Asked, FetchError};
 use super::items::{File, Item};
-use super::remote::child::MESSAGE_MAX;
+use super::remote::child::{Counter, MESSAGE_MAX};
 use super::remote::resolve::{Account, Json, Listed};
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -31,13 +31,19 @@ pub struct Server {
     pub authority: Option<PathBuf>,
 }
 
-pub struct Connect {
+pub struct Connect<'c> {
     client: Client,
     base: Url,
+    counter: &'c Counter,
 }
 
-impl Connect {
-    pub fn new(server: &Server, token: &Secret, limit: Duration) -> Result<Self, FetchError> {
+impl<'c> Connect<'c> {
+    pub fn new(
+        server: &Server,
+        token: &Secret,
+        limit: Duration,
+        counter: &'c Counter,
+    ) -> Result<Self, FetchError> {
         let malformed = || FetchError::TokenMalformed {
             why: "the token is no Connect token: it holds what no header can\ncopy it again, whole".into(),
         };
@@ -67,7 +73,7 @@ impl Connect {
         let client =
             builder.build().map_err(|error| unusable(format!("no HTTP client: {}", cause(&error))))?;
         let base = Url::parse(&server.url).map_err(|error| unusable(format!("{:?}: {error}", server.url)))?;
-        Ok(Self { client, base })
+        Ok(Self { client, base, counter })
     }
 
     fn get(&self, path: &[&str], asked: &Asked<'_>) -> Result<Response, FetchError> {
@@ -75,6 +81,7 @@ impl Connect {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
         }
+        self.counter.count(1);
         let response = self.client.get(url).send().map_err(|error| unreachable(&error))?;
         match response.status() {
             StatusCode::OK => Ok(response),
@@ -98,7 +105,7 @@ impl Connect {
     }
 }
 
-impl Account for Connect {
+impl Account for Connect<'_> {
     fn vaults(&self) -> Result<Vec<Listed>, FetchError> {
         self.read(&["vaults"], &Asked::Account)
     }

@@ -53,6 +53,12 @@ impl Nameable for Vault<'_> {
 }
 
 impl Local {
+    /// Stands for the account of the other providers.
+    pub fn account(&self) -> String {
+        let paths: Vec<_> = self.candidates.iter().map(|path| path.display().to_string()).collect();
+        format!("local file {}", paths.join(" or "))
+    }
+
     /// A relative `path` is looked for in `credentials` (`$CREDENTIALS_DIRECTORY`) first, then in `beside`.
     pub fn new(path: &Path, credentials: Option<&Path>, beside: &Path) -> Self {
         Self {

@@ -1,7 +1,9 @@
 //! Where secrets come from, and the one taxonomy of what can go wrong there.
 
+pub mod budget;
 pub mod connect;
 mod error;
+pub mod health;
 mod items;
 pub mod local;
 pub mod remote;
@@ -10,6 +12,7 @@ pub mod service_account;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use budget::Meter;
 pub use error::{FetchError, Named, Policy};
 use remote::Remote;
 use remote::child::Service;
@@ -31,9 +34,10 @@ pub enum Provider {
 
 impl Provider {
     /// `token` names the file with the token, if it is not where [`TokenSource`] finds it; `limit` is how long a fetch may
-    /// take.
-    pub fn new(configured: config::Provider, token: Option<&Path>, limit: Duration) -> Self {
-        let remote = |service| Self::Remote(Box::new(Remote::new(service, TokenSource::find(token), limit)));
+    /// take; `meter` counts the requests.
+    pub fn new(configured: config::Provider, token: Option<&Path>, limit: Duration, meter: Meter) -> Self {
+        let remote =
+            |service| Self::Remote(Box::new(Remote::new(service, TokenSource::find(token), limit, meter)));
         match configured {
             config::Provider::ServiceAccount { library, hosts } => {
                 let installed = || Path::new(library::DIRECTORY).join(library::NAME);
@@ -49,6 +53,14 @@ impl Provider {
         }
     }
 
+    /// Whose secrets it gives, if that can be said without asking it. Not a secret.
+    pub fn account(&self) -> Option<String> {
+        match self {
+            Self::Remote(remote) => remote.account(),
+            Self::Local(local) => Some(local.account()),
+        }
+    }
+
     /// Gets ready for a fetch, so far as that takes time by itself.
     pub async fn prepare(&self) -> Result<(), FetchError> {
         match self {
@@ -59,10 +71,10 @@ impl Provider {
 
     /// Of which references the values cannot have changed since they were fetched, where that is cheaper to ask than to
     /// fetch them again.
-    pub async fn unchanged(&self, references: &[Reference]) -> Vec<bool> {
+    pub async fn unchanged(&self, references: &[Reference]) -> Result<Vec<bool>, FetchError> {
         match self {
             Self::Remote(remote) => remote.unchanged(references).await,
-            Self::Local(_) => vec![false; references.len()],
+            Self::Local(_) => Ok(vec![false; references.len()]),
         }
     }
 

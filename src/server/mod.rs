@@ -32,8 +32,10 @@ use crate::config::{self, Faults};
 use crate::peer::{Claim, Peer, Trust};
 use crate::policy::{Grant, Policy};
 use crate::providers::Provider;
+use crate::providers::budget::Meter;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::disk::Disk;
+use crate::store::{Heritage, Rules, Served, Store};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 
@@ -48,12 +50,20 @@ pub struct Sources {
     pub token: Option<PathBuf>,
 }
 
+/// What stays through reloads.
+struct Base {
+    /// Where everything runs that takes time.
+    runtime: Handle,
+    disk: Arc<Disk>,
+    meter: Meter,
+}
+
 /// What requests need.
 pub struct Service {
     trust: Trust,
     park: Arc<Park>,
     configuration: Mutex<Arc<Configuration>>,
-    runtime: Handle,
+    base: Base,
     /// True once everything that still waits is to be refused.
     refusing: watch::Sender<bool>,
 }
@@ -72,16 +82,22 @@ enum Configuration {
 
 impl Configuration {
     /// `old` is the one that this is to take the place of.
-    fn load(sources: &Sources, old: Option<&Self>) -> Result<Self, Faults> {
-        let config::Config { provider, deadline, policy, .. } = config::load(&sources.files)?;
-        let store = match old {
-            Some(Self::Valid { provider: same, store, .. })
-                if (same, store.deadline()) == (&provider, deadline) =>
-            {
-                store.renewed()
-            }
-            _ => Store::new(Provider::new(provider.clone(), sources.token.as_deref(), deadline), deadline),
+    fn load(sources: &Sources, base: &Base, old: Option<&Self>) -> Result<Self, Faults> {
+        let config::Config { provider, timing, budget, settings, policy, .. } = config::load(&sources.files)?;
+        let rules = Rules { timing, budget, settings };
+        let old = match old {
+            Some(Self::Valid { provider: same, store, .. }) if *same == provider => Some(store),
+            _ => None,
         };
+        let asked =
+            old.filter(|store| store.deadline() == timing.deadline).map(|store| store.provider().clone());
+        let asked = asked.unwrap_or_else(|| {
+            let token = sources.token.as_deref();
+            Arc::new(Provider::new(provider.clone(), token, timing.deadline, base.meter.clone()))
+        });
+        let heritage =
+            old.map_or_else(|| Heritage::load(&base.disk, asked.account()), |store| store.hand_over());
+        let store = Store::new(asked, rules, heritage, base.meter.clone(), base.disk.clone(), &base.runtime);
         Ok(Self::Valid { policy, provider, store })
     }
 
@@ -94,20 +110,20 @@ impl Configuration {
         }
     }
 
-    fn ready(&self, permit: &Permit) -> Option<Arc<Secret>> {
+    fn ready(&self, permit: &Permit) -> Option<Served> {
         match self {
             Self::Valid { store, .. } => {
-                store.ready(permit).filter(|value| within_limit(permit, value).is_ok())
+                store.ready(permit).filter(|served| within_limit(permit, &served.value).is_ok())
             }
             Self::Faulty(_) => None,
         }
     }
 
-    async fn get(&self, permit: &Permit) -> Result<Arc<Secret>, Refusal> {
+    async fn get(&self, permit: &Permit) -> Result<Served, Refusal> {
         match self {
             Self::Valid { store, .. } => {
-                let value = store.get(permit).await.map_err(Refusal::Provider)?;
-                within_limit(permit, &value).map(|()| value)
+                let served = store.get(permit).await.map_err(Refusal::Provider)?;
+                within_limit(permit, &served.value).map(|()| served)
             }
             Self::Faulty(why) => Err(Refusal::Configuration(why.clone())),
         }
@@ -123,12 +139,17 @@ fn within_limit(permit: &Permit, value: &Secret) -> Result<(), Refusal> {
 impl Service {
     /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
     pub fn new(trust: Trust, backed: bool, runtime: Handle, sources: &Sources) -> Self {
-        let configuration = Configuration::load(sources, None).unwrap_or_else(|faults| {
+        let disk = Arc::new(Disk::find());
+        let base = Base { runtime, meter: Meter::new(disk.ledger()), disk };
+        if let Some(why) = base.disk.unsealable() {
+            info!("values are kept in memory only: {why}");
+        }
+        let configuration = Configuration::load(sources, &base, None).unwrap_or_else(|faults| {
             report(&faults);
             Configuration::Faulty(faults.to_string())
         });
         let configuration = Mutex::new(Arc::new(configuration));
-        Self { trust, park: Park::new(backed), configuration, runtime, refusing: watch::Sender::new(false) }
+        Self { trust, park: Park::new(backed), configuration, base, refusing: watch::Sender::new(false) }
     }
 
     fn configuration(&self) -> Arc<Configuration> {
@@ -138,7 +159,7 @@ impl Service {
     /// Takes a new configuration, and trusts no value until it is confirmed; a faulty one changes nothing.
     fn reload(&self, sources: &Sources) {
         notify::reloading();
-        match Configuration::load(sources, Some(&self.configuration())) {
+        match Configuration::load(sources, &self.base, Some(&self.configuration())) {
             Ok(configuration) => {
                 *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
                 info!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05", "reloaded the configuration");
@@ -216,6 +237,9 @@ pub async fn run(
     drop(bell);
     accepting.await??;
     drain(&service, restarting).await;
+    if let Configuration::Valid { store, .. } = &*service.configuration() {
+        store.save().await;
+    }
     Ok(())
 }
 

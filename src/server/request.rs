@@ -16,6 +16,7 @@ use super::refusal::Refusal;
 use super::{Configuration, Service};
 use crate::audit::{self, Permit};
 use crate::peer::{self, Claim};
+use crate::store::Served;
 
 /// A connection that wants an answer: just accepted, or found in the store, where it then has its place.
 pub struct Request {
@@ -45,7 +46,7 @@ pub fn handle(request: Request, service: &Arc<Service>) {
         }
     };
     let service = service.clone();
-    service.runtime.clone().spawn(async move {
+    service.base.runtime.clone().spawn(async move {
         let claim = permit.claim();
         let Some(stream) = watched(request.stream) else { return };
         let value = select! {
@@ -58,7 +59,10 @@ pub fn handle(request: Request, service: &Arc<Service>) {
         };
         match value {
             // The peer may hang up while it is answered; there is nobody left to tell then.
-            Ok(value) => drop(answer::whole(&stream, &value).await),
+            Ok(served) => {
+                stand_in_on_record(&claim, &served);
+                drop(answer::whole(&stream, &served.value).await);
+            }
             Err(refusal) => {
                 audit::refused(Some(&claim), refusal.check(), &refusal);
                 drop(answer::refuse(&stream).await);
@@ -85,16 +89,26 @@ fn permit(
 }
 
 fn answered_at_once(stream: &UnixStream, permit: &Permit, configuration: &Configuration) -> bool {
-    let value = configuration.ready(permit);
+    let Some(served) = configuration.ready(permit) else { return false };
     // An error means that the peer is gone; the connection closes here either way.
-    value.is_some_and(|value| answer::at_once(stream, &value).unwrap_or(true))
+    let answered = answer::at_once(stream, &served.value).unwrap_or(true);
+    if answered {
+        stand_in_on_record(&permit.claim(), &served);
+    }
+    answered
+}
+
+fn stand_in_on_record(claim: &Claim, served: &Served) {
+    if let Some(caveat) = &served.caveat {
+        audit::stood_in(claim, caveat);
+    }
 }
 
 /// Says no, on record. Takes time too, as the peer must read all of the refusal, and so is parked as well.
 fn refuse(request: Request, claim: Option<Claim>, refusal: Refusal, service: &Arc<Service>) {
     audit::refused(claim.as_ref(), refusal.check(), &refusal);
     let place = request.place.map_or_else(|| service.park.hold(&request.stream), Ok);
-    service.runtime.spawn(async move {
+    service.base.runtime.spawn(async move {
         let Some(stream) = watched(request.stream) else { return };
         drop(answer::refuse(&stream).await);
         place

@@ -43,7 +43,8 @@ fn least(key: &str, schema: &Value, whole: &Value) -> Value {
             "host" => "https://connect.example.org",
             "reference" => "op://v/i/f",
             "template" => "{{ op://v/i/f }}",
-            "deadline" | "interval" => "30s",
+            "deadline" | "short_deadline" | "interval" | "fresh_for" | "stale_for" | "grace" | "refresh" =>
+                "30s",
             "unit" | "units" => "a.service",
             "mode" => "0400",
             "hosts" => "op.example.org",

@@ -4,7 +4,8 @@
 //! client: they live apart, get the token and the references through a socket pair, answer with values, and take what
 //! they leave in memory with them when they end.
 //!
-//! A message is its length (four bytes, big-endian) and its content: JSON, but for the token and the values.
+//! A message is its length (four bytes, big-endian) and its content: JSON, but for the token and the values. An empty one
+//! says that a request goes out to 1Password, so that it counts even if nobody lives to see its answer.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -66,6 +67,17 @@ pub struct Fetched {
     pub names: Names,
 }
 
+/// Where the service learns of each request before it goes out.
+pub struct Counter(UnixStream);
+
+impl Counter {
+    /// So many requests follow.
+    pub fn count(&self, requests: usize) {
+        // A service that is gone kills us in a moment.
+        let _ = (&self.0).write_all(&[0; 4].repeat(requests));
+    }
+}
+
 /// What `opnix fetch` does: serves one parent over its standard input until that closes.
 pub fn run() -> io::Result<()> {
     // systemd's signals to the service's processes are the service's business: it may need our answer to end well. The
@@ -79,6 +91,7 @@ pub fn run() -> io::Result<()> {
     // What could not be had was said by the service already: it is the same for both.
     let _ = secret::protect_process();
 
+    let counter = Counter(parent.try_clone()?);
     let Hello { service, limit } = receive(&mut parent)?;
     let token = read(&mut parent)?;
     let malformed = |why: String| FetchError::TokenMalformed { why };
@@ -91,11 +104,11 @@ pub fn run() -> io::Result<()> {
             // The token first: what is wrong with it is wrong whatever the library.
             let both = token.and_then(|token| Ok((token, core?)));
             let client = both.as_ref().map_err(FetchError::clone);
-            let client = client.and_then(|(token, core)| Client::sign_in(core, token, limit));
+            let client = client.and_then(|(token, core)| Client::sign_in(core, token, limit, &counter));
             serve(&mut parent, client)
         }
         Service::Connect(server) => {
-            serve(&mut parent, token.and_then(|token| Connect::new(&server, &token, limit)))
+            serve(&mut parent, token.and_then(|token| Connect::new(&server, &token, limit, &counter)))
         }
     }
 }

@@ -26,6 +26,8 @@ use self::child::{Ask, Fetched, Hello, Service, checked};
 use self::resolve::{Baseline, Listed, Names};
 use self::token_source::TokenSource;
 use super::FetchError;
+use super::budget::Meter;
+use super::service_account::token::Token;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -46,6 +48,7 @@ const ENVIRONMENT: [&str; 8] = [
 pub struct Remote {
     hello: Hello,
     token: TokenSource,
+    meter: Meter,
     line: Arc<Mutex<Line>>,
 }
 
@@ -65,6 +68,7 @@ struct Connection {
     process: Child,
     /// The token that it is signed in with.
     token: Secret,
+    meter: Meter,
 }
 
 /// What a child answers.
@@ -74,9 +78,19 @@ enum Answer {
 }
 
 impl Remote {
-    /// `limit` is how long signing in, and then each fetch, may take.
-    pub fn new(service: Service, token: TokenSource, limit: Duration) -> Self {
-        Self { hello: Hello { service, limit }, token, line: Arc::default() }
+    /// `limit` is how long signing in, and then each fetch, may take. `meter` counts the requests.
+    pub fn new(service: Service, token: TokenSource, limit: Duration, meter: Meter) -> Self {
+        Self { hello: Hello { service, limit }, token, meter, line: Arc::default() }
+    }
+
+    /// Whose secrets it gives, if that can be said without asking it.
+    pub fn account(&self) -> Option<String> {
+        match &self.hello.service {
+            Service::Account { hosts, .. } => {
+                Some(Token::check(self.token.read().ok()?, hosts).ok()?.account().to_owned())
+            }
+            Service::Connect(server) => Some(format!("Connect server {}", server.url)),
+        }
     }
 
     /// Signs in, if that was not done already, so that a fetch can begin at once.
@@ -105,15 +119,14 @@ impl Remote {
     }
 
     /// Of which references the values cannot have changed since they were fetched. Costs one request.
-    pub async fn unchanged(&self, references: &[Reference]) -> Vec<bool> {
+    pub async fn unchanged(&self, references: &[Reference]) -> Result<Vec<bool>, FetchError> {
         let mut line = self.line.lock().await;
-        match self.talk(&mut line, &Ask::Vaults).await {
-            Ok(Answer::Vaults(Ok(vaults))) => {
+        match self.talk(&mut line, &Ask::Vaults).await? {
+            Answer::Vaults(vaults) => {
                 let Line { names, baseline, .. } = &mut *line;
-                baseline.renew(vaults, names, references)
+                Ok(baseline.renew(vaults?, names, references))
             }
-            // What goes wrong is met again by the fetch that follows.
-            _ => vec![false; references.len()],
+            Answer::Fetched(..) => Err(FetchError::Broken { why: "an answer to another question".into() }),
         }
     }
 
@@ -146,7 +159,7 @@ impl Remote {
         {
             return Ok((kept, true));
         }
-        let mut new = Connection::start(token).map_err(|error| FetchError::Core {
+        let mut new = Connection::start(token, self.meter.clone()).map_err(|error| FetchError::Core {
             why: format!("the process that asks 1Password cannot be started: {error}"),
         })?;
         match new.sign_in(&self.hello).await {
@@ -168,7 +181,7 @@ impl Remote {
 }
 
 impl Connection {
-    fn start(token: Secret) -> io::Result<Self> {
+    fn start(token: Secret, meter: Meter) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let kept = ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
@@ -183,7 +196,7 @@ impl Connection {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Self { stream: UnixStream::from_std(ours)?, process, token })
+        Ok(Self { stream: UnixStream::from_std(ours)?, process, token, meter })
     }
 
     async fn sign_in(&mut self, hello: &Hello) -> io::Result<Result<(), FetchError>> {
@@ -222,7 +235,12 @@ impl Connection {
 
     async fn read(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length).await?;
+        while length == [0; 4] {
+            self.stream.read_exact(&mut length).await?;
+            if length == [0; 4] {
+                self.meter.tick();
+            }
+        }
         let mut bytes = Zeroizing::new(vec![0; checked(length)?]);
         self.stream.read_exact(&mut bytes).await?;
         Ok(bytes)

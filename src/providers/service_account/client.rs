@@ -1,6 +1,7 @@
 //! A client of 1Password's SDK that is signed in, and those of its methods that are used.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,15 @@ use super::item::SdkItem;
 use super::token::Token;
 use crate::providers::error::{Asked, FetchError};
 use crate::providers::items::{self, File, Item};
+use crate::providers::remote::child::Counter;
 use crate::providers::remote::resolve::{Account, Json, Listed};
 use crate::reference::Reference;
 use crate::secret::{Draft, Secret};
 
 /// As which version of 1Password's SDK we ask: that of the library that this is written for (0.4.2).
 const SDK_VERSION: &str = "0040201";
+/// How many requests it takes to sign in.
+const SIGN_IN: usize = 4;
 /// How many items one request may ask for.
 const BATCH: usize = 50;
 
@@ -27,6 +31,9 @@ pub struct Client<'c> {
     id: u64,
     /// How long one request may take.
     limit: Duration,
+    counter: &'c Counter,
+    /// Whether the keys were fetched, which the core does with the first vault.
+    has_keys: Cell<bool>,
 }
 
 /// What each of several items came to.
@@ -59,7 +66,12 @@ struct IndividualError<'a> {
 
 impl<'c> Client<'c> {
     /// Signs in: four requests, and a fifth for the keys with the first vault.
-    pub fn sign_in(core: &'c Core, token: &Token, limit: Duration) -> Result<Self, FetchError> {
+    pub fn sign_in(
+        core: &'c Core,
+        token: &Token,
+        limit: Duration,
+        counter: &'c Counter,
+    ) -> Result<Self, FetchError> {
         // The token goes from its own buffer into this one, which is wiped as well. It needs no escapes: base64.
         let settings = json!({
             "programmingLanguage": "Rust",
@@ -79,9 +91,11 @@ impl<'c> Client<'c> {
         [head, token, rest.as_bytes()].into_iter().for_each(|part| draft.push(part));
         let broken = |what: &str| Failure::Broken(what.into());
         let sign_in = || {
+            counter.count(SIGN_IN);
             let settings = draft.finish().map_err(|_| broken("no settings"))?;
             let id = core.init_client(settings.expose(), Instant::now() + limit)?;
-            Ok(Self { core, id: id.parse().map_err(|_| broken("a client id that is no number"))?, limit })
+            let id = id.parse().map_err(|_| broken("a client id that is no number"))?;
+            Ok(Self { core, id, limit, counter, has_keys: Cell::new(false) })
         };
         sign_in().map_err(|failure: Failure| failure.explain(&Asked::Account))
     }
@@ -105,6 +119,7 @@ impl<'c> Client<'c> {
     }
 
     fn invoke(&self, method: &str, parameters: serde_json::Value) -> Result<Json, Failure> {
+        self.counter.count(1 + usize::from(!self.has_keys.replace(true)));
         let call = json!({"name": method, "parameters": parameters});
         let invocation = json!({"invocation": {"clientId": self.id, "parameters": call}});
         self.core.invoke(invocation.to_string().as_bytes(), Instant::now() + self.limit)

@@ -15,7 +15,10 @@ use crate::secret::Secret;
 const HOSTS: [&str; 3] = ["1password.com", "1password.ca", "1password.eu"];
 
 /// A token that is whole, and names a host that we may talk to.
-pub struct Token(Secret);
+pub struct Token {
+    secret: Secret,
+    account: String,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -83,12 +86,18 @@ impl Token {
             .map_err(|_| TokenError::Damaged("a member is missing or of the wrong type"))?;
         members.check()?;
         check_address(members.sign_in_address, hosts)?;
-        Ok(Self(token))
+        let account = format!("{} at {}", members.email.to_lowercase(), members.sign_in_address);
+        Ok(Self { secret: token, account })
     }
 
     /// The token itself, for the settings of the core.
     pub fn secret(&self) -> &Secret {
-        &self.0
+        &self.secret
+    }
+
+    /// Whose token it is. Not a secret.
+    pub fn account(&self) -> &str {
+        &self.account
     }
 }
 

@@ -1,0 +1,125 @@
+//! What outlives the service: the sealed cache, and how many requests were made.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+use std::{env, io};
+
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::cache::memory::Entry;
+use crate::cache::sealed::{self, Contents, KEY_LENGTH, Key};
+use crate::providers::budget::Ledger;
+use crate::reference::Reference;
+use crate::state::StateDirectory;
+
+/// The files in the state directory.
+const CACHE: &str = "cache";
+const REQUESTS: &str = "requests.json";
+/// The credential with the key: `LoadCredentialEncrypted=` in `systemd/opnix.service`.
+pub const KEY_CREDENTIAL: &str = "opnix.cache-key";
+
+#[derive(Debug)]
+pub struct Disk {
+    directory: Option<StateDirectory>,
+    /// Or why there is none.
+    key: Result<Key, String>,
+}
+
+/// What there is to write.
+pub struct Snapshot {
+    pub account: String,
+    /// Those that may be on disk.
+    pub entries: Vec<(Reference, Entry)>,
+}
+
+impl Disk {
+    /// What systemd gave us: the directory, and the key as a credential.
+    pub fn find() -> Self {
+        let credentials = env::var_os("CREDENTIALS_DIRECTORY");
+        Self { directory: StateDirectory::find(), key: read_key(credentials.as_deref().map(Path::new)) }
+    }
+
+    /// Why nothing is sealed, if that is so.
+    pub fn unsealable(&self) -> Option<&str> {
+        match (&self.directory, &self.key) {
+            (None, _) => Some("there is no state directory (StateDirectory= of opnix.service)"),
+            (_, Err(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What the cache holds. A cache that cannot be read is a warning and an empty one: values can be had again.
+    pub fn load(&self) -> Option<Contents> {
+        let (Some(directory), Ok(key)) = (&self.directory, &self.key) else { return None };
+        let path = directory.path(CACHE);
+        let file = match directory.read(CACHE) {
+            Ok(file) => file?,
+            Err(error) => {
+                warn!(
+                    message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0a",
+                    "the sealed cache {} cannot be read: {error}",
+                    path.display()
+                );
+                return None;
+            }
+        };
+        sealed::open(key, &file)
+            .inspect_err(|error| {
+                warn!(
+                    message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0a",
+                    "the sealed cache {} is not used: {error}; values come from 1Password again",
+                    path.display()
+                );
+            })
+            .ok()
+    }
+
+    /// The requests of the last day; a ledger that cannot be read counts as none.
+    pub fn ledger(&self) -> Ledger {
+        let Some(directory) = &self.directory else { return Ledger::default() };
+        let read = directory
+            .read(REQUESTS)
+            .and_then(|text| text.map_or(Ok(Ledger::default()), |text| Ok(serde_json::from_slice(&text)?)));
+        read.unwrap_or_else(|error| {
+            let path = directory.path(REQUESTS);
+            warn!("how many requests were made is not known: {}: {error}", path.display());
+            Ledger::default()
+        })
+    }
+
+    /// Replaces the cache as a whole. Without a key nothing is written; with nothing to write there is no file.
+    pub fn save_cache(&self, Snapshot { account, entries }: &Snapshot) -> io::Result<()> {
+        let (Some(directory), Ok(key)) = (&self.directory, &self.key) else { return Ok(()) };
+        if entries.is_empty() {
+            return directory.remove(CACHE);
+        }
+        let file = sealed::seal(key, account, entries.iter().map(|(reference, entry)| (reference, entry)));
+        directory.replace(CACHE, &file.ok_or_else(|| io::Error::other("it cannot be sealed"))?)
+    }
+
+    pub fn save_ledger(&self, ledger: &Ledger) -> io::Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        directory.replace(REQUESTS, &serde_json::to_vec(ledger)?)
+    }
+
+    /// When the cache was last written, if there is one.
+    pub fn written(&self) -> Option<SystemTime> {
+        fs::metadata(self.directory.as_ref()?.path(CACHE)).ok()?.modified().ok()
+    }
+}
+
+fn read_key(credentials: Option<&Path>) -> Result<Key, String> {
+    let missing =
+        || format!("there is no key: run `opnix setup`, then restart opnix.service ({KEY_CREDENTIAL})");
+    let path = credentials.ok_or_else(missing)?.join(KEY_CREDENTIAL);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
+        Err(error) => return Err(format!("the key {} cannot be read: {error}", path.display())),
+    };
+    Key::new(&bytes).ok_or_else(|| {
+        format!("the key {} is no key: it has {} bytes, not {KEY_LENGTH}", path.display(), bytes.len())
+    })
+}
