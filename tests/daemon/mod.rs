@@ -46,11 +46,6 @@ impl Daemon {
         token: &str,
         secrets: &[(&str, &str)],
     ) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("daemon-{}-{number}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
         let secrets: Vec<Value> = secrets
             .iter()
             .map(|(name, reference)| {
@@ -59,6 +54,11 @@ impl Daemon {
             })
             .collect();
         let config = json!({"provider": provider, "deadline": deadline, "secrets": secrets});
+        Self::configured(environment, &config, token)
+    }
+
+    pub fn configured(environment: &[(&str, &Path)], config: &Value, token: &str) -> Self {
+        let directory = new_directory("daemon");
         fs::write(directory.join("secrets.json"), config.to_string()).unwrap();
         let this = |name: &str| directory.join(name);
         write_token(&this("token"), token);
@@ -102,6 +102,19 @@ impl Daemon {
         write_token(&self.directory.join("token"), token);
     }
 
+    /// Counts with the next reload.
+    pub fn configure(&self, config: &Value) {
+        fs::write(self.directory.join("secrets.json"), config.to_string()).unwrap();
+    }
+
+    /// Ends the service as systemd does, and returns its log.
+    pub fn stop(mut self) -> String {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.process.wait().unwrap();
+        self.log()
+    }
+
     /// Returns when the reload is done.
     pub fn reload(&self) {
         let before = self.log().matches("reloaded the configuration").count();
@@ -137,6 +150,16 @@ impl Daemon {
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap()
     }
+}
+
+/// A directory of this test's own.
+pub fn new_directory(name: &str) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    directory
 }
 
 impl Drop for Daemon {
