@@ -72,6 +72,8 @@ impl Purpose {
 /// The requests of the last day.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
+    /// Whose limits they count against, once that is known.
+    account: Option<String>,
     /// By the number of their step since 1970.
     steps: BTreeMap<u64, u32>,
     /// The limit that 1Password says is reached.
@@ -97,6 +99,14 @@ impl Ledger {
         self.steps = self.steps.split_off(&oldest);
         let count = self.steps.entry(step).or_default();
         *count = count.saturating_add(requests).saturating_add(later);
+    }
+
+    /// From now on requests are this account's: those of another one count against other limits.
+    pub fn belongs_to(&mut self, account: &str) {
+        if self.account.as_ref().is_some_and(|known| known != account) {
+            *self = Self::default();
+        }
+        self.account = Some(account.to_owned());
     }
 
     pub fn last_hour(&self, now: SystemTime) -> u32 {
@@ -251,6 +261,17 @@ mod tests {
         assert_eq!(ledger.limited_until(at(0)), None);
         ledger.spend(at(0), 1);
         assert_eq!((ledger.last_hour(at(0)), ledger.last_hour(at(70))), (8, 0));
+    }
+
+    #[test]
+    fn the_requests_of_another_account_do_not_count() {
+        let mut ledger = Ledger::default();
+        ledger.spend(at(0), 7);
+        ledger.limit(at(0), None);
+        ledger.belongs_to("first");
+        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0)).is_some()), (7, true));
+        ledger.belongs_to("second");
+        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0))), (0, None));
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Shared {
             state.memory = Memory::new(settings, []);
             state.unsaved = true;
         }
+        self.meter.ledger().belongs_to(&account);
         state.account = Some(account);
     }
 

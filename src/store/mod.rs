@@ -133,6 +133,9 @@ impl Store {
     ) -> Self {
         let Rules { timing, budget, settings } = rules;
         let Heritage { account, entries } = heritage;
+        if let Some(account) = &account {
+            meter.ledger().belongs_to(account);
+        }
         let count = entries.len();
         let memory = Memory::new(settings, entries);
         // What left the configuration leaves the disk.

@@ -212,11 +212,11 @@ pub fn the_secrets_of_a_host_come_from_a_connect_server(machine: &Machine) {
     consumer(machine, "co-dynamic.service", "openai-api-key", "DynamicUser=yes");
     for (fault, says) in [
         (Fault::Status(401), "rejects the token"),
-        (Fault::Limited(Some(600)), "limit on requests is reached until"),
         (Fault::Status(500), "out of order"),
         (Fault::Reset, "cannot be reached"),
         (Fault::Truncate, "cannot be reached"),
         (Fault::Garbage, "broke its contract"),
+        (Fault::Limited(Some(600)), "limit on requests is reached until"),
     ] {
         machine.begin();
         simulator.server.clear_faults();
@@ -226,6 +226,8 @@ pub fn the_secrets_of_a_host_come_from_a_connect_server(machine: &Machine) {
         assert!(machine.journal_text().contains(says), "{says}: {}", machine.journal_text());
     }
     simulator.server.clear_faults();
+    // But who says when to come back is not asked before then.
+    set_up_with(machine, &config);
     for (unit, name, more, expected) in [
         ("co-dynamic.service", "openai-api-key", "DynamicUser=yes", value("OpenAI")),
         ("co-user.service", "datadog-api-key", "User=daemon", value("Datadog")),

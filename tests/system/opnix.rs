@@ -23,18 +23,23 @@ pub fn secret(name: &str, units: &[&str]) -> Value {
     json!({"name": name, "reference": format!("op://Vault/{name}/value"), "units": units})
 }
 
-/// Stops opnix, and starts its socket with this configuration; the service itself starts when the first unit asks.
-pub fn set_up_with(machine: &Machine, config: &Value) {
+pub fn stop(machine: &Machine) {
     machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+}
+
+/// Stops opnix, forgets what it kept, and starts its socket with this configuration; the service itself starts when the first unit asks.
+pub fn set_up_with(machine: &Machine, config: &Value) {
+    stop(machine);
+    machine.sh("rm -rf /var/lib/private/opnix").ok();
     machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
     machine.systemctl(&["start", "opnix.socket"]).ok();
 }
 
 /// The same, with a vault of its own.
 pub fn set_up(machine: &Machine, secrets: &[Value], values: &[(&str, String)], deadline: &str) {
-    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
-    // What an earlier test changed in the service, whether it passed or not.
-    machine.sh("rm -rf /run/systemd/system/opnix.service.d").ok();
+    stop(machine);
+    // What an earlier test changed in the service, whether it passed or not, and what it kept.
+    machine.sh("rm -rf /run/systemd/system/opnix.service.d /var/lib/private/opnix").ok();
     machine.sh("groupadd --force --system opnix-vault").ok();
     machine.unit("opnix.service.d/50-test.conf", "[Service]\nSupplementaryGroups=opnix-vault\n");
     configure(machine, secrets, deadline);
