@@ -28,6 +28,10 @@ impl Secret {
         &self.0
     }
 
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -83,6 +83,9 @@ fn the_unit_files_and_the_program_agree() {
     assert!(sources["cli/mod.rs"].contains("\"/run/opnix/creds.sock\""));
     assert!(shipped("opnix.socket").contains("FileDescriptorName=creds\n"));
     assert!(sources["cli/serve.rs"].contains("LISTENER: &str = \"creds\""));
+    assert!(shipped("opnix-control.socket").contains(&format!("ListenStream={}\n", opnix::control::SOCKET)));
+    assert!(shipped("opnix-control.socket").contains("FileDescriptorName=control\n"));
+    assert!(sources["cli/serve.rs"].contains("CONTROL: &str = \"control\""));
     let key = opnix::store::disk::KEY_CREDENTIAL;
     assert!(shipped("opnix.service").contains(&format!("LoadCredentialEncrypted={key}\n")));
 }

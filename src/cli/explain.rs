@@ -1,21 +1,30 @@
 //! `opnix explain`: would this unit get this credential, and by which line of the configuration.
 
-use super::{ConfigArguments, Exit, fail, faulty};
-use crate::config::{self, Config};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::control::{ControlArguments, Unanswered};
+use super::{Exit, fail, faulty};
+use crate::config;
+use crate::control::answers;
+use crate::control::interface::{Control, Explanation, State};
 use crate::names::{CredentialName, UnitName};
-use crate::policy::{Denied, Rule};
 
 /// Say whether a unit would get a credential, and why; never its value
 ///
-/// Exits with 0 if it would, with 77 if it would be refused.
+/// The running service is asked, so that the configuration in force counts. With --config, or where no service runs, the
+/// files are. Exits with 0 if the unit would get it, with 77 if it would be refused.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The unit, such as opencode.service
     unit: String,
     /// The credential, such as openai-api-key
     credential: String,
+    /// A configuration file to look into, instead of asking the service; can be given several times
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
     #[command(flatten)]
-    config: ConfigArguments,
+    control: ControlArguments,
 }
 
 pub fn run(arguments: Arguments) -> Exit {
@@ -27,42 +36,56 @@ pub fn run(arguments: Arguments) -> Exit {
         Ok(credential) => credential,
         Err(error) => return fail(Exit::Usage, error),
     };
-    let config = match config::load(&arguments.config.config) {
-        Ok(config) => config,
-        Err(faults) => return faulty(&faults),
+    let files = match arguments.config {
+        files if !files.is_empty() => files,
+        _ => {
+            let (unit, credential) = (unit.to_string(), credential.to_string());
+            match arguments.control.ask(async |mut service| service.explain(&unit, &credential).await) {
+                Ok(explanation) => return show(&unit, &credential, &explanation),
+                Err(Unanswered::NoService(_)) => vec![PathBuf::from(config::DEFAULT_PATH)],
+                Err(why) => return arguments.control.fail(why),
+            }
+        }
     };
-    match config.policy.rule_for(&unit, &credential) {
-        Ok(rule) => {
-            granted(&unit, rule);
-            Exit::Ok
+    match config::load(&files) {
+        Ok(config) => {
+            let explanation = answers::explain(&config.policy, &unit, &credential, |_| None);
+            show(unit.as_str(), credential.as_str(), &explanation)
         }
-        Err(denied) => {
-            refused(&unit, &credential, denied, &config);
-            Exit::Denied
-        }
+        Err(faults) => faulty(&faults),
     }
 }
 
-fn granted(unit: &UnitName, rule: &Rule) {
+fn show(unit: &str, credential: &str, explanation: &Explanation) -> Exit {
+    let Some(rule) = explanation.rule.as_ref().filter(|_| explanation.granted) else {
+        println!("refused: {unit} does not get \"{credential}\"");
+        println!("  because   {}", explanation.reason.as_deref().unwrap_or_default());
+        for rule in &explanation.others {
+            println!("  but       {} gets \"{}\", by {}", rule.units, rule.credential, rule.place);
+        }
+        println!("  remedy    add \"{unit}\" to the `units` of the secret in secrets.json");
+        return Exit::Denied;
+    };
     println!("granted: {unit} gets \"{}\"", rule.credential);
     println!("  by        {} ({})", rule.place, rule.units);
-    println!("  secret    \"{}\"", rule.entry.name);
-    for reference in rule.entry.content.references() {
+    println!("  secret    \"{}\"", explanation.name.as_deref().unwrap_or_default());
+    for reference in &explanation.references {
         println!("  from      {reference}");
     }
     println!("  the unit  LoadCredential={}:{}", rule.credential, super::SOCKET);
-}
-
-fn refused(unit: &UnitName, credential: &CredentialName, denied: Denied, config: &Config) {
-    println!("refused: {unit} does not get \"{credential}\"");
-    println!("  because   {denied}");
-    let mut others: Vec<&Rule> = match denied {
-        Denied::NotForUnit => config.policy.rules().filter(|rule| rule.credential == *credential).collect(),
-        Denied::UnknownCredential => config.policy.rules().filter(|rule| rule.units.matches(unit)).collect(),
-    };
-    others.sort_by_key(|rule| (rule.credential.clone(), rule.units.clone()));
-    for rule in others {
-        println!("  but       {} gets \"{}\", by {}", rule.units, rule.credential, rule.place);
+    if let Some(secret) = &explanation.secret {
+        let age = secret.age.map(|age| humantime::format_duration(Duration::from_secs(age)).to_string());
+        let age = age.map_or("not kept".to_owned(), |age| format!("kept, {age} old"));
+        let now = match secret.state {
+            State::Fresh => "would be served at once",
+            State::Stale => "1Password would be asked, and if it does not answer, it would be served",
+            State::Missing => "1Password would be asked",
+            State::Refused => "1Password is not to be asked for now: the unit would not start",
+        };
+        println!("  value     {age}: {now}");
+        if let Some(error) = &secret.error {
+            println!("  last      {}", error.replace('\n', "\n            "));
+        }
     }
-    println!("  remedy    add \"{unit}\" to the `units` of the secret in secrets.json");
+    Exit::Ok
 }

@@ -1,13 +1,16 @@
 //! The command line: one file per command, arguments without logic.
 
 mod check;
+mod control;
 mod core;
 mod demo;
 mod explain;
 mod fetch;
+mod refresh;
 mod schema;
 mod serve;
 mod setup;
+mod status;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,8 @@ pub enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Status(status::Arguments),
+    Refresh(refresh::Arguments),
     Demo(demo::Arguments),
     Schema(schema::Arguments),
     Core(core::Arguments),
@@ -84,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Refresh(arguments) => refresh::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use super::{ConfigArguments, Exit, fail};
@@ -18,6 +19,8 @@ use crate::systemd::{activation, journal};
 
 /// The name of the listening socket: `FileDescriptorName=` in `systemd/opnix.socket`.
 const LISTENER: &str = "creds";
+/// That of the control socket: `FileDescriptorName=` in `systemd/opnix-control.socket`.
+const CONTROL: &str = "control";
 
 /// Serve credentials to units: what opnix.service runs
 ///
@@ -33,6 +36,9 @@ pub struct Arguments {
     /// Listen on this path, when not started by systemd's socket unit
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Listen for `opnix status`, `explain` and `refresh` on this path, when not started by systemd's socket unit
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// Serve the units of your own service manager (systemctl --user) instead of the system's
     #[arg(long)]
     user: bool,
@@ -50,9 +56,21 @@ pub fn run(arguments: Arguments) -> Exit {
         }
     };
     journal::init();
-    let (mut listeners, stored): (Vec<_>, Vec<_>) =
+    let (mut listeners, rest): (Vec<_>, Vec<_>) =
         passed.into_iter().partition(|passed| passed.name == LISTENER);
+    let (mut controls, stored): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|passed| passed.name == CONTROL);
     let activated = listeners.pop().and_then(|passed| passed.socket).map(UnixListener::from);
+    let control = controls.pop().and_then(|passed| passed.socket).map(UnixListener::from);
+    let control = match (control, &arguments.control) {
+        (None, Some(path)) => match listen(path) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                return fail(Exit::System, format_args!("cannot listen on {}: {error}", path.display()));
+            }
+        },
+        (control, _) => control,
+    };
     let trust = match (arguments.trust_peer_names, &activated) {
         (true, Some(_)) => {
             return fail(
@@ -77,7 +95,7 @@ pub fn run(arguments: Arguments) -> Exit {
                 "--socket cannot be used under socket activation: systemd passes the socket",
             );
         }
-        (Some(listener), None) => serve(listener, trust, true, stored, &sources),
+        (Some(listener), None) => serve(listener, control, trust, true, stored, &sources),
         (None, Some(path)) => {
             // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
             if let Err(faults) = config::load(&sources.files) {
@@ -93,9 +111,11 @@ pub fn run(arguments: Arguments) -> Exit {
                 }
             };
             info!("listening on {}", path.display());
-            let result = serve(listener, trust, false, stored, &sources);
+            let result = serve(listener, control, trust, false, stored, &sources);
             // A socket that nobody listens on would only puzzle the next one.
-            let _ = fs::remove_file(path);
+            for path in [Some(path), arguments.control.as_ref()].into_iter().flatten() {
+                let _ = fs::remove_file(path);
+            }
             result
         }
         (None, None) => {
@@ -116,6 +136,7 @@ pub fn run(arguments: Arguments) -> Exit {
 
 fn serve(
     listener: UnixListener,
+    control: Option<UnixListener>,
     trust: Trust,
     backed: bool,
     stored: Vec<activation::Passed>,
@@ -127,7 +148,8 @@ fn serve(
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let service = Arc::new(Service::new(trust, backed, runtime.handle().clone(), sources));
-    let result = runtime.block_on(server::run(listener, service, stored, sources));
+    let run = server::run(listener, control, service, stored, sources);
+    let result = LocalSet::new().block_on(&runtime, run);
     // A provider that still blocks must not hold up our end.
     runtime.shutdown_background();
     result

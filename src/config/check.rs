@@ -39,6 +39,7 @@ const SETTINGS: Settings = Settings {
 struct Check<'a> {
     faults: &'a mut Faults,
     policy: Policy,
+    entries: Vec<Arc<Entry>>,
     files: Vec<MirrorFile>,
     /// Of all secrets that do not say otherwise.
     defaults: Settings,
@@ -72,6 +73,7 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
     let mut check = Check {
         faults,
         policy: Policy::default(),
+        entries: Vec::new(),
         files: Vec::new(),
         defaults: SETTINGS,
         settings: HashMap::new(),
@@ -99,8 +101,8 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
             check.valid(interval, duration);
         }
     }
-    let Check { policy, files, settings, .. } = check;
-    Config { provider, timing, budget, policy, settings, files }
+    let Check { policy, entries, files, settings, .. } = check;
+    Config { provider, timing, budget, policy, entries, settings, files }
 }
 
 impl Check<'_> {
@@ -320,11 +322,13 @@ impl Check<'_> {
             }
             self.valid(name, str::parse::<CredentialName>)
         });
-        let name = name.map_or_else(|| "(unnamed)".to_owned(), |name| name.value.clone());
         // A faulty content is noted already; a stand-in lets the rest of the entry be checked too.
         let content = content.unwrap_or_else(|| Template::from(stand_in()));
         self.caching(&content, caching);
+        let unnamed = || content.references().next().map(Reference::to_string).unwrap_or_default();
+        let name = name.map_or_else(unnamed, |name| name.value.clone());
         let entry = Arc::new(Entry { name, content, place: place.clone() });
+        self.entries.push(entry.clone());
         for unit in units {
             self.unit(unit, credential.as_ref(), &entry);
         }

@@ -36,6 +36,8 @@ pub struct Config {
     pub timing: Timing,
     pub budget: Budget,
     pub policy: Policy,
+    /// The secrets and templates, in the order of the files.
+    pub entries: Vec<Arc<Entry>>,
     /// How each value may be kept.
     pub settings: HashMap<Reference, Settings>,
     /// The files for the mirror.
@@ -72,6 +74,17 @@ pub enum Provider {
         /// The directory of the configuration file.
         beside: PathBuf,
     },
+}
+
+impl Provider {
+    /// As it is written in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ServiceAccount { .. } => "service_account",
+            Self::Connect(_) => "connect",
+            Self::Local { .. } => "local",
+        }
+    }
 }
 
 /// A secret or template that is to be a file.

@@ -7,8 +7,8 @@ pub mod park;
 mod refusal;
 mod request;
 
-use std::io;
-use std::io::Write;
+use std::future::pending;
+use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
@@ -29,8 +29,9 @@ use request::Request;
 
 use crate::audit::Permit;
 use crate::config::{self, Faults};
+use crate::control;
 use crate::peer::{Claim, Peer, Trust};
-use crate::policy::{Grant, Policy};
+use crate::policy::{Entry, Grant, Policy};
 use crate::providers::Provider;
 use crate::providers::budget::Meter;
 use crate::secret::Secret;
@@ -69,9 +70,10 @@ pub struct Service {
 }
 
 /// The configuration in force. A request keeps the one that it began with.
-enum Configuration {
+pub(crate) enum Configuration {
     Valid {
         policy: Policy,
+        entries: Vec<Arc<Entry>>,
         /// Where the store's values come from.
         provider: config::Provider,
         store: Store,
@@ -83,7 +85,8 @@ enum Configuration {
 impl Configuration {
     /// `old` is the one that this is to take the place of.
     fn load(sources: &Sources, base: &Base, old: Option<&Self>) -> Result<Self, Faults> {
-        let config::Config { provider, timing, budget, settings, policy, .. } = config::load(&sources.files)?;
+        let config = config::load(&sources.files)?;
+        let config::Config { provider, timing, budget, settings, policy, entries, .. } = config;
         let rules = Rules { timing, budget, settings };
         let old = match old {
             Some(Self::Valid { provider: same, store, .. }) if *same == provider => Some(store),
@@ -98,7 +101,7 @@ impl Configuration {
         let heritage =
             old.map_or_else(|| Heritage::load(&base.disk, asked.account()), |store| store.hand_over());
         let store = Store::new(asked, rules, heritage, base.meter.clone(), base.disk.clone(), &base.runtime);
-        Ok(Self::Valid { policy, provider, store })
+        Ok(Self::Valid { policy, entries, provider, store })
     }
 
     fn decide(&self, peer: Peer) -> Result<Grant, (Claim, Refusal)> {
@@ -152,7 +155,7 @@ impl Service {
         Self { trust, park: Park::new(backed), configuration, base, refusing: watch::Sender::new(false) }
     }
 
-    fn configuration(&self) -> Arc<Configuration> {
+    pub(crate) fn configuration(&self) -> Arc<Configuration> {
         self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -173,6 +176,11 @@ impl Service {
                 notify::ready(&status);
             }
         }
+    }
+
+    /// How many requests wait for their value, or are being refused.
+    pub(crate) fn waiting(&self) -> usize {
+        self.park.taken()
     }
 
     fn status(&self) -> String {
@@ -198,9 +206,11 @@ fn report(faults: &Faults) {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `stored` is what systemd's store holds from the last instance.
+/// Serves until SIGTERM or SIGINT. `stored` is what systemd's store holds from the last instance. To be run within a
+/// [`tokio::task::LocalSet`].
 pub async fn run(
     listener: UnixListener,
+    control: Option<UnixListener>,
     service: Arc<Service>,
     stored: Vec<Passed>,
     sources: &Sources,
@@ -222,6 +232,15 @@ pub async fn run(
         let service = service.clone();
         move || accept::accept(&listener, heard, &service)
     });
+    let mut administrators = spawn_local({
+        let service = service.clone();
+        async move {
+            match control {
+                Some(control) => control::server::serve(control, service).await,
+                None => pending().await,
+            }
+        }
+    });
     notify::ready(&service.status());
     loop {
         select! {
@@ -232,6 +251,7 @@ pub async fn run(
             _ = hangup.recv() => service.reload(sources),
             _ = heartbeat.tick() => bell.write_all(&[0])?,
             ended = &mut accepting => return ended?,
+            ended = &mut administrators => return ended?,
         }
     }
     drop(bell);
@@ -271,7 +291,7 @@ fn adopt(stored: Vec<Passed>, service: &Arc<Service>) {
 /// Finishes what it can. The rest stays in systemd's store if an instance follows, and is refused if none does: the
 /// store goes with the unit, and its connections would end without a byte, which systemd takes for an empty secret.
 async fn drain(service: &Service, restarting: bool) {
-    let waiting = || service.park.taken();
+    let waiting = || service.waiting();
     notify::stopping(&format!("Finishing {} requests.", waiting()));
     let emptied_within = async |limit: Duration| {
         let end = Instant::now() + limit;

@@ -6,6 +6,7 @@
 pub mod disk;
 mod flight;
 pub mod refresh;
+mod report;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -79,6 +80,8 @@ struct State {
     boarding: Vec<Passenger>,
     /// How often the provider was asked what changed.
     generation: u64,
+    /// When values are renewed next in the background.
+    next_refresh: Option<SystemTime>,
     /// Whether memory has changed since it was written to disk.
     unsaved: bool,
 }

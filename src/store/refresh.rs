@@ -88,6 +88,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 spread,
             };
             let due = next_round(&outlook, &shared.meter.ledger());
+            shared.state().next_refresh = due;
             match due.map(|due| due.duration_since(now).unwrap_or_default()) {
                 Some(Duration::ZERO) => {
                     let before = shared.meter.ledger().last_day(now);

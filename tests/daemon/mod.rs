@@ -67,6 +67,8 @@ impl Daemon {
             .arg(this("secrets.json"))
             .arg("--socket")
             .arg(this("socket"))
+            .arg("--control")
+            .arg(this("control"))
             .arg("--token-file")
             .arg(this("token"))
             .envs(environment.iter().copied())
@@ -84,6 +86,22 @@ impl Daemon {
 
     fn socket(&self) -> PathBuf {
         self.directory.join("socket")
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.directory.join("control")
+    }
+
+    /// What a command of the command line says to this service, and its exit code.
+    pub fn command(&self, arguments: &[&str]) -> (String, i32) {
+        let command = Command::new(env!("CARGO_BIN_EXE_opnix"))
+            .args(arguments)
+            .arg("--control")
+            .arg(self.control())
+            .output()
+            .unwrap();
+        let said = [command.stdout, command.stderr].concat();
+        (String::from_utf8(said).unwrap(), command.status.code().unwrap())
     }
 
     pub fn pid(&self) -> u32 {

@@ -1,0 +1,64 @@
+//! What the commands have in common that ask the running service.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+use zlink::tokio::unix::{Connection, connect};
+
+use super::{Exit, fail};
+use crate::control::interface::Error;
+
+#[derive(clap::Args)]
+pub struct ControlArguments {
+    /// The control socket of the service
+    #[arg(long, value_name = "PATH", default_value = crate::control::SOCKET)]
+    pub control: PathBuf,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// Nobody listens.
+    NoService(io::Error),
+    Broken(String),
+    Refused(Error),
+}
+
+impl ControlArguments {
+    /// Asks the service one thing.
+    pub fn ask<T, F>(&self, call: impl FnOnce(Connection) -> F) -> Result<T, Unanswered>
+    where
+        F: Future<Output = zlink::Result<Result<T, Error>>>,
+    {
+        let broken = |error: &dyn std::fmt::Display| Unanswered::Broken(error.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        runtime.map_err(|error| broken(&error))?.block_on(async {
+            let connection = connect(&self.control).await.map_err(|error| match error {
+                zlink::Error::Io(error) => Unanswered::NoService(error),
+                error => broken(&error),
+            })?;
+            call(connection).await.map_err(|error| broken(&error))?.map_err(Unanswered::Refused)
+        })
+    }
+
+    pub fn fail(&self, why: Unanswered) -> Exit {
+        let path = self.control.display();
+        match why {
+            Unanswered::NoService(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                fail(Exit::Denied, format_args!("{path} is for administrators: run this as root"))
+            }
+            Unanswered::NoService(error) => fail(
+                Exit::Unavailable,
+                format_args!(
+                    "the service does not listen on {path}: {error}\nsystemctl start opnix-control.socket"
+                ),
+            ),
+            Unanswered::Broken(why) => {
+                fail(Exit::Software, format_args!("the service answered wrongly: {why}"))
+            }
+            Unanswered::Refused(error @ Error::Unconfigured { .. }) => fail(Exit::Config, error),
+            Unanswered::Refused(error) => fail(Exit::Usage, error),
+        }
+    }
+}

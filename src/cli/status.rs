@@ -1,0 +1,135 @@
+//! `opnix status`: how the service is.
+
+use std::time::{Duration, SystemTime};
+
+use super::control::ControlArguments;
+use super::{Exit, fail};
+use crate::control::interface::{Control, Health, State, Status, Window};
+
+/// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
+///
+/// Exits with 0 if every secret could be served now, with 69 if the service is not there or a secret could not be, with 78
+/// if the configuration is faulty.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: ControlArguments,
+}
+
+pub fn run(arguments: Arguments) -> Exit {
+    let status = match arguments.control.ask(async |mut service| service.status().await) {
+        Ok(status) => status,
+        Err(why) => return arguments.control.fail(why),
+    };
+    if arguments.json {
+        match serde_json::to_string_pretty(&status) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return fail(Exit::Software, error),
+        }
+    } else {
+        print!("{}", describe(&status, SystemTime::now()));
+    }
+    match &status {
+        Status { faults: Some(_), .. } => Exit::Config,
+        // What is missing can still be had, unless the provider is known not to give it.
+        status if status.secrets.iter().all(|secret| is_servable(secret.state, status)) => Exit::Ok,
+        _ => Exit::Unavailable,
+    }
+}
+
+fn is_servable(state: State, status: &Status) -> bool {
+    let up = status.provider.as_ref().is_some_and(|provider| provider.health != Health::Down);
+    match state {
+        State::Fresh | State::Stale => true,
+        State::Missing => up,
+        State::Refused => false,
+    }
+}
+
+fn describe(status: &Status, now: SystemTime) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, what: String| text.push_str(&format!("{name:<10} {what}\n"));
+    line("opnix", format!("{}, {} requests waiting", status.version, status.waiting));
+    if let Some(faults) = &status.faults {
+        line("faulty", faults.replace('\n', "\n           "));
+        return text;
+    }
+    if let Some(provider) = &status.provider {
+        let account = provider.account.as_deref().unwrap_or("account unknown: there is no token");
+        line("provider", format!("{}, {account}", provider.kind));
+        line("", describe_health(provider.health, provider.down_since, now));
+        if let Some(error) = &provider.error {
+            line("", error.replace('\n', "\n           "));
+        }
+        let next = provider.next_refresh.map_or("not planned".to_owned(), |at| relative(at, now));
+        line("refresh", next);
+    }
+    let cache = &status.cache;
+    match &cache.unsealed_because {
+        None => {
+            let written =
+                cache.written_at.map_or(String::new(), |at| format!(", written {}", relative(at, now)));
+            line(
+                "cache",
+                format!("{} values, {} of them sealed on disk{written}", cache.in_memory, cache.sealable),
+            );
+        }
+        Some(why) => line("cache", format!("{} values, in memory only: {why}", cache.in_memory)),
+    }
+    let (hour, day) = (window(&status.budget.hour), window(&status.budget.day));
+    line("requests", format!("{hour} in the last hour, {day} in the last day"));
+    if let Some(until) = status.budget.limited_until {
+        line("", format!("a limit is reached; the background goes on {}", relative(until, now)));
+    }
+    let width = status.secrets.iter().map(|secret| secret.name.len()).max().unwrap_or(0);
+    for (number, secret) in status.secrets.iter().enumerate() {
+        let state = match secret.state {
+            State::Fresh => "fresh",
+            State::Stale => "stale",
+            State::Missing => "missing",
+            State::Refused => "refused",
+        };
+        let age = secret.age.map_or(String::new(), |age| format!("{} old", duration(age)));
+        let name = if number == 0 { "secrets" } else { "" };
+        line(name, format!("{:<width$}  {state:<7}  {age}", secret.name).trim_end().to_owned());
+        if let Some(denied) = secret.denied_for {
+            line("", format!("    1Password has denied it for {}", duration(denied)));
+        }
+        if let (Some(error), Some(at)) = (&secret.error, secret.error_at) {
+            line("", format!("    {}: {}", relative(at, now), error.replace('\n', "; ")));
+        }
+    }
+    text
+}
+
+fn describe_health(health: Health, since: Option<u64>, now: SystemTime) -> String {
+    match (health, since) {
+        (Health::Up, _) => "works, as far as the last requests tell".to_owned(),
+        (Health::Down, Some(since)) => format!("DOES NOT WORK since {}", relative(since, now)),
+        (Health::Down, None) => "DOES NOT WORK".to_owned(),
+        (Health::Spent, _) => {
+            "is asked only for what is not kept: the budget or a limit is used up".to_owned()
+        }
+        (Health::Limited, _) => "is not asked: its limit is reached".to_owned(),
+    }
+}
+
+fn window(window: &Window) -> String {
+    match window.limit {
+        Some(limit) => format!("{} of {limit}", window.used),
+        None => window.used.to_string(),
+    }
+}
+
+/// Relative to now, in seconds: "5m ago", "in 2h".
+fn relative(at: u64, now: SystemTime) -> String {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if at > now { format!("in {}", duration(at - now)) } else { format!("{} ago", duration(now - at)) }
+}
+
+fn duration(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}

@@ -1,0 +1,211 @@
+//! The types of the varlink interface `io.opnix`. Its text, `docs/io.opnix.varlink`, is made from them.
+//!
+//! It is public: things are added to it, never changed or taken away. Times are seconds since 1970 (UTC), ages seconds.
+//! No value of a secret ever goes through it.
+
+use serde::{Deserialize, Serialize};
+use zlink::introspect::{self, CustomType, Type};
+use zlink::{ReplyError, proxy};
+
+/// What `Status` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
+pub struct Status {
+    /// Of opnix.
+    pub version: String,
+    /// What is wrong with the configuration that the service came up with; it refuses every request then.
+    pub faults: Option<String>,
+    pub provider: Option<Provider>,
+    pub cache: Cache,
+    pub budget: Budget,
+    /// In the order of the configuration.
+    pub secrets: Vec<Secret>,
+    /// How many requests of units wait for their value.
+    pub waiting: u64,
+}
+
+/// Where secrets come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Provider {
+    /// service_account, connect or local.
+    pub kind: String,
+    /// Whose secrets they are, if there is a token to tell.
+    pub account: Option<String>,
+    pub health: Health,
+    /// Since when it does not work.
+    pub down_since: Option<u64>,
+    /// Why it does not work.
+    pub error: Option<String>,
+    /// When it is asked next in the background.
+    pub next_refresh: Option<u64>,
+}
+
+/// How the provider is, as far as the last requests tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing is known against it.
+    Up,
+    /// It cannot be reached, is out of order or too slow, or rejects the token.
+    Down,
+    /// The budget of this machine is used up, or a limit is reached that nobody knows the end of: values that are kept are
+    /// served, others asked for.
+    Spent,
+    /// It told us until when to ask no more.
+    Limited,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Cache {
+    /// Whether values are kept on disk, sealed.
+    pub sealed: bool,
+    /// Why not.
+    pub unsealed_because: Option<String>,
+    /// How many values are in memory.
+    pub in_memory: u64,
+    /// How many of them may be on disk.
+    pub sealable: u64,
+    /// When the file was last written.
+    pub written_at: Option<u64>,
+}
+
+/// How many requests were made, and may be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Budget {
+    pub hour: Window,
+    pub day: Window,
+    /// When requests in the background go on: 1Password's limit is reached.
+    pub limited_until: Option<u64>,
+}
+
+/// The requests of the last hour or day.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Window {
+    pub used: u64,
+    /// What is left of the budget; none is no limit.
+    pub left: Option<u64>,
+    /// The budget; none is no limit.
+    pub limit: Option<u64>,
+}
+
+/// One secret or template of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Secret {
+    pub name: String,
+    pub state: State,
+    /// Since 1Password last gave or confirmed the value; of a template, its oldest.
+    pub age: Option<u64>,
+    /// Since when 1Password says that there is no such value.
+    pub denied_for: Option<u64>,
+    /// Why it could not be had when it was last asked for.
+    pub error: Option<String>,
+    /// When that was.
+    pub error_at: Option<u64>,
+}
+
+/// What becomes of a unit that asks for a secret now. Of a template, the worst of its references counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum State {
+    /// It is served at once.
+    Fresh,
+    /// 1Password is asked; if it does not answer soon, or cannot be asked, the value that is kept is served.
+    Stale,
+    /// 1Password is asked: there is no value, or none that will do.
+    Missing,
+    /// It is refused: there is no value that will do, and 1Password is not to be asked.
+    Refused,
+}
+
+/// What `Explain` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
+pub struct Explanation {
+    pub granted: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// The line of the configuration that decides.
+    pub rule: Option<Rule>,
+    /// The name of the secret that the unit gets.
+    pub name: Option<String>,
+    /// How it is.
+    pub secret: Option<Secret>,
+    /// Where it comes from: secret references.
+    pub references: Vec<String>,
+    /// Where it is not granted: lines that come near.
+    pub others: Vec<Rule>,
+}
+
+/// One line of the configuration: these units get this credential.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Rule {
+    /// A unit, or all instances of a template.
+    pub units: String,
+    pub credential: String,
+    /// File, line and column.
+    pub place: String,
+}
+
+/// What `Refresh` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
+pub struct Refreshed {
+    pub secrets: Vec<Renewal>,
+}
+
+/// What became of one secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Renewal {
+    pub name: String,
+    pub outcome: Outcome,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is never kept: every start asks 1Password.
+    NotKept,
+    /// 1Password says that the value still is what it was.
+    Unchanged,
+    /// There was no value before.
+    Fetched,
+    /// The value is another one than before.
+    Changed,
+    /// It could not be had; what was kept stays.
+    Failed,
+}
+
+/// What can go wrong with a call.
+#[derive(Debug, Clone, PartialEq, ReplyError, introspect::ReplyError)]
+#[zlink(interface = "io.opnix")]
+pub enum Error {
+    /// The service has no valid configuration.
+    Unconfigured { faults: String },
+    /// The configuration has no secret of this name.
+    UnknownSecret { name: String },
+    /// That is no name of a unit or credential.
+    InvalidName { name: String, reason: String },
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unconfigured { faults } => write!(f, "the service has no valid configuration: {faults}"),
+            Self::UnknownSecret { name } => {
+                write!(f, "the configuration has no secret {name:?}\n`opnix status` lists them")
+            }
+            Self::InvalidName { reason, .. } => f.write_str(reason),
+        }
+    }
+}
+
+/// The calls, for clients.
+#[proxy("io.opnix")]
+pub trait Control {
+    async fn status(&mut self) -> zlink::Result<Result<Status, Error>>;
+    async fn explain(&mut self, unit: &str, credential: &str) -> zlink::Result<Result<Explanation, Error>>;
+    async fn refresh(&mut self, names: Vec<String>) -> zlink::Result<Result<Refreshed, Error>>;
+}

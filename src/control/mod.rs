@@ -1,0 +1,8 @@
+//! The control socket: what administrators ask of the running service, over varlink (<https://varlink.org>).
+
+pub mod answers;
+pub mod interface;
+pub mod server;
+
+/// Where it listens: `ListenStream=` in `systemd/opnix-control.socket`.
+pub const SOCKET: &str = "/run/opnix/control.sock";

@@ -1,0 +1,81 @@
+//! The service's end of the control socket. Each connection is served by itself, so that one that waits holds up nobody.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use nix::unistd::Uid;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+use tracing::{debug, warn};
+use zlink::tokio::unix::Stream;
+use zlink::{ReadyListener, Server, service};
+
+use super::interface::{
+    Budget, Cache, Error, Explanation, Health, Outcome, Provider, Refreshed, Renewal, Rule, Secret, State,
+    Status, Window,
+};
+use crate::server::Service;
+
+/// How many connections there can be at a time.
+const CONNECTIONS: usize = 64;
+
+/// Serves until it is dropped. To be run within a [`tokio::task::LocalSet`].
+pub async fn serve(listener: UnixListener, service: Arc<Service>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!("cannot accept a connection to the control socket for now: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // The socket's mode says the same. Who runs the service may ask it, too.
+        let peer = stream.peer_cred().map(|peer| peer.uid());
+        if !peer.as_ref().is_ok_and(|uid| *uid == 0 || *uid == Uid::effective().as_raw()) {
+            warn!("refused a connection to the control socket by user {peer:?}");
+            continue;
+        }
+        let control = Control(service.clone());
+        spawn_local(async move {
+            let _place = place;
+            let Ok(stream) = Stream::try_from(stream) else { return };
+            if let Err(error) = Server::new(ReadyListener::new(stream), control).run().await {
+                debug!("a connection to the control socket ended: {error}");
+            }
+        });
+    }
+}
+
+struct Control(Arc<Service>);
+
+/// The service that gives systemd units their secrets from 1Password. Times are seconds since 1970 (UTC), ages are seconds.
+/// No value of a secret ever goes through here.
+#[service(
+    interface = "io.opnix",
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Rule, Renewal, Outcome],
+    vendor = "opnix",
+    product = "opnix",
+    version = env!("CARGO_PKG_VERSION"),
+)]
+impl Control {
+    /// How the service is: its provider, cache, budget and secrets.
+    async fn status(&self) -> Status {
+        self.0.overview()
+    }
+
+    /// Whether a unit would get a credential, and by which line of the configuration in force.
+    async fn explain(&self, unit: String, credential: String) -> Result<Explanation, Error> {
+        self.0.explain(&unit, &credential)
+    }
+
+    /// Asks 1Password for these secrets now, or for all of them if none is named, and answers when it is done.
+    async fn refresh(&self, names: Vec<String>) -> Result<Refreshed, Error> {
+        self.0.refresh(&names).await
+    }
+}
