@@ -101,6 +101,8 @@ impl Store {
             }
             renewals.push(renewal);
         }
+        // Who is told that a value was renewed may rely on it after a power cut, too.
+        self.save().await;
         renewals
     }
 

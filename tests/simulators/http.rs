@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -63,6 +63,8 @@ pub enum Fault {
     Limited(Option<u32>),
     /// An answer, but later.
     Delay(Duration),
+    /// An answer, but not before the faults are cleared.
+    Hold,
     /// No answer, for as long as the server runs.
     Hang,
     /// The connection is reset.
@@ -83,6 +85,8 @@ struct Shared {
     site: Arc<dyn Site>,
     requests: Mutex<Vec<String>>,
     faults: Mutex<VecDeque<Planned>>,
+    /// How often the faults were cleared.
+    cleared: AtomicUsize,
     stopped: AtomicBool,
 }
 
@@ -121,6 +125,7 @@ impl Server {
             site,
             requests: Mutex::default(),
             faults: Mutex::default(),
+            cleared: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
         });
         let accepting = shared.clone();
@@ -163,6 +168,7 @@ impl Server {
 
     pub fn clear_faults(&self) {
         self.shared.faults.lock().unwrap().clear();
+        self.shared.cleared.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -221,6 +227,11 @@ fn converse(stream: &mut (impl Read + Write), socket: &TcpStream, shared: &Share
             fault => {
                 if let Some(Fault::Delay(delay)) = fault {
                     thread::sleep(delay);
+                }
+                let cleared = shared.cleared.load(Ordering::Relaxed);
+                while matches!(fault, Some(Fault::Hold)) && shared.cleared.load(Ordering::Relaxed) == cleared
+                {
+                    thread::sleep(Duration::from_millis(10));
                 }
                 cut = matches!(fault, Some(Fault::Truncate));
                 shared.site.answer(&request)

@@ -22,18 +22,22 @@ pub struct Container {
 }
 
 impl Container {
-    /// Boots `root` under an overlay, with opnix installed in it, and returns when systemd has settled.
-    pub fn boot(root: &Path, binary: &Path, units: &Path) -> Result<Container, String> {
+    /// Boots `root` under an overlay, with opnix installed in it, and returns when systemd has settled. What is in `disk`
+    /// stays when the container is gone.
+    pub fn boot(root: &Path, binary: &Path, units: &Path, disk: Option<&Path>) -> Result<Container, String> {
         sweep();
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let place = scratch.join("machine");
-        let console = scratch.join("console.log");
-        let cgroup = unified_cgroups().join(format!("{CGROUP_NAME}{}", std::process::id()));
+        // A machine with a disk is a second one, beside that of the other tests.
+        let which = if disk.is_some() { "second" } else { "machine" };
+        let place = scratch.join(which);
+        let console = scratch.join(format!("{which}.log"));
+        let cgroup = unified_cgroups().join(format!("{CGROUP_NAME}{}-{which}", std::process::id()));
         for directory in [&place, &cgroup] {
             fs::create_dir_all(directory)
                 .map_err(|fault| format!("cannot make {}: {fault}", directory.display()))?;
         }
-        let process = start(&place, root, &cgroup, binary, units, &console)
+        let disk = disk.unwrap_or(Path::new(""));
+        let process = start([&place, root, &cgroup, binary, units, disk], &console)
             .map_err(|fault| format!("cannot start the container: {fault}"))?;
         let mut container = Container { process, leader: 0, cgroup };
         container.settle().map_err(|fault| {
@@ -97,14 +101,7 @@ impl Drop for Container {
 /// that everything in there; the mount namespace follows.
 ///
 /// The signal is bound to the *thread* that starts the container: it must be the main thread.
-fn start(
-    place: &Path,
-    root: &Path,
-    cgroup: &Path,
-    binary: &Path,
-    units: &Path,
-    console: &Path,
-) -> io::Result<Child> {
+fn start(arguments: [&Path; 6], console: &Path) -> io::Result<Child> {
     let console = File::create(console)?;
     Command::new("setpriv")
         .args([
@@ -118,7 +115,7 @@ fn start(
             "--mount-proc",
         ])
         .args(["sh", "-c", include_str!("boot.sh"), "boot.sh"])
-        .args([place, root, cgroup, binary, units])
+        .args(arguments)
         .env_clear()
         .env("PATH", SANE_PATH)
         // Ctrl-C at the terminal is for us; to systemd-nspawn it would mean a slow, orderly shutdown.
@@ -150,6 +147,7 @@ fn sweep() {
         for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let owner = name.to_str().and_then(|name| name.strip_prefix(CGROUP_NAME));
+            let owner = owner.and_then(|owner| owner.split('-').next());
             if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
                 remove_cgroup(&entry.path());
             }

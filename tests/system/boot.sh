@@ -2,8 +2,9 @@
 # The inside of Machine::boot: PID 1 of PID and mount namespaces of its own, so that when the test process dies,
 # however it dies, every process and every mount made here goes with it.
 #   $1 an empty directory   $2 the root to boot   $3 our cgroup   $4 the opnix binary   $5 its unit files
+#   $6 a directory with what outlives the machine, or nothing
 set -eu
-place=$1 lower=$2 cgroup=$3 binary=$4 units=$5
+place=$1 lower=$2 cgroup=$3 binary=$4 units=$5 disk=$6
 
 # systemd-nspawn makes its own cgroups beside the one it is in: give it one where it disturbs nobody.
 echo $$ >"$cgroup/cgroup.procs"
@@ -49,7 +50,20 @@ for file in "$units"/*.catalog; do
     [ ! -e "$file" ] || install -D -m 0644 "$file" -t "$root/usr/lib/systemd/catalog"
 done
 
+# The machine's disk, as far as it is to be the same after the next boot.
+set --
+if [ -n "$disk" ]; then
+    for directory in /var/lib/private /var/lib/systemd /etc/credstore.encrypted /etc/opnix /usr/local/lib/systemd/system; do
+        mkdir -p "$disk$directory" "$root$directory"
+        set -- "$@" "--bind=$disk$directory:$directory"
+    done
+    chmod 0700 "$disk/var/lib/private"
+    # systemd's host key opens for the same machine only.
+    [ -e "$disk/machine-id" ] || cp "$root/etc/machine-id" "$disk/machine-id"
+    cp "$disk/machine-id" "$root/etc/machine-id"
+fi
+
 # 262 boots on the unified hierarchy only; opnix is meant for it.
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
 exec systemd-nspawn --boot --directory="$root" --machine=opnix-test --private-network \
-    --register=no --keep-unit --link-journal=no --resolv-conf=off --timezone=off
+    --register=no --keep-unit --link-journal=no --resolv-conf=off --timezone=off "$@"

@@ -28,10 +28,19 @@ impl Machine {
     /// On this host's own root, or on the one named by `OPNIX_TEST_ROOT` (see tests/roots).
     /// To be called on the main thread: see `Container`.
     pub fn boot() -> Result<Machine, String> {
+        Self::boot_with(None)
+    }
+
+    /// A second machine, whose disk outlives it.
+    pub fn boot_from(disk: &Path) -> Machine {
+        Self::boot_with(Some(disk)).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn boot_with(disk: Option<&Path>) -> Result<Machine, String> {
         let root = std::env::var_os("OPNIX_TEST_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         let root = root.canonicalize().map_err(|fault| format!("{}: {fault}", root.display()))?;
         let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-        let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), &units)?;
+        let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), &units, disk)?;
         let mut machine = Machine {
             container,
             systemd: 0,

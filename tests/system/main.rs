@@ -2,6 +2,7 @@
 
 mod activation;
 mod boot;
+mod cache;
 mod command;
 mod credentials;
 mod crowd;
@@ -47,6 +48,12 @@ fn main() -> std::process::ExitCode {
         onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,
         onepassword::units_that_wait_for_1password_get_their_secret_when_it_is_back,
         onepassword::a_restart_in_the_middle_of_a_fetch_loses_no_unit,
+        cache::without_a_key_values_are_in_memory_only_and_status_says_so,
+        cache::a_cache_that_is_copied_to_another_machine_does_not_open,
+        cache::administrators_and_nobody_else_ask_over_the_control_socket,
+        cache::five_units_start_at_a_boot_without_network,
+        cache::a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any,
+        cache::a_power_cut_leaves_the_old_or_the_new_value,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,

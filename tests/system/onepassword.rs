@@ -17,7 +17,7 @@ const TOKEN: &str = "/etc/opnix/token";
 const VAULT: &str = "Infrastructure Secrets";
 
 /// 1Password with this account, and the machine with its token and core.
-fn one_password(machine: &Machine, account: Account) -> ServiceAccount {
+pub fn one_password(machine: &Machine, account: Account) -> ServiceAccount {
     const LIBRARY: &str = "/usr/lib/opnix/libop_uniffi_core.so";
     if machine.run(&["test", "-e", LIBRARY]).code != Some(0) {
         let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/core/libop_uniffi_core.so");
@@ -34,7 +34,7 @@ fn of_value(name: &str) -> FieldValue {
     FieldValue::Concealed(value(name))
 }
 
-fn account(items: &[(&str, &str)]) -> Account {
+pub fn account(items: &[(&str, &str)]) -> Account {
     let mut account = Account::empty();
     for (title, label) in items {
         account.add(VAULT, title, &[(label, of_value(title))]);
@@ -42,7 +42,7 @@ fn account(items: &[(&str, &str)]) -> Account {
     account
 }
 
-fn entry(name: &str, reference: &str, unit: &str) -> Value {
+pub fn entry(name: &str, reference: &str, unit: &str) -> Value {
     json!({"name": name, "reference": format!("op://{VAULT}/{reference}"), "units": [unit]})
 }
 
