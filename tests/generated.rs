@@ -8,6 +8,10 @@ use std::path::Path;
 
 use clap::CommandFactory;
 
+#[allow(dead_code)]
+#[path = "../examples/fleet.rs"]
+mod fleet;
+
 fn agrees(path: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("OPNIX_BLESS").is_some() {
@@ -61,4 +65,20 @@ fn the_man_pages_are_those_that_the_code_makes() {
         }
     }
     agrees("docs/man/opnix.1", &page(command));
+}
+
+/// What stands in a document between `<!-- NAME -->` and the next empty line.
+fn with_table(document: &str, name: &str, table: &str) -> String {
+    let mark = format!("<!-- {name} -->\n");
+    let (before, after) = document.split_once(&mark).unwrap();
+    let (_, after) = after.split_once("\n\n").unwrap();
+    format!("{before}{mark}{table}\n{after}")
+}
+
+#[test]
+fn the_fleets_of_the_documentation_are_those_of_the_simulation() {
+    let scale = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scale.md")).unwrap();
+    let scale = with_table(&scale, "fleet: default budget", &fleet::defaults());
+    agrees("docs/scale.md", &with_table(&scale, "fleet: shared limit", &fleet::shared()));
+    agrees("docs/fleet.svg", &fleet::plot());
 }

@@ -80,6 +80,8 @@ struct State {
     boarding: Vec<Passenger>,
     /// How often the provider was asked what changed.
     generation: u64,
+    /// When all values that are kept were last found to hold.
+    renewed: Option<SystemTime>,
     /// When values are renewed next in the background.
     next_refresh: Option<SystemTime>,
     /// Whether memory has changed since it was written to disk.

@@ -28,7 +28,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug, Clone)]
 pub struct Outlook {
     pub now: SystemTime,
-    /// When the last round began.
+    /// When the last round began, or all values were last found to hold.
     pub last: Option<SystemTime>,
     /// When the service began.
     pub began: SystemTime,
@@ -76,10 +76,13 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 return;
             };
             let now = SystemTime::now();
-            let probe = shared.state().breaker.down().map(|down| down.probe);
+            let (probe, renewed) = {
+                let state = shared.state();
+                (state.breaker.down().map(|down| down.probe), state.renewed)
+            };
             let outlook = Outlook {
                 now,
-                last,
+                last: last.max(renewed),
                 began,
                 interval: shared.timing.refresh,
                 budget: shared.budget,
