@@ -298,6 +298,7 @@ mod tests {
         assert!(open(&key(7), &one).is_ok() && open(&key(7), &two).is_ok());
     }
 
+    // The next two are fuzzing: `PROPTEST_CASES=10000000 cargo test --release --lib sealed` goes on for as long as you like.
     proptest! {
         #[test]
         fn no_input_makes_it_panic_or_open(
@@ -305,6 +306,29 @@ mod tests {
             rest in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             prop_assert!(open(&key(7), &[head, rest].concat()).is_err());
+        }
+
+        #[test]
+        fn a_true_file_that_is_cut_patched_and_put_together_anew_does_not_open(
+            patches in proptest::collection::vec(
+                (any::<u16>(), 0usize..80, proptest::collection::vec(any::<u8>(), 0..80)), 0..4),
+            moved in proptest::option::of((any::<u16>(), any::<u16>(), 1usize..120)),
+        ) {
+            let whole = sealed(&entries(&[("a", b"one"), ("b", b"two"), ("c", b"three")]));
+            let mut file = whole.clone();
+            for (at, length, patch) in patches {
+                let at = usize::from(at) % (file.len() + 1);
+                let end = (at + length).min(file.len());
+                file.splice(at..end, patch);
+            }
+            // As if blocks of the disk had changed places.
+            if let Some((from, to, length)) = moved.filter(|_| !file.is_empty()) {
+                let from = usize::from(from) % file.len();
+                let piece: Vec<u8> = file.drain(from..(from + length).min(file.len())).collect();
+                let to = usize::from(to) % (file.len() + 1);
+                file.splice(to..to, piece);
+            }
+            prop_assert_eq!(open(&key(7), &file).is_ok(), file == whole);
         }
 
         #[test]

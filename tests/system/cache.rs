@@ -254,7 +254,7 @@ pub fn a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any(
         (0..SECRETS * EACH).map(|n| format!("storm-{}@{n}.service", n % SECRETS + 1)).collect();
     let all = all.join(" ");
     let active =
-        || machine.sh("systemctl list-units --no-legend --plain --state=active 'storm-*' | wc -l").ok();
+        || machine.sh("systemctl list-units --no-legend --plain --state=active 'storm-*@*' | wc -l").ok();
     // 1Password answers when all of them wait.
     simulator.server.fault("POST /api/v3/auth/start", usize::MAX, Fault::Hold);
     machine.sh(&format!("systemctl start --no-block {all}")).ok();
@@ -270,7 +270,7 @@ pub fn a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any(
     assert_eq!(machine.journal(&[&format!("MESSAGE_ID={REFUSED}")]).len(), 0);
 
     // The next boot, without network: nothing to wait for.
-    machine.sh("systemctl stop 'storm-*'; systemctl restart opnix.service").ok();
+    machine.sh("systemctl stop 'storm-*@*'; systemctl restart opnix.service").ok();
     machine.begin();
     drop(simulator);
     machine.sh(&format!("systemctl start --no-block {all}")).ok();
@@ -278,7 +278,7 @@ pub fn a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any(
     let journal = machine.journal_text();
     assert!(!journal.contains("from the cache") && !journal.contains("values come from"), "nobody was asked");
     assert_eq!(machine.journal(&[&format!("MESSAGE_ID={REFUSED}")]).len(), 0);
-    machine.sh("systemctl stop 'storm-*'").ok();
+    machine.sh("systemctl stop 'storm-*@*'").ok();
 }
 
 pub fn administrators_and_nobody_else_ask_over_the_control_socket(machine: &Machine) {

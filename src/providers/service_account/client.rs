@@ -1,8 +1,8 @@
 //! A client of 1Password's SDK that is signed in, and those of its methods that are used.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -34,6 +34,8 @@ pub struct Client<'c> {
     counter: &'c Counter,
     /// Whether the keys were fetched, which the core does with the first vault.
     has_keys: Cell<bool>,
+    /// The vaults that the core knows; it fetches others when they are first used.
+    vaults: RefCell<HashSet<String>>,
 }
 
 /// What each of several items came to.
@@ -95,7 +97,7 @@ impl<'c> Client<'c> {
             let settings = draft.finish().map_err(|_| broken("no settings"))?;
             let id = core.init_client(settings.expose(), Instant::now() + limit)?;
             let id = id.parse().map_err(|_| broken("a client id that is no number"))?;
-            Ok(Self { core, id, limit, counter, has_keys: Cell::new(false) })
+            Ok(Self { core, id, limit, counter, has_keys: Cell::new(false), vaults: RefCell::default() })
         };
         sign_in().map_err(|failure: Failure| failure.explain(&Asked::Account))
     }
@@ -119,7 +121,15 @@ impl<'c> Client<'c> {
     }
 
     fn invoke(&self, method: &str, parameters: serde_json::Value) -> Result<Json, Failure> {
-        self.counter.count(1 + usize::from(!self.has_keys.replace(true)));
+        let of_its_own = match method {
+            // The item, once more.
+            "ItemsFilesRead" => 1,
+            _ => 0,
+        };
+        let vault = parameters["vault_id"].as_str();
+        let new = vault.is_some_and(|vault| self.vaults.borrow_mut().insert(vault.to_owned()));
+        let keys = !self.has_keys.replace(true);
+        self.counter.count(1 + of_its_own + usize::from(new) + usize::from(keys));
         let call = json!({"name": method, "parameters": parameters});
         let invocation = json!({"invocation": {"clientId": self.id, "parameters": call}});
         self.core.invoke(invocation.to_string().as_bytes(), Instant::now() + self.limit)
@@ -128,8 +138,10 @@ impl<'c> Client<'c> {
 
 impl Account for Client<'_> {
     fn vaults(&self) -> Result<Vec<Listed>, FetchError> {
-        let list = self.invoke("VaultsList", json!({}));
-        list.and_then(|list| read(&list)).map_err(|failure| failure.explain(&Asked::Account))
+        let list = self.invoke("VaultsList", json!({})).and_then(|list| read::<Vec<Listed>>(&list));
+        let list = list.map_err(|failure| failure.explain(&Asked::Account))?;
+        self.vaults.borrow_mut().extend(list.iter().map(|vault| vault.id.clone()));
+        Ok(list)
     }
 
     fn list(&self, vault: &str, asked: &Asked<'_>) -> Result<Vec<Listed>, FetchError> {
