@@ -1,8 +1,8 @@
 //! opnix gives systemd units their 1Password secrets the way systemd hands out credentials.
 //!
 //! The way of one request through the modules, which is also the order to read them in:
-//! [`peer`] says who asks, [`policy`] whether it may, [`audit`] records it, [`store`] gets the value from memory or from
-//! [`providers`], and [`server`] answers. `docs/architecture.md` tells the same at more length.
+//! [`peer`] says who asks, [`policy`] whether it may, [`audit`] records it, [`store`] gets the value from the [`cache`] or
+//! from [`providers`], and [`server`] answers. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
 pub mod names;

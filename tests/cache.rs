@@ -363,7 +363,8 @@ fn requests_of_every_kind_are_counted() {
     ] {
         let host = Host::with(account.clone());
         let secret = |(number, reference): (usize, &&str)| {
-            let kind = if reference.contains(".pem") || reference.contains(".bin") { "file" } else { "field" };
+            let kind =
+                if reference.contains(".pem") || reference.contains(".bin") { "file" } else { "field" };
             json!({"name": format!("s{number}"), "reference": reference, "kind": kind, "units": [UNIT], "cache": "never"})
         };
         let secrets: Vec<Value> = references.iter().enumerate().map(secret).collect();

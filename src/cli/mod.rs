@@ -10,7 +10,7 @@ mod refresh;
 mod schema;
 mod serve;
 mod setup;
-mod status;
+pub mod status;
 
 use std::process::ExitCode;
 

@@ -49,7 +49,8 @@ fn is_servable(state: State, status: &Status) -> bool {
     }
 }
 
-fn describe(status: &Status, now: SystemTime) -> String {
+/// The status as people read it.
+pub fn describe(status: &Status, now: SystemTime) -> String {
     let mut text = String::new();
     let mut line = |name: &str, what: String| text.push_str(&format!("{name:<10} {what}\n"));
     line("opnix", format!("{}, {} requests waiting", status.version, status.waiting));

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
 
 use opnix::systemd::asker;
 
@@ -70,6 +72,23 @@ fn logged_warning() -> String {
     format!("{message}\n")
 }
 
+/// What a service says of itself that serves two secrets; times and account are made up.
+fn status() -> String {
+    const NOW: u64 = 1_800_000_000;
+    let secret = |name: &str| json!({"name": name, "state": "fresh", "age": 181});
+    let status = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "provider": {"kind": "service_account", "health": "up", "next_refresh": NOW + 6192,
+            "account": "machine@1passwordserviceaccounts.com at acme.1password.com"},
+        "cache": {"sealed": true, "in_memory": 2, "sealable": 2, "written_at": NOW - 181},
+        "budget": {"hour": {"used": 8, "left": 92, "limit": 100}, "day": {"used": 14, "left": 186, "limit": 200}},
+        "secrets": [secret("openai-api-key"), secret("datadog-api-key")],
+        "waiting": 0,
+    });
+    let status = serde_json::from_value(status).unwrap();
+    opnix::cli::status::describe(&status, SystemTime::UNIX_EPOCH + Duration::from_secs(NOW))
+}
+
 #[test]
 fn every_command_in_the_documentation_says_what_is_shown() {
     let mut seen = Vec::new();
@@ -78,6 +97,7 @@ fn every_command_in_the_documentation_says_what_is_shown() {
         for session in commands {
             let (command, shown) = session.split_once('\n').unwrap();
             let said = match command.strip_prefix("opnix ") {
+                Some("status") => status(),
                 Some(arguments) => opnix(arguments),
                 None if command == "journalctl -u opnix.service -p warning -o cat" => logged_warning(),
                 None => panic!("{document:?}: nobody tests {command:?}"),
