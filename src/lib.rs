@@ -23,6 +23,7 @@ pub mod store;
 // The service and the command line around it.
 pub mod cli;
 pub mod control;
+pub mod mirror;
 pub mod server;
 pub mod state;
 pub mod systemd;

@@ -28,7 +28,14 @@ pub struct Rule {
 /// The mapping. The rule for a unit by name stands above the rule for all instances of its template; two rules for
 /// the same units and credential cannot be added. So the order of the configuration does not matter.
 #[derive(Debug, Default)]
-pub struct Policy(HashMap<CredentialName, HashMap<UnitPattern, Rule>>);
+pub struct Policy {
+    rules: HashMap<CredentialName, HashMap<UnitPattern, Rule>>,
+    /// What the mirror may have.
+    mirrored: HashMap<CredentialName, Arc<Entry>>,
+}
+
+/// The unit that writes files, and watches for changes: `systemd/opnix-mirror.service`.
+pub const MIRROR: &str = "opnix-mirror.service";
 
 /// The right of one unit to one entry. Only [`Policy::decide`] makes one.
 #[derive(Debug)]
@@ -50,7 +57,7 @@ impl Policy {
     /// Adds a rule, unless there is one for the same units and credential already.
     pub fn add(&mut self, rule: Rule) -> Result<(), &Rule> {
         use std::collections::hash_map::Entry;
-        match self.0.entry(rule.credential.clone()).or_default().entry(rule.units.clone()) {
+        match self.rules.entry(rule.credential.clone()).or_default().entry(rule.units.clone()) {
             Entry::Occupied(taken) => Err(taken.into_mut()),
             Entry::Vacant(free) => {
                 free.insert(rule);
@@ -60,22 +67,32 @@ impl Policy {
     }
 
     pub fn decide(&self, peer: Peer) -> Result<Grant, (Peer, Denied)> {
+        let mirrored =
+            || self.mirrored.get(&peer.credential).filter(|_| peer.unit.as_str() == MIRROR).cloned();
         match self.rule_for(&peer.unit, &peer.credential) {
             Ok(rule) => Ok(Grant { entry: rule.entry.clone(), peer }),
-            Err(denied) => Err((peer, denied)),
+            Err(denied) => match mirrored() {
+                Some(entry) => Ok(Grant { entry, peer }),
+                None => Err((peer, denied)),
+            },
         }
+    }
+
+    /// Lets the mirror have an entry, under the name that its content has.
+    pub fn mirror(&mut self, entry: &Arc<Entry>) {
+        self.mirrored.insert(entry.content.mirror_name(), entry.clone());
     }
 
     /// The rule that decides for this unit and credential: a question, not a right.
     pub fn rule_for(&self, unit: &UnitName, credential: &CredentialName) -> Result<&Rule, Denied> {
-        let rules = self.0.get(credential).ok_or(Denied::UnknownCredential)?;
+        let rules = self.rules.get(credential).ok_or(Denied::UnknownCredential)?;
         let exact = rules.get(&UnitPattern::Unit(unit.clone()));
         let template = || rules.get(&UnitPattern::Instances(unit.template()?));
         exact.or_else(template).ok_or(Denied::NotForUnit)
     }
 
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.0.values().flat_map(HashMap::values)
+        self.rules.values().flat_map(HashMap::values)
     }
 }
 

@@ -20,8 +20,17 @@ impl StateDirectory {
 
     /// What systemd says. There is none without it, and then nothing is kept on disk.
     pub fn find() -> Option<Self> {
-        let listed = env::var_os("STATE_DIRECTORY")?;
-        // Several are separated by colons; our unit has one.
+        Self::named("STATE_DIRECTORY")
+    }
+
+    /// The unit's runtime directory (`RuntimeDirectory=`): in memory, gone at reboot.
+    pub fn of_runtime() -> Option<Self> {
+        Self::named("RUNTIME_DIRECTORY")
+    }
+
+    fn named(variable: &str) -> Option<Self> {
+        let listed = env::var_os(variable)?;
+        // Several are separated by colons; our units have one.
         env::split_paths(&listed).next().filter(|path| path.is_absolute()).map(Self)
     }
 

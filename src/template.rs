@@ -1,9 +1,14 @@
 //! Text with secrets in it: `OPENAI_API_KEY={{ op://Infrastructure Secrets/OpenAI/credential }}`.
 //!
-//! What a credential is made of is always a template; a plain secret is one with a single reference and no text.
+//! What a credential or a file is made of is always a template; a plain secret is one with a single reference and no text.
+//! The syntax is that of `op inject`. What opnix adds is a form: `{{ op://v/i/f | env }}` is quoted for systemd's
+//! `EnvironmentFile=`, and `{{ op://v/i/f | json }}` is a JSON string.
 
+use sha2::{Digest, Sha256};
+
+use crate::names::CredentialName;
 use crate::reference::{Reference, ReferenceError};
-use crate::secret::{Draft, Empty, Secret};
+use crate::secret::{Draft, Secret};
 
 /// The parts of a credential, in their order. Holds at least one reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +17,26 @@ pub struct Template(Vec<Part>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Secret(Reference),
+    Secret(Reference, Form),
+}
+
+/// How a value stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Verbatim,
+    /// In double quotes, as `EnvironmentFile=` reads them (`systemd.exec(5)`).
+    Env,
+    /// A JSON string with its quotes (RFC 8259).
+    Json,
+}
+
+/// Why a value cannot stand in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    #[error("the value is empty")]
+    Empty,
+    #[error("the value is no text, or has a NUL in it: it can be no environment variable and no JSON string")]
+    NoText,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,11 +47,13 @@ pub enum TemplateError {
     Reference(#[from] ReferenceError),
     #[error("the template names no secret\nwrite {{{{ op://vault/item/field }}}} where one goes")]
     NoSecret,
+    #[error("unknown form {0:?}\nafter `|` stands env or json")]
+    Form(String),
 }
 
 impl From<Reference> for Template {
     fn from(reference: Reference) -> Self {
-        Self(vec![Part::Secret(reference)])
+        Self(vec![Part::Secret(reference, Form::Verbatim)])
     }
 }
 
@@ -40,7 +66,15 @@ impl Template {
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
             }
-            parts.push(Part::Secret(inside.trim().parse()?));
+            let (reference, form) = match inside.split_once('|') {
+                None => (inside, Form::Verbatim),
+                Some((reference, form)) => match form.trim() {
+                    "env" => (reference, Form::Env),
+                    "json" => (reference, Form::Json),
+                    unknown => return Err(TemplateError::Form(unknown.to_owned())),
+                },
+            };
+            parts.push(Part::Secret(reference.trim().parse()?, form));
             rest = after;
         }
         if parts.is_empty() {
@@ -55,34 +89,102 @@ impl Template {
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         self.0.iter().filter_map(|part| match part {
             Part::Text(_) => None,
-            Part::Secret(reference) => Some(reference),
+            Part::Secret(reference, _) => Some(reference),
         })
+    }
+
+    /// A name that only this content has, which the mirror asks for it by: whoever has another configuration asks for
+    /// another name, and never gets the value of something else.
+    pub fn mirror_name(&self) -> CredentialName {
+        let mut hash = Sha256::new();
+        for part in &self.0 {
+            let text = match part {
+                Part::Text(text) => format!("text {}:{text}", text.len()),
+                Part::Secret(reference, form) => format!("{:?} {form:?} {reference}\n", reference.kind),
+            };
+            hash.update(text);
+        }
+        let digest: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("mirror-{digest}").parse().expect("letters and digits")
     }
 
     /// The reference of a plain secret, which needs no rendering.
     pub fn as_plain(&self) -> Option<&Reference> {
         match &self.0[..] {
-            [Part::Secret(reference)] => Some(reference),
+            [Part::Secret(reference, Form::Verbatim)] => Some(reference),
             _ => None,
         }
     }
 
     /// The text with `values` in the place of the references, in the order of [`Self::references`].
-    pub fn render(&self, values: &[impl AsRef<Secret>]) -> Result<Secret, Empty> {
-        let text: usize =
-            self.0.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum();
-        let secrets: usize = values.iter().map(|value| value.as_ref().len()).sum();
-        let mut draft = Draft::with_capacity(text + secrets);
+    pub fn render(&self, values: &[impl AsRef<Secret>]) -> Result<Secret, RenderError> {
+        // Twice over: first for the size, as a buffer that grows would leave copies behind.
+        let mut size = 0;
+        self.pieces(values, |piece| size += piece.len())?;
+        let mut draft = Draft::with_capacity(size);
+        self.pieces(values, |piece| draft.push(piece))?;
+        draft.finish().map_err(|_| RenderError::Empty)
+    }
+
+    fn pieces(&self, values: &[impl AsRef<Secret>], mut write: impl FnMut(&[u8])) -> Result<(), RenderError> {
         let mut values = values.iter();
         for part in &self.0 {
             match part {
-                Part::Text(text) => draft.push(text.as_bytes()),
-                Part::Secret(_) => draft.push(values.next().ok_or(Empty)?.as_ref().expose()),
+                Part::Text(text) => write(text.as_bytes()),
+                Part::Secret(_, form) => {
+                    form.write(values.next().ok_or(RenderError::Empty)?.as_ref().expose(), &mut write)?;
+                }
             }
         }
-        draft.finish()
+        Ok(())
     }
 }
+
+impl Form {
+    fn write(self, value: &[u8], write: &mut impl FnMut(&[u8])) -> Result<(), RenderError> {
+        if self == Self::Verbatim {
+            write(value);
+            return Ok(());
+        }
+        let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
+        let text = text.ok_or(RenderError::NoText)?;
+        write(b"\"");
+        let mut plain = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            let escaped: Option<&[u8]> = match (self, byte) {
+                (_, b'"') => Some(b"\\\""),
+                (_, b'\\') => Some(b"\\\\"),
+                (Self::Env, b'$') => Some(b"\\$"),
+                (Self::Env, b'`') => Some(b"\\`"),
+                (Self::Json, b'\n') => Some(b"\\n"),
+                (Self::Json, b'\r') => Some(b"\\r"),
+                (Self::Json, b'\t') => Some(b"\\t"),
+                (Self::Json, ..0x20) => Some(&CONTROL[usize::from(byte)]),
+                _ => None,
+            };
+            if let Some(escaped) = escaped {
+                write(&value[plain..at]);
+                write(escaped);
+                plain = at + 1;
+            }
+        }
+        write(&value[plain..]);
+        write(b"\"");
+        Ok(())
+    }
+}
+
+/// The control characters in JSON.
+const CONTROL: [[u8; 6]; 0x20] = {
+    let mut all = [*b"\\u0000"; 0x20];
+    let mut byte = 0;
+    while byte < all.len() {
+        all[byte][4] = b'0' + (byte / 16) as u8;
+        all[byte][5] = b"0123456789abcdef"[byte % 16];
+        byte += 1;
+    }
+    all
+};
 
 #[cfg(test)]
 mod tests {
@@ -120,5 +222,37 @@ mod tests {
     fn only_a_lone_reference_is_plain() {
         assert!(Template::parse("{{ op://v/i/a }}").unwrap().as_plain().is_some());
         assert!(Template::parse("{{ op://v/i/a }}\n").unwrap().as_plain().is_none());
+    }
+
+    fn rendered(template: &str, value: &[u8]) -> Result<Vec<u8>, RenderError> {
+        let value = [Arc::new(Secret::copy_from(value).unwrap())];
+        Ok(Template::parse(template).unwrap().render(&value)?.expose().to_vec())
+    }
+
+    #[test]
+    fn forms_quote_what_would_mean_something_else() {
+        let value = b"a \"b\" \\ $c `d` # e\nf";
+        assert_eq!(
+            rendered("X={{ op://v/i/f | env }}", value).unwrap(),
+            b"X=\"a \\\"b\\\" \\\\ \\$c \\`d\\` # e\nf\""
+        );
+        assert_eq!(rendered("{{op://v/i/f|json}}", b"\x01\"\n").unwrap(), b"\"\\u0001\\\"\\n\"");
+        for form in ["env", "json"] {
+            for value in [&b"\xff"[..], b"a\0b"] {
+                let template = format!("{{{{ op://v/i/f | {form} }}}}");
+                assert_eq!(rendered(&template, value), Err(RenderError::NoText));
+            }
+        }
+        assert!(matches!(Template::parse("{{ op://v/i/f | yaml }}"), Err(TemplateError::Form(_))));
+        assert!(Template::parse("{{ op://v/i/f | json }}").unwrap().as_plain().is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn json_stays_json_whatever_the_secret_holds(value in "[^\\x00]{1,60}") {
+            let text = rendered("{\"key\": {{ op://v/i/f | json }}}", value.as_bytes()).unwrap();
+            let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            proptest::prop_assert_eq!(read["key"].as_str(), Some(value.as_str()));
+        }
     }
 }

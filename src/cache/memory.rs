@@ -77,18 +77,20 @@ impl Memory {
         self.entries.iter().filter(|(reference, _)| self.settings[*reference].keep == Keep::Sealed)
     }
 
-    /// Takes a value in, if it may be kept.
+    /// Takes a value in, if it may be kept, and says whether it is another one than before.
     pub fn insert(
         &mut self,
         reference: &Reference,
         value: Arc<Secret>,
         fetched: SystemTime,
         comparable: bool,
-    ) {
-        if self.settings.get(reference).is_some_and(|settings| settings.keep > Keep::Never) {
-            let entry = Entry { value, fetched, denied: None, doubtful: false, comparable };
-            self.entries.insert(reference.clone(), entry);
+    ) -> bool {
+        if self.settings.get(reference).is_none_or(|settings| settings.keep == Keep::Never) {
+            return false;
         }
+        let entry = Entry { value: value.clone(), fetched, denied: None, doubtful: false, comparable };
+        let before = self.entries.insert(reference.clone(), entry);
+        before.is_none_or(|before| !before.value.is_same_as(&value))
     }
 
     /// The provider said `at` that the values of these still are what they were. Of the others it cannot say so any more:

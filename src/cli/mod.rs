@@ -6,6 +6,7 @@ mod core;
 mod demo;
 mod explain;
 mod fetch;
+mod mirror;
 mod refresh;
 mod schema;
 mod serve;
@@ -56,6 +57,7 @@ pub enum Command {
     Explain(explain::Arguments),
     Status(status::Arguments),
     Refresh(refresh::Arguments),
+    Mirror(mirror::Arguments),
     Demo(demo::Arguments),
     Schema(schema::Arguments),
     Core(core::Arguments),
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Refresh(arguments) => refresh::run(arguments),
+        Command::Mirror(arguments) => mirror::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),

@@ -6,12 +6,13 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use reqwest::Url;
 
 use super::decode::At;
 use super::fault::Faults;
 use super::file::{self, Services, UnitEntry};
-use super::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
+use super::{Change, Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
 use crate::cache::freshness::{Keep, Settings};
 use crate::names::{CredentialName, NameError, UnitName, UnitPattern};
 use crate::place::Place;
@@ -40,6 +41,7 @@ struct Check<'a> {
     faults: &'a mut Faults,
     policy: Policy,
     entries: Vec<Arc<Entry>>,
+    changes: Vec<Change>,
     files: Vec<MirrorFile>,
     /// Of all secrets that do not say otherwise.
     defaults: Settings,
@@ -56,6 +58,7 @@ struct Delivery<'a> {
     mode: &'a Option<At<String>>,
     symlinks: &'a [At<String>],
     services: &'a Option<Services>,
+    optional: bool,
 }
 
 /// How the values of a secret or template are to be kept; the keys that both have.
@@ -74,6 +77,7 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
         faults,
         policy: Policy::default(),
         entries: Vec::new(),
+        changes: Vec::new(),
         files: Vec::new(),
         defaults: SETTINGS,
         settings: HashMap::new(),
@@ -89,20 +93,32 @@ pub(super) fn check(files: Vec<(&Path, file::File)>, faults: &mut Faults) -> Con
     let budget = budget_for(&provider, budget);
     let timing = check.timing(&files);
     check.defaults = check.cache_defaults(&files);
-    for (_, file) in &files {
+    for (path, file) in &files {
         for secret in &file.secrets {
             check.secret(secret, path_template, defaults);
         }
         for template in &file.templates {
-            check.template(template);
+            check.template(path, template);
         }
         let polling = file.systemd_integration.as_ref().and_then(|integration| integration.polling.as_ref());
         if let Some(interval) = polling.and_then(|polling| polling.interval.as_ref()) {
             check.valid(interval, duration);
         }
     }
-    let Check { policy, entries, files, settings, .. } = check;
-    Config { provider, timing, budget, policy, entries, settings, files }
+    // OpNix's list of services that every change concerns.
+    for integration in files.iter().filter_map(|(_, file)| file.systemd_integration.as_ref()) {
+        let acts = integration.enable.unwrap_or(true) && integration.restart_on_change.unwrap_or(true);
+        for name in integration.services.iter().filter(|_| acts) {
+            let Some(service) = check.valid(name, service) else { continue };
+            for file in &mut check.files {
+                if file.services.iter().all(|(known, _)| *known != service) {
+                    file.services.push((service.clone(), OnChange::Restart));
+                }
+            }
+        }
+    }
+    let Check { policy, entries, changes, files, settings, .. } = check;
+    Config { provider, timing, budget, policy, entries, changes, settings, files }
 }
 
 impl Check<'_> {
@@ -253,7 +269,10 @@ impl Check<'_> {
         if secret.units.is_empty() && secret.path.is_none() && path_template.is_none() {
             self.faults.add(place, "this secret goes to nobody\ngive it `units`, a `path`, or both");
         }
-        let needs_name = secret.units.iter().any(|unit| matches!(unit.value, UnitEntry::Unit(_)));
+        let needs_name = secret.units.iter().any(|unit| match &unit.value {
+            UnitEntry::Unit(_) => true,
+            UnitEntry::Options(options) => options.credential.is_none(),
+        });
         if needs_name && secret.name.is_none() {
             self.faults.add(
                 place,
@@ -267,6 +286,7 @@ impl Check<'_> {
             mode: &secret.mode,
             symlinks: &secret.symlinks,
             services: &secret.services,
+            optional: secret.optional.unwrap_or(false),
         };
         let caching = Caching {
             cache: secret.cache,
@@ -277,9 +297,32 @@ impl Check<'_> {
         self.entry(place, secret.name.as_ref(), content, &secret.units, delivery, &caching);
     }
 
-    fn template(&mut self, template: &At<file::TemplateEntry>) {
+    fn template_text(
+        &mut self,
+        file: &Path,
+        place: &Place,
+        template: &file::TemplateEntry,
+    ) -> Option<Template> {
+        match (&template.template, &template.template_file) {
+            (Some(text), None) => self.valid(text, Template::parse),
+            (None, Some(path)) => {
+                let from = file.parent().unwrap_or(Path::new("")).join(&path.value);
+                let named = |error: &dyn Display| format!("template file {}: {error}", from.display());
+                let text = super::read(&from).map_err(|error| named(&error));
+                let template = text.and_then(|text| Template::parse(&text).map_err(|error| named(&error)));
+                self.noted(&path.place, template)
+            }
+            _ => {
+                let what = "a template needs one text\ngive it either `template` or `template_file`";
+                self.faults.add(place, what);
+                None
+            }
+        }
+    }
+
+    fn template(&mut self, file: &Path, template: &At<file::TemplateEntry>) {
         let At { value: template, place } = template;
-        let content = template.template.0.as_ref().and_then(|text| self.valid(text, Template::parse));
+        let content = self.template_text(file, place, template);
         if template.units.is_empty() && template.path.is_none() {
             self.faults.add(place, "this template goes to nobody\ngive it `units`, a `path`, or both");
         }
@@ -294,6 +337,7 @@ impl Check<'_> {
             mode: &template.mode,
             symlinks: &template.symlinks,
             services: &template.services,
+            optional: template.optional.unwrap_or(false),
         };
         let caching = Caching {
             cache: template.cache,
@@ -339,10 +383,16 @@ impl Check<'_> {
         let place = &written.place;
         let (unit, credential) = match &written.value {
             UnitEntry::Unit(unit) => (Some(unit), credential.cloned()),
-            UnitEntry::Renamed(file::Renamed { unit, credential }) => {
-                let credential = credential.0.as_ref();
-                (unit.0.as_ref(), credential.and_then(|name| self.noted(place, name.parse())))
+            UnitEntry::Options(file::UnitOptions { unit, credential: renamed, .. }) => {
+                let renamed = renamed.as_ref().map(|name| self.noted(place, name.parse()));
+                (unit.0.as_ref(), renamed.unwrap_or_else(|| credential.cloned()))
             }
+        };
+        let on_change = match &written.value {
+            UnitEntry::Options(file::UnitOptions { on_change: Some(on_change), .. }) => {
+                self.on_change(on_change).unwrap_or(OnChange::Nothing)
+            }
+            _ => OnChange::Nothing,
         };
         let units = unit.and_then(|unit| self.noted(place, unit.parse::<UnitPattern>()));
         let (Some(units), Some(credential)) = (units, credential) else { return };
@@ -355,6 +405,10 @@ impl Check<'_> {
                 ),
             );
         }
+        if on_change != OnChange::Nothing {
+            self.policy.mirror(entry);
+            self.changes.push(Change { entry: entry.clone(), units: units.clone(), action: on_change });
+        }
         let rule = Rule { units, credential, entry: entry.clone(), place: place.clone() };
         if let Err(taken) = self.policy.add(rule) {
             let message = format!(
@@ -363,6 +417,18 @@ impl Check<'_> {
             );
             self.faults.add(place, message);
         }
+    }
+
+    fn on_change(&mut self, written: &file::OnChange) -> Option<OnChange> {
+        Some(match written {
+            file::OnChange::Action(file::Action::None) => OnChange::Nothing,
+            file::OnChange::Action(file::Action::Reload) => OnChange::Reload,
+            file::OnChange::Action(file::Action::Restart) => OnChange::Restart,
+            file::OnChange::Action(file::Action::ReloadOrRestart) => OnChange::ReloadOrRestart,
+            file::OnChange::Signal(file::SendSignal { signal }) => {
+                OnChange::Signal(self.valid(signal, signal_name)?)
+            }
+        })
     }
 
     fn file(&mut self, entry: &Arc<Entry>, delivery: Delivery<'_>) {
@@ -379,8 +445,10 @@ impl Check<'_> {
         let Some(path) = delivery.path else { return };
         self.claim_path(&path.value, &path.place);
         let (Some(owner), Some(group), Some(mode)) = (owner, group, mode) else { return };
+        self.policy.mirror(entry);
         self.files.push(MirrorFile {
             entry: entry.clone(),
+            optional: delivery.optional,
             path: path.value,
             owner,
             group,
@@ -494,6 +562,12 @@ fn budget_for(provider: &Provider, written: Option<&file::Budget>) -> Budget {
         hourly: written.hourly.or(default.hourly),
         daily: written.daily.or(default.daily),
     })
+}
+
+fn signal_name(text: &str) -> Result<String, String> {
+    text.parse::<Signal>()
+        .map(|signal| signal.as_str().to_owned())
+        .map_err(|_| format!("{text:?} is no signal\nwrite one such as SIGHUP"))
 }
 
 fn file_mode(text: &str) -> Result<u32, String> {

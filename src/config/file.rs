@@ -74,6 +74,8 @@ object! {
         "group" => group: Option<At<String>>,
         /// The file's mode in 3 or 4 octal digits; `0600` by default.
         "mode" => mode: Option<At<String>>,
+        /// Whether the mirror may go without this file; false by default: it fails, and says what is missing.
+        "optional" => optional: Option<bool>,
         /// Absolute paths of symlinks that point at the file.
         "symlinks" => symlinks: Vec<At<String>>,
         /// Values for `pathTemplate`.
@@ -88,8 +90,10 @@ object! {
     TemplateEntry {
         /// The credential's name, as for a secret.
         "name" => name: Required<At<String>>,
-        /// The text, with `{{ op://vault/item/field }}` where a secret goes.
-        "template" => template: Required<At<String>>,
+        /// The text, with `{{ op://vault/item/field }}` where a secret goes. `| env` or `| json` after the reference quotes it.
+        "template" => template: Option<At<String>>,
+        /// A file with the text, instead of `template`: absolute, or beside this one.
+        "template_file" => template_file: Option<At<String>>,
         /// The units that may have the rendered text as a credential. Nobody else gets it.
         "units" => units: Vec<At<UnitEntry>>,
         /// Where the values in it are kept, if not as the file says for all.
@@ -108,6 +112,8 @@ object! {
         "group" => group: Option<At<String>>,
         /// The file's mode in 3 or 4 octal digits; `0600` by default.
         "mode" => mode: Option<At<String>>,
+        /// Whether the mirror may go without this file; false by default: it fails, and says what is missing.
+        "optional" => optional: Option<bool>,
         /// Absolute paths of symlinks that point at the file.
         "symlinks" => symlinks: Vec<At<String>>,
         /// The services to restart or signal when the file changes.
@@ -147,32 +153,75 @@ choice! {
     }
 }
 
-/// A unit that may have a secret: its name, all instances of a template (`opencode@*.service`), or an object that
-/// gives the secret another credential name in that unit.
+/// A unit that may have a secret: its name, all instances of a template (`opencode@*.service`), or an object with options.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(untagged)]
 pub enum UnitEntry {
     Unit(String),
-    Renamed(Renamed),
+    Options(UnitOptions),
 }
 
 object! {
-    /// A unit that knows the secret by another credential name.
-    Renamed {
+    /// A unit with options.
+    UnitOptions {
         /// The unit, or all instances of a template.
         "unit" => unit: Required<String>,
-        /// The credential's name in that unit.
-        "credential" => credential: Required<String>,
+        /// The credential's name in that unit; the secret's own by default.
+        "credential" => credential: Option<String>,
+        /// What to do with the unit when the value changes; `none` by default. Needs opnix-mirror.service.
+        "on_change" => on_change: Option<OnChange>,
+    }
+}
+
+choice! {
+    /// What to do with a unit whose secret changed.
+    Action {
+        /// Nothing.
+        "none" => None,
+        /// Reload it. From systemd 260 on, a unit with `RefreshOnReload=credentials` gets the new value so.
+        "reload" => Reload,
+        /// Restart it.
+        "restart" => Restart,
+        /// Reload it if it can be reloaded, else restart it.
+        "reload-or-restart" => ReloadOrRestart,
+    }
+}
+
+object! {
+    /// A signal to a unit's main process.
+    SendSignal {
+        /// The signal's name, such as `SIGHUP`.
+        "signal" => signal: At<String>,
+    }
+}
+
+/// What to do with a unit whose secret changed: a word, or a signal.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub enum OnChange {
+    Action(Action),
+    Signal(SendSignal),
+}
+
+impl Decode for OnChange {
+    const EXPECTED: &'static str = "none, reload, restart, reload-or-restart or {\"signal\": …}";
+
+    fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value {
+            Value::StringLit(_) => Action::decode(value, reader).map(Self::Action),
+            Value::Object(_) => SendSignal::decode(value, reader).map(Self::Signal),
+            _ => reader.expected::<Self>(value),
+        }
     }
 }
 
 impl Decode for UnitEntry {
-    const EXPECTED: &'static str = "a unit name or {\"unit\": …, \"credential\": …}";
+    const EXPECTED: &'static str = "a unit name or {\"unit\": …}";
 
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         match value {
             Value::StringLit(_) => String::decode(value, reader).map(Self::Unit),
-            Value::Object(_) => Renamed::decode(value, reader).map(Self::Renamed),
+            Value::Object(_) => UnitOptions::decode(value, reader).map(Self::Options),
             _ => reader.expected::<Self>(value),
         }
     }
@@ -216,7 +265,7 @@ object! {
         /// True by default.
         "enable" => enable: Option<bool>,
         /// The services that every change concerns.
-        "services" => services: Vec<String>,
+        "services" => services: Vec<At<String>>,
         /// True by default.
         "restartOnChange" => restart_on_change: Option<bool>,
         /// How OpNix finds changes.

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use fault::{Fault, Faults, nearest};
 
 use crate::cache::freshness::Settings;
-use crate::names::UnitName;
+use crate::names::{UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy};
 use crate::providers::budget::Budget;
@@ -38,6 +38,8 @@ pub struct Config {
     pub policy: Policy,
     /// The secrets and templates, in the order of the files.
     pub entries: Vec<Arc<Entry>>,
+    /// What to do with units whose credentials change.
+    pub changes: Vec<Change>,
     /// How each value may be kept.
     pub settings: HashMap<Reference, Settings>,
     /// The files for the mirror.
@@ -99,16 +101,28 @@ pub struct MirrorFile {
     pub mode: u32,
     /// Absolute paths of links that point at the file.
     pub symlinks: Vec<PathBuf>,
+    /// Whether the mirror may go without it.
+    pub optional: bool,
     /// What to act on when the content changes.
     pub services: Vec<(UnitName, OnChange)>,
 }
 
-/// What to do with a service whose file changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What to do with units that have this secret as a credential, when its value changes.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub entry: Arc<Entry>,
+    pub units: UnitPattern,
+    pub action: OnChange,
+}
+
+/// What to do with a unit whose secret changed. Of two for one unit, the greater counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnChange {
     Nothing,
-    Restart,
     Signal(String),
+    Reload,
+    ReloadOrRestart,
+    Restart,
 }
 
 /// Reads and joins the files. All faults are reported at once.

@@ -178,6 +178,13 @@ pub enum Outcome {
     Failed,
 }
 
+/// What `Watch` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Changes {
+    /// Goes up with each value that changed, and with each reload of the configuration. Begins anew with the service.
+    pub count: u64,
+}
+
 /// What can go wrong with a call.
 #[derive(Debug, Clone, PartialEq, ReplyError, introspect::ReplyError)]
 #[zlink(interface = "io.opnix")]
@@ -208,4 +215,8 @@ pub trait Control {
     async fn status(&mut self) -> zlink::Result<Result<Status, Error>>;
     async fn explain(&mut self, unit: &str, credential: &str) -> zlink::Result<Result<Explanation, Error>>;
     async fn refresh(&mut self, names: Vec<String>) -> zlink::Result<Result<Refreshed, Error>>;
+    #[zlink(more)]
+    async fn watch(
+        &mut self,
+    ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Changes, Error>>>>;
 }

@@ -4,16 +4,18 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
+use futures_util::Stream;
+use futures_util::stream::unfold;
 use nix::unistd::Uid;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tracing::{debug, warn};
-use zlink::tokio::unix::Stream;
-use zlink::{ReadyListener, Server, service};
+use zlink::tokio::unix;
+use zlink::{ReadyListener, Reply, Server, service};
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Outcome, Provider, Refreshed, Renewal, Rule, Secret, State,
-    Status, Window,
+    Budget, Cache, Changes, Error, Explanation, Health, Outcome, Provider, Refreshed, Renewal, Rule, Secret,
+    State, Status, Window,
 };
 use crate::server::Service;
 
@@ -44,7 +46,7 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>) -> io::Result<
         let control = Control(service.clone());
         spawn_local(async move {
             let _place = place;
-            let Ok(stream) = Stream::try_from(stream) else { return };
+            let Ok(stream) = unix::Stream::try_from(stream) else { return };
             if let Err(error) = Server::new(ReadyListener::new(stream), control).run().await {
                 debug!("a connection to the control socket ended: {error}");
             }
@@ -77,5 +79,20 @@ impl Control {
     /// Asks 1Password for these secrets now, or for all of them if none is named, and answers when it is done.
     async fn refresh(&self, names: Vec<String>) -> Result<Refreshed, Error> {
         self.0.refresh(&names).await
+    }
+
+    /// How much has changed so far, and again whenever something does.
+    #[zlink(more)]
+    async fn watch(&self, more: bool) -> impl Stream<Item = Reply<Changes>> + Unpin {
+        let mut changes = self.0.changes();
+        changes.mark_changed();
+        Box::pin(unfold((changes, true), move |(mut changes, open)| async move {
+            if !open {
+                return None;
+            }
+            let last = changes.changed().await.is_err() || !more;
+            let count = *changes.borrow_and_update();
+            Some((Reply::new(Some(Changes { count })).set_continues(Some(!last)), (changes, !last)))
+        }))
     }
 }

@@ -36,7 +36,7 @@ use crate::providers::Provider;
 use crate::providers::budget::Meter;
 use crate::secret::Secret;
 use crate::store::disk::Disk;
-use crate::store::{Heritage, Rules, Served, Store};
+use crate::store::{Base, Heritage, Rules, Served, Store};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify;
 
@@ -49,14 +49,6 @@ pub struct Sources {
     pub files: Vec<PathBuf>,
     /// The file with the provider's token, if it is not where it is found by itself.
     pub token: Option<PathBuf>,
-}
-
-/// What stays through reloads.
-struct Base {
-    /// Where everything runs that takes time.
-    runtime: Handle,
-    disk: Arc<Disk>,
-    meter: Meter,
 }
 
 /// What requests need.
@@ -100,7 +92,7 @@ impl Configuration {
         });
         let heritage =
             old.map_or_else(|| Heritage::load(&base.disk, asked.account()), |store| store.hand_over());
-        let store = Store::new(asked, rules, heritage, base.meter.clone(), base.disk.clone(), &base.runtime);
+        let store = Store::new(asked, rules, heritage, base);
         Ok(Self::Valid { policy, entries, provider, store })
     }
 
@@ -143,7 +135,7 @@ impl Service {
     /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
     pub fn new(trust: Trust, backed: bool, runtime: Handle, sources: &Sources) -> Self {
         let disk = Arc::new(Disk::find());
-        let base = Base { runtime, meter: Meter::new(disk.ledger()), disk };
+        let base = Base { runtime, meter: Meter::new(disk.ledger()), disk, changes: Arc::default() };
         if let Some(why) = base.disk.unsealable() {
             info!("values are kept in memory only: {why}");
         }
@@ -166,6 +158,7 @@ impl Service {
             Ok(configuration) => {
                 *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
                 info!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05", "reloaded the configuration");
+                self.base.changes.send_modify(|count| *count += 1);
                 notify::ready(&self.status());
             }
             Err(faults) => {
@@ -176,6 +169,11 @@ impl Service {
                 notify::ready(&status);
             }
         }
+    }
+
+    /// Counts what changes: values, and the configuration.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.base.changes.subscribe()
     }
 
     /// How many requests wait for their value, or are being refused.

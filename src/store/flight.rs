@@ -157,7 +157,9 @@ impl Shared {
             let outcome = result.map(Arc::new);
             if let Ok(value) = &outcome {
                 let comparable = state.generation == generation;
-                state.memory.insert(reference, value.clone(), began, comparable);
+                if state.memory.insert(reference, value.clone(), began, comparable) {
+                    self.changes.send_modify(|count| *count += 1);
+                }
                 state.unsaved = true;
             }
             // Nobody may be waiting any more.

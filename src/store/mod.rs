@@ -31,6 +31,7 @@ use crate::providers::health::Breaker;
 use crate::providers::{FetchError, Provider};
 use crate::reference::Reference;
 use crate::secret::Secret;
+use crate::template::RenderError;
 
 /// What is known, and what is being asked for.
 #[derive(Clone)]
@@ -41,6 +42,16 @@ pub struct Rules {
     pub timing: Timing,
     pub budget: Budget,
     pub settings: HashMap<Reference, Settings>,
+}
+
+/// What stays through reloads.
+pub struct Base {
+    /// Where everything runs that takes time.
+    pub runtime: Handle,
+    pub disk: Arc<Disk>,
+    pub meter: Meter,
+    /// Counts what the mirror may want to know: values that changed, and configurations.
+    pub changes: Arc<watch::Sender<u64>>,
 }
 
 /// What a store goes on from.
@@ -58,6 +69,8 @@ struct Shared {
     state: Mutex<State>,
     /// One fetch at a time, but for one that takes longer than [`flight::PATIENCE`].
     runway: Semaphore,
+    /// Counts what the mirror may want to know: values that changed.
+    changes: Arc<watch::Sender<u64>>,
     /// Rung when the provider is found not to work.
     down: watch::Sender<()>,
     /// Wakes the background when there is something new to plan with.
@@ -127,15 +140,8 @@ enum Source {
 type Outcome = Result<Arc<Secret>, FetchError>;
 
 impl Store {
-    /// `runtime` is where values are renewed in the background.
-    pub fn new(
-        provider: Arc<Provider>,
-        rules: Rules,
-        heritage: Heritage,
-        meter: Meter,
-        disk: Arc<Disk>,
-        runtime: &Handle,
-    ) -> Self {
+    pub fn new(provider: Arc<Provider>, rules: Rules, heritage: Heritage, base: &Base) -> Self {
+        let Base { runtime, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
         let Heritage { account, entries } = heritage;
         if let Some(account) = &account {
@@ -149,8 +155,9 @@ impl Store {
             provider,
             timing,
             budget,
-            meter,
-            disk,
+            meter: meter.clone(),
+            disk: disk.clone(),
+            changes: changes.clone(),
             state: Mutex::new(State { account, memory, unsaved, ..State::default() }),
             runway: Semaphore::new(1),
             down: watch::Sender::new(()),
@@ -231,8 +238,12 @@ impl Store {
         if let (Some(_), [value]) = (content.as_plain(), &values[..]) {
             return Ok(Served { value: value.clone(), caveat });
         }
-        let empty = |_| FetchError::Empty { reference: permit.entry().name.clone() };
-        Ok(Served { value: content.render(&values).map_err(empty)?.into(), caveat })
+        let named = permit.entry().name.clone();
+        let value = content.render(&values).map_err(|error| match error {
+            RenderError::Empty => FetchError::Empty { reference: named },
+            RenderError::NoText => FetchError::Malformed { reference: named, what: error.to_string() },
+        })?;
+        Ok(Served { value: value.into(), caveat })
     }
 
     fn source(&self, reference: &Reference) -> Result<Source, FetchError> {

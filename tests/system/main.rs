@@ -10,6 +10,7 @@ mod harness;
 mod lease;
 mod lifetimes;
 mod machine;
+mod mirror;
 mod onepassword;
 mod opnix;
 mod refusals;
@@ -54,6 +55,11 @@ fn main() -> std::process::ExitCode {
         cache::five_units_start_at_a_boot_without_network,
         cache::a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any,
         cache::a_power_cut_leaves_the_old_or_the_new_value,
+        mirror::five_files_are_there_with_their_owners_before_what_comes_after_the_mirror,
+        mirror::what_is_missing_fails_the_mirror_and_the_others_are_delivered,
+        mirror::a_changed_secret_acts_on_the_units_that_use_it_once,
+        mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
+        mirror::values_reach_the_environment_as_they_are,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,

@@ -1,0 +1,175 @@
+//! Files, each written as a whole with its final owner, group and mode. No path is followed through a symlink.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
+use nix::sys::statfs::fstatfs;
+use nix::unistd::{Gid, Group, Uid, UnlinkatFlags, User, fchown, symlinkat, unlinkat};
+use tracing::warn;
+
+use crate::config::{MIRROR_ROOT, MirrorFile};
+use crate::secret::Secret;
+
+/// What the names of files end in that are not finished.
+const UNFINISHED: &str = ".opnix-new";
+
+/// Whose a file is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    uid: Uid,
+    gid: Gid,
+}
+
+/// The users and groups of a configuration, looked up once.
+pub struct Accounts {
+    users: BTreeMap<String, Option<Uid>>,
+    groups: BTreeMap<String, Option<Gid>>,
+}
+
+impl Accounts {
+    pub fn look_up(files: &[MirrorFile]) -> Self {
+        let user = |name: &str| match name.parse() {
+            Ok(number) => Some(Uid::from_raw(number)),
+            Err(_) => User::from_name(name).ok().flatten().map(|user| user.uid),
+        };
+        let group = |name: &str| match name.parse() {
+            Ok(number) => Some(Gid::from_raw(number)),
+            Err(_) => Group::from_name(name).ok().flatten().map(|group| group.gid),
+        };
+        Self {
+            users: files.iter().map(|file| (file.owner.clone(), user(&file.owner))).collect(),
+            groups: files.iter().map(|file| (file.group.clone(), group(&file.group))).collect(),
+        }
+    }
+
+    pub fn of(&self, file: &MirrorFile) -> Result<Owner, String> {
+        let place = &file.entry.place;
+        let uid = self.users.get(&file.owner).copied().flatten();
+        let gid = self.groups.get(&file.group).copied().flatten();
+        let uid = uid.ok_or_else(|| {
+            format!("there is no user {:?} ({place}): create it, or name another", file.owner)
+        })?;
+        let gid = gid.ok_or_else(|| {
+            format!("there is no group {:?} ({place}): create it, or name another", file.group)
+        })?;
+        Ok(Owner { uid, gid })
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Installer;
+
+impl Installer {
+    pub fn install(&self, file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()> {
+        let (directory, name) = self.parent(&file.path, true)?;
+        if !file.path.starts_with(MIRROR_ROOT) && !in_memory(&directory)? {
+            warn!("{} is on a disk: the secret stays there in plain text", file.path.display());
+        }
+        self.not_a(&directory, name, SFlag::S_IFDIR)?;
+        let new = unfinished(name);
+        self.discard(&directory, &new)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        // Nobody's until it is whole.
+        let fd = openat(&directory, new.as_slice(), flags, Mode::empty())?;
+        fchown(&fd, Some(owner.uid), Some(owner.gid))?;
+        let mut written = File::from(fd);
+        written.write_all(value.expose())?;
+        fchmod(&written, Mode::from_bits_truncate(file.mode))?;
+        renameat(&directory, new.as_slice(), &directory, name)?;
+        for link in &file.symlinks {
+            self.link(link, &file.path)?;
+        }
+        Ok(())
+    }
+
+    /// A file or link of ours. One that is not there is gone.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.parent(path, false) {
+            Ok((directory, name)) => match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn link(&self, link: &Path, target: &Path) -> io::Result<()> {
+        let (directory, name) = self.parent(link, true)?;
+        match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK => {
+                let what = format!("{} is there already and is no symlink: move it away", link.display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+            }
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let new = unfinished(name);
+        self.discard(&directory, &new)?;
+        symlinkat(target, &directory, new.as_slice())?;
+        Ok(renameat(&directory, new.as_slice(), &directory, name)?)
+    }
+
+    /// The directory of a path, step by step, so that none of them can lead elsewhere; and the last name.
+    fn parent<'p>(&self, path: &'p Path, make: bool) -> io::Result<(OwnedFd, &'p OsStr)> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut directory = open("/", flags, Mode::empty())?;
+        for component in path.parent().unwrap_or(Path::new("/")).components() {
+            let Component::Normal(step) = component else { continue };
+            if make {
+                match mkdirat(&directory, step, Mode::from_bits_truncate(0o751)) {
+                    Ok(()) | Err(Errno::EEXIST | Errno::EROFS) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            directory = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
+                Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
+                    "{} leads through {:?}, which is a symlink or no directory: name the real path",
+                    path.display(),
+                    step
+                )),
+                error => error.into(),
+            })?;
+        }
+        Ok((directory, name))
+    }
+
+    fn not_a(&self, directory: &OwnedFd, name: &OsStr, kind: SFlag) -> io::Result<()> {
+        match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind => {
+                Err(io::Error::other("there is a directory of that name: move it away"))
+            }
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What a killed mirror left unfinished.
+    fn discard(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn unfinished(name: &OsStr) -> Vec<u8> {
+    [b".", name.as_bytes(), UNFINISHED.as_bytes()].concat()
+}
+
+/// Whether what lies there is in memory only: tmpfs or ramfs.
+pub fn in_memory(directory: &impl AsFd) -> io::Result<bool> {
+    const TMPFS: i64 = 0x0102_1994;
+    const RAMFS: i64 = 0x8584_58f6;
+    let kind = fstatfs(directory)?.filesystem_type().0 as i64;
+    Ok([TMPFS, RAMFS].contains(&kind))
+}

@@ -1,0 +1,244 @@
+//! Files in /run/secrets, templates, and units that pick up a changed secret.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::machine::Machine;
+use crate::opnix::*;
+
+/// A file of the mirror whose value is `value(name)`.
+fn file(name: &str, more: Value) -> Value {
+    let mut entry = json!({"name": name, "reference": format!("op://Vault/{name}/value"), "path": name});
+    entry.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    entry
+}
+
+/// opnix with this configuration and vault, and no files yet.
+fn start(machine: &Machine, config: &Value, values: &[(&str, String)]) {
+    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
+    machine.sh("! mountpoint -q /run/secrets || umount /run/secrets; rm -rf /run/opnix-mirror").ok();
+    machine
+        .sh("for user in opencode caddy; do id $user >/dev/null 2>&1 || useradd --system $user; done")
+        .ok();
+    set_up(machine, &[], values, "5s");
+    let provider = json!({"kind": "local", "path": "/run/opnix-vault/vault.json"});
+    let mut config = config.clone();
+    let members = config.as_object_mut().expect("an object");
+    members.insert("provider".into(), provider);
+    members.insert("deadline".into(), json!("5s"));
+    machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+    machine.systemctl(&["start", "opnix-control.socket"]).ok();
+}
+
+fn stat(machine: &Machine, path: &str) -> String {
+    machine.run(&["stat", "-c", "%a %U %G %F", path]).ok()
+}
+
+pub fn five_files_are_there_with_their_owners_before_what_comes_after_the_mirror(machine: &Machine) {
+    let names = ["openai-api-key", "datadog-api-key", "cloudflare-token"];
+    let mut values: Vec<(&str, String)> = names.map(|name| (name, value(name))).to_vec();
+    let backblaze = format!("{{\"key\": \"{CANARY}\"}}\n");
+    values.push(("backblaze-credentials.json", backblaze.clone()));
+    let config = json!({
+        "secrets": [
+            file("openai-api-key", json!({"owner": "opencode", "mode": "0400"})),
+            file("datadog-api-key", json!({"owner": "root", "mode": "0400"})),
+            file("cloudflare-token", json!({"owner": "caddy", "group": "caddy", "mode": "0440"})),
+            file("backblaze-credentials.json", json!({"path": "deep/down/backblaze-credentials.json",
+                "symlinks": ["/run/secrets/link.json"]})),
+        ],
+        "templates": [{"name": "opencode-env", "path": "opencode.env", "owner": "opencode", "mode": "0400",
+            "template": "OPENAI_API_KEY={{ op://Vault/openai-api-key/value | env }}\nPLAIN={{ op://Vault/datadog-api-key/value }}\n"}],
+    });
+    start(machine, &config, &values);
+    machine.unit(
+        "consumer.service",
+        "[Unit]\nRequires=opnix-mirror.service\nAfter=opnix-mirror.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nUser=opencode\n\
+         EnvironmentFile=/run/secrets/opencode.env\nExecStart=sh -c 'test \"$OPENAI_API_KEY\" = \"$(cat /run/secrets/openai-api-key)\" && printf %%s \"$OPENAI_API_KEY\"'\nStandardOutput=truncate:/run/consumer\n",
+    );
+    machine.systemctl(&["start", "consumer.service"]).ok();
+    assert_eq!(machine.run(&["cat", "/run/consumer"]).ok(), value("openai-api-key"));
+    for (path, expected) in [
+        ("/run/secrets", "751 root root directory"),
+        ("/run/secrets/openai-api-key", "400 opencode root regular file"),
+        ("/run/secrets/datadog-api-key", "400 root root regular file"),
+        ("/run/secrets/cloudflare-token", "440 caddy caddy regular file"),
+        ("/run/secrets/deep/down", "751 root root directory"),
+        ("/run/secrets/deep/down/backblaze-credentials.json", "600 root root regular file"),
+        ("/run/secrets/link.json", "777 root root symbolic link"),
+        ("/run/secrets/opencode.env", "400 opencode root regular file"),
+    ] {
+        assert_eq!(stat(machine, path), expected, "{path}");
+    }
+    assert_eq!(machine.run(&["cat", "/run/secrets/link.json"]).stdout, backblaze.into_bytes());
+    let mount = machine.sh("findmnt -no FSTYPE,OPTIONS /run/secrets").ok();
+    assert!(mount.contains("nosuid,nodev,noexec"), "{mount}");
+    assert!(mount.starts_with("ramfs") || mount.contains("noswap"), "{mount}");
+    machine
+        .run(&["setpriv", "--reuid=daemon", "--clear-groups", "cat", "/run/secrets/openai-api-key"])
+        .fails();
+    machine.sh("! find /run/secrets -name '*.opnix-new' | grep .").ok();
+    assert!(!machine.journal_text().contains(CANARY));
+    // A file that leaves the configuration goes, and so does its link.
+    let less = json!({"secrets": [file("openai-api-key", json!({"owner": "opencode", "mode": "0400"}))]});
+    let mut less = less;
+    less["provider"] = json!({"kind": "local", "path": "/run/opnix-vault/vault.json"});
+    machine.write("/etc/opnix/secrets.json", less.to_string(), "0644");
+    machine.systemctl(&["reload", "opnix.service"]).ok();
+    let gone = || machine.sh("find /run/secrets -type f -o -type l").ok() == "/run/secrets/openai-api-key";
+    machine.wait("the others to go", gone, LONG);
+    machine.systemctl(&["stop", "consumer.service", "opnix-mirror.service"]).ok();
+}
+
+pub fn what_is_missing_fails_the_mirror_and_the_others_are_delivered(machine: &Machine) {
+    let config = json!({"secrets": [
+        file("there", json!({})),
+        file("gone", json!({})),
+        file("optional", json!({"optional": true})),
+        file("nobody", json!({"owner": "no-such-user"})),
+    ]});
+    start(machine, &config, &[("there", value("there")), ("nobody", value("nobody"))]);
+    machine.systemctl(&["start", "opnix-mirror.service"]).fails();
+    let journal = machine.journal_text();
+    assert!(journal.contains("/run/secrets/gone is missing"), "{journal}");
+    assert!(journal.contains("there is no user \"no-such-user\" (/etc/opnix/secrets.json:1:"), "{journal}");
+    assert!(!journal.contains("/run/secrets/optional is missing"), "{journal}");
+    assert_eq!(machine.run(&["cat", "/run/secrets/there"]).ok(), value("there"));
+    machine.sh("systemctl stop opnix-mirror.service; systemctl reset-failed").ok();
+}
+
+pub fn a_changed_secret_acts_on_the_units_that_use_it_once(machine: &Machine) {
+    let config = json!({"secrets": [
+        file("one", json!({"services": ["restarted"], "units": [{"unit": "reloaded.service", "on_change": "reload"}]})),
+        file("two", json!({"services": ["restarted"]})),
+        {"name": "three", "reference": "op://Vault/three/value",
+         "units": [{"unit": "signalled.service", "on_change": {"signal": "SIGUSR1"}}, {"unit": "idle.service", "on_change": "restart"}]},
+        file("other", json!({"services": ["untouched"]})),
+    ]});
+    let values = |version: &str| -> Vec<(&'static str, String)> {
+        ["one", "two", "three", "other"]
+            .map(|name| {
+                (name, value(&if name == "other" { name.to_owned() } else { format!("{name}-{version}") }))
+            })
+            .to_vec()
+    };
+    start(machine, &config, &values("1"));
+    let unit = |name: &str, more: &str| {
+        let text = format!(
+            "[Service]\nExecStart=sh -c 'echo start >>/run/acts-%n; trap \"echo signal >>/run/acts-%n\" USR1; while :; do sleep 0.1; done'\n\
+             ExecReload=sh -c 'echo reload >>/run/acts-%n'\n{more}\n"
+        );
+        machine.unit(name, &text);
+    };
+    machine.sh("rm -f /run/acts-*").ok();
+    unit("restarted.service", "");
+    unit("untouched.service", "");
+    unit("idle.service", "");
+    unit("reloaded.service", "LoadCredential=one:/run/opnix/creds.sock");
+    unit("signalled.service", "LoadCredential=three:/run/opnix/creds.sock");
+    machine.sh("systemctl start opnix-mirror.service restarted.service untouched.service reloaded.service signalled.service").ok();
+    let acts =
+        |unit: &str| machine.sh(&format!("cat /run/acts-{unit} 2>/dev/null || true")).ok().replace('\n', " ");
+    machine.wait("them to run", || acts("signalled.service") == "start", LONG);
+
+    write_vault(machine, &values("2"));
+    machine.run(&["opnix", "refresh"]).ok();
+    machine.wait("the restart", || acts("restarted.service") == "start start", LONG);
+    machine.wait("the reload", || acts("reloaded.service") == "start reload", LONG);
+    machine.wait("the signal", || acts("signalled.service") == "start signal", LONG);
+    assert_eq!(machine.run(&["cat", "/run/secrets/one"]).ok(), value("one-2"));
+    // A restart of the service or of the mirror, and an outage, change nothing.
+    machine.sh("systemctl restart opnix.service").ok();
+    machine.sh("systemctl restart opnix-mirror.service").ok();
+    machine.sh("rm /run/opnix-vault/vault.json; opnix refresh || true").ok();
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(acts("restarted.service"), "start start");
+    assert_eq!(acts("reloaded.service"), "start reload");
+    assert_eq!(acts("signalled.service"), "start signal");
+    assert_eq!((acts("untouched.service"), acts("idle.service")), ("start".to_owned(), String::new()));
+    // What changed while the mirror was down is noticed when it is back.
+    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
+    write_vault(machine, &values("3"));
+    machine.run(&["opnix", "refresh"]).ok();
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.wait("the restart", || acts("restarted.service") == "start start start", LONG);
+    machine.sh("systemctl stop restarted untouched reloaded signalled opnix-mirror").ok();
+}
+
+pub fn readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed(
+    machine: &Machine,
+) {
+    const LENGTH: usize = 200_000;
+    let config = json!({"secrets": [file("big", json!({"mode": "0444"}))]});
+    let big = |round: usize| format!("{CANARY}-{round:06}-").repeat(LENGTH / 20);
+    start(machine, &config, &[("big", big(0))]);
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    let reader = "import os,sys\nseen=set()\nwhile not os.path.exists('/run/enough'):\n  text=open('/run/secrets/big').read()\n  part=text[:19]\n  assert len(text) > 100000 and text == part*(len(text)//19), (len(text), part)\n  seen.add(part)\nprint(len(seen))";
+    machine.sh("rm -f /run/enough").ok();
+    let readers: Vec<_> = (0..2).map(|_| machine.spawn(&["python3", "-c", reader])).collect();
+    let end = Instant::now() + Duration::from_secs(20);
+    let mut round = 0;
+    while Instant::now() < end {
+        round += 1;
+        write_vault(machine, &[("big", big(round))]);
+        machine.run(&["opnix", "refresh"]).ok();
+        // Written at once, without the wait for what else may change.
+        machine.sh("systemctl kill --signal=HUP opnix-mirror.service || true").ok();
+        if round % 5 == 0 {
+            machine.sh("systemctl kill --signal=KILL opnix-mirror.service; systemctl reset-failed opnix-mirror.service; systemctl start opnix-mirror.service").ok();
+        }
+    }
+    machine.run(&["touch", "/run/enough"]).ok();
+    for reader in readers {
+        let seen: usize = reader.wait().ok().parse().expect("a number");
+        assert!(seen > 5, "{seen} of {round}");
+    }
+    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
+}
+
+/// What `EnvironmentFile=` makes of a template, byte for byte.
+pub fn values_reach_the_environment_as_they_are(machine: &Machine) {
+    let mut values = vec![
+        "plain".to_owned(),
+        "with space # and hash; $HOME ${HOME} `id` $(id) \\ back\\\\slash 'single' \"double\"".to_owned(),
+        " leading and trailing ".to_owned(),
+        "two\nlines\n".to_owned(),
+        "tab\tand = and % and %h %%".to_owned(),
+        "ends with a backslash \\".to_owned(),
+        "\\n is no newline, é😀 is text, \r is a carriage return".to_owned(),
+        "\"".to_owned(),
+        "#".to_owned(),
+        ";x".to_owned(),
+    ];
+    let characters: Vec<char> = " \t\n\r\"'\\$`#;=%{}()é~a".chars().collect();
+    for _ in 0..90 {
+        let length = rand::random_range(1..30);
+        values.push((0..length).map(|_| characters[rand::random_range(0..characters.len())]).collect());
+    }
+    let names: Vec<String> = (0..values.len()).map(|number| format!("v{number}")).collect();
+    let vault: Vec<(&str, String)> = names.iter().map(String::as_str).zip(values.iter().cloned()).collect();
+    let lines: String =
+        names.iter().map(|name| format!("X_{name}={{{{ op://Vault/{name}/value | env }}}}\n")).collect();
+    let config = json!({"secrets": [], "templates": [{"name": "env", "path": "all.env", "template": lines}]});
+    start(machine, &config, &vault);
+    machine.unit(
+        "environ.service",
+        "[Unit]\nAfter=opnix-mirror.service\nRequires=opnix-mirror.service\n[Service]\nType=oneshot\nEnvironmentFile=/run/secrets/all.env\nExecStart=cat /proc/self/environ\nStandardOutput=truncate:/run/environ\n",
+    );
+    machine.systemctl(&["start", "environ.service"]).ok();
+    let environ = machine.run(&["cat", "/run/environ"]).stdout;
+    let found: Vec<&[u8]> = environ.split(|byte| *byte == 0).collect();
+    for (name, value) in names.iter().zip(&values) {
+        let expected = format!("X_{name}={value}");
+        assert!(
+            found.contains(&expected.as_bytes()),
+            "{value:?}: {:?}",
+            found
+                .iter()
+                .find(|line| line.starts_with(format!("X_{name}=").as_bytes()))
+                .map(|line| String::from_utf8_lossy(line))
+        );
+    }
+    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
+}
