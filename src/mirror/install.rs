@@ -125,12 +125,11 @@ impl Installer {
         let mut directory = open("/", flags, Mode::empty())?;
         for component in path.parent().unwrap_or(Path::new("/")).components() {
             let Component::Normal(step) = component else { continue };
-            if make {
-                match mkdirat(&directory, step, Mode::from_bits_truncate(0o751)) {
-                    Ok(()) | Err(Errno::EEXIST | Errno::EROFS) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            let made = match make.then(|| mkdirat(&directory, step, Mode::empty())) {
+                Some(Ok(())) => true,
+                None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
+                Some(Err(error)) => return Err(error.into()),
+            };
             directory = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
                 Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
                     "{} leads through {:?}, which is a symlink or no directory: name the real path",
@@ -139,6 +138,10 @@ impl Installer {
                 )),
                 error => error.into(),
             })?;
+            if made {
+                // Whatever the umask.
+                fchmod(&directory, Mode::from_bits_truncate(0o751))?;
+            }
         }
         Ok((directory, name))
     }

@@ -17,6 +17,7 @@ fn file(name: &str, more: Value) -> Value {
 /// opnix with this configuration and vault, and no files yet.
 fn start(machine: &Machine, config: &Value, values: &[(&str, String)]) {
     machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
+    machine.systemctl(&["stop", "opnix-mount.service"]).ok();
     machine.sh("! mountpoint -q /run/secrets || umount /run/secrets; rm -rf /run/opnix-mirror").ok();
     machine
         .sh("for user in opencode caddy; do id $user >/dev/null 2>&1 || useradd --system $user; done")
@@ -55,10 +56,12 @@ pub fn five_files_are_there_with_their_owners_before_what_comes_after_the_mirror
     machine.unit(
         "consumer.service",
         "[Unit]\nRequires=opnix-mirror.service\nAfter=opnix-mirror.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nUser=opencode\n\
-         EnvironmentFile=/run/secrets/opencode.env\nExecStart=sh -c 'test \"$OPENAI_API_KEY\" = \"$(cat /run/secrets/openai-api-key)\" && printf %%s \"$OPENAI_API_KEY\"'\nStandardOutput=truncate:/run/consumer\n",
+         EnvironmentFile=/run/secrets/opencode.env\nExecStart=sh -c 'echo \"$OPENAI_API_KEY\"; cat /run/secrets/openai-api-key'\nStandardOutput=truncate:/run/consumer\n",
     );
-    machine.systemctl(&["start", "consumer.service"]).ok();
-    assert_eq!(machine.run(&["cat", "/run/consumer"]).ok(), value("openai-api-key"));
+    let started = machine.systemctl(&["start", "consumer.service"]);
+    assert_eq!(started.code, Some(0), "{}", machine.sh("findmnt; journalctl -u opnix-mirror.service").text());
+    let expected = value("openai-api-key");
+    assert_eq!(machine.run(&["cat", "/run/consumer"]).ok(), format!("{expected}\n{expected}"));
     for (path, expected) in [
         ("/run/secrets", "751 root root directory"),
         ("/run/secrets/openai-api-key", "400 opencode root regular file"),
