@@ -7,6 +7,7 @@
 // What everything is made of.
 pub mod names;
 pub mod place;
+pub mod quote;
 pub mod reference;
 pub mod secret;
 pub mod template;

@@ -7,8 +7,9 @@
 use sha2::{Digest, Sha256};
 
 use crate::names::CredentialName;
+use crate::quote::{Form, RenderError};
 use crate::reference::{Reference, ReferenceError};
-use crate::secret::{Draft, Secret};
+use crate::secret::{Draft, Empty, Secret};
 
 /// The parts of a credential, in their order. Holds at least one reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,25 +19,6 @@ pub struct Template(Vec<Part>);
 enum Part {
     Text(String),
     Secret(Reference, Form),
-}
-
-/// How a value stands in the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Verbatim,
-    /// In double quotes, as `EnvironmentFile=` reads them (`systemd.exec(5)`).
-    Env,
-    /// A JSON string with its quotes (RFC 8259).
-    Json,
-}
-
-/// Why a value cannot stand in the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RenderError {
-    #[error("the value is empty")]
-    Empty,
-    #[error("the value is no text, or has a NUL in it: it can be no environment variable and no JSON string")]
-    NoText,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +87,7 @@ impl Template {
             hash.update(text);
         }
         let digest: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("mirror-{digest}").parse().expect("letters and digits")
+        format!("mirror-{digest}").parse().expect("valid")
     }
 
     /// The reference of a plain secret, which needs no rendering.
@@ -123,7 +105,7 @@ impl Template {
         self.pieces(values, |piece| size += piece.len())?;
         let mut draft = Draft::with_capacity(size);
         self.pieces(values, |piece| draft.push(piece))?;
-        draft.finish().map_err(|_| RenderError::Empty)
+        Ok(draft.finish()?)
     }
 
     fn pieces(&self, values: &[impl AsRef<Secret>], mut write: impl FnMut(&[u8])) -> Result<(), RenderError> {
@@ -132,59 +114,13 @@ impl Template {
             match part {
                 Part::Text(text) => write(text.as_bytes()),
                 Part::Secret(_, form) => {
-                    form.write(values.next().ok_or(RenderError::Empty)?.as_ref().expose(), &mut write)?;
+                    form.write(values.next().ok_or(Empty)?.as_ref().expose(), &mut write)?;
                 }
             }
         }
         Ok(())
     }
 }
-
-impl Form {
-    fn write(self, value: &[u8], write: &mut impl FnMut(&[u8])) -> Result<(), RenderError> {
-        if self == Self::Verbatim {
-            write(value);
-            return Ok(());
-        }
-        let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
-        let text = text.ok_or(RenderError::NoText)?;
-        write(b"\"");
-        let mut plain = 0;
-        for (at, byte) in text.bytes().enumerate() {
-            let escaped: Option<&[u8]> = match (self, byte) {
-                (_, b'"') => Some(b"\\\""),
-                (_, b'\\') => Some(b"\\\\"),
-                (Self::Env, b'$') => Some(b"\\$"),
-                (Self::Env, b'`') => Some(b"\\`"),
-                (Self::Json, b'\n') => Some(b"\\n"),
-                (Self::Json, b'\r') => Some(b"\\r"),
-                (Self::Json, b'\t') => Some(b"\\t"),
-                (Self::Json, ..0x20) => Some(&CONTROL[usize::from(byte)]),
-                _ => None,
-            };
-            if let Some(escaped) = escaped {
-                write(&value[plain..at]);
-                write(escaped);
-                plain = at + 1;
-            }
-        }
-        write(&value[plain..]);
-        write(b"\"");
-        Ok(())
-    }
-}
-
-/// The control characters in JSON.
-const CONTROL: [[u8; 6]; 0x20] = {
-    let mut all = [*b"\\u0000"; 0x20];
-    let mut byte = 0;
-    while byte < all.len() {
-        all[byte][4] = b'0' + (byte / 16) as u8;
-        all[byte][5] = b"0123456789abcdef"[byte % 16];
-        byte += 1;
-    }
-    all
-};
 
 #[cfg(test)]
 mod tests {

@@ -6,10 +6,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use opnix::config::{Config, Faults, MirrorFile, OnChange, load};
 use opnix::reference::Kind;
+use opnix::secret::Secret;
+use opnix::template::Template;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,15 +57,17 @@ fn an_opnix_configuration_is_taken_unchanged() {
     assert_eq!((named(key).kind, named(key).section), (Kind::File, Some("tls".to_owned())));
 
     assert_eq!(key.symlinks, ["/etc/ssl/private/app.pem", "/srv/app/key.pem"].map(PathBuf::from));
-    assert!(cert.symlinks.is_empty() && cert.services.is_empty());
+    assert!(cert.symlinks.is_empty());
     let acted_on = |file: &MirrorFile| -> Vec<(String, OnChange)> {
         file.services.iter().map(|(unit, action)| (unit.to_string(), action.clone())).collect()
     };
-    assert_eq!(
-        acted_on(key),
-        ["caddy.service", "nginx.service", "app.v2.service", "vpn@home.service"]
-            .map(|unit| (unit.to_owned(), OnChange::Restart))
-    );
+    let restarted = |units: &[&str]| -> Vec<(String, OnChange)> {
+        units.iter().map(|unit| ((*unit).to_owned(), OnChange::Restart)).collect()
+    };
+    // Those of `systemdIntegration` are concerned by every change.
+    assert_eq!(acted_on(cert), restarted(&["caddy.service", "app.service"]));
+    let own = ["caddy.service", "nginx.service", "app.v2.service", "vpn@home.service", "app.service"];
+    assert_eq!(acted_on(key), restarted(&own));
     assert_eq!(
         acted_on(password),
         [
@@ -70,6 +75,7 @@ fn an_opnix_configuration_is_taken_unchanged() {
             ("idle.service".to_owned(), OnChange::Nothing),
             ("postgresql.service".to_owned(), OnChange::Restart),
             ("web.service".to_owned(), OnChange::Restart),
+            ("caddy.service".to_owned(), OnChange::Restart),
         ]
     );
 }
@@ -161,6 +167,16 @@ fn a_file_that_cannot_be_read_is_a_fault_beside_the_others() {
             "/config-large.json: cannot be read: it is larger than 16 MiB",
             "/config-none.json: cannot be read: No such file or directory (os error 2)",
         ]
+    );
+}
+
+#[test]
+fn a_value_that_is_no_text_cannot_be_quoted() {
+    let template = Template::parse("{{ op://v/i/f | env }}").unwrap();
+    let error = template.render(&[Arc::new(Secret::copy_from(b"\xff").unwrap())]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the value is no text, or has a NUL in it: it can be no environment variable and no JSON string"
     );
 }
 

@@ -209,7 +209,8 @@ with varlink.Client(address=sys.argv[1]) as client:
         let spaced = text.replace('(', " ( ").replace(')', " ) ").replace(',', " , ");
         spaced.split_whitespace().map(str::to_owned).collect()
     };
-    assert_eq!(words(&fs::read_to_string(path).unwrap()), words(&text), "the implementation's is:\n{text}");
+    let documented = fs::read_to_string(path).unwrap();
+    assert!(words(&documented) == words(&text), "the implementation's is:\n{text}");
 }
 
 #[test]

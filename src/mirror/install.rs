@@ -64,104 +64,99 @@ impl Accounts {
     }
 }
 
-#[derive(Debug, Default)]
-pub struct Installer;
-
-impl Installer {
-    pub fn install(&self, file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()> {
-        let (directory, name) = self.parent(&file.path, true)?;
-        if !file.path.starts_with(MIRROR_ROOT) && !in_memory(&directory)? {
-            warn!("{} is on a disk: the secret stays there in plain text", file.path.display());
-        }
-        self.not_a(&directory, name, SFlag::S_IFDIR)?;
-        let new = unfinished(name);
-        self.discard(&directory, &new)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        // Nobody's until it is whole.
-        let fd = openat(&directory, new.as_slice(), flags, Mode::empty())?;
-        fchown(&fd, Some(owner.uid), Some(owner.gid))?;
-        let mut written = File::from(fd);
-        written.write_all(value.expose())?;
-        fchmod(&written, Mode::from_bits_truncate(file.mode))?;
-        renameat(&directory, new.as_slice(), &directory, name)?;
-        for link in &file.symlinks {
-            self.link(link, &file.path)?;
-        }
-        Ok(())
+pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()> {
+    let (directory, name) = parent(&file.path, true)?;
+    if !file.path.starts_with(MIRROR_ROOT) && !in_memory(&directory)? {
+        warn!("{} is on a disk: the secret stays there in plain text", file.path.display());
     }
-
-    /// A file or link of ours. One that is not there is gone.
-    pub fn remove(&self, path: &Path) -> io::Result<()> {
-        match self.parent(path, false) {
-            Ok((directory, name)) => match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => Ok(()),
-                Err(error) => Err(error.into()),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
+    not_a(&directory, name, SFlag::S_IFDIR)?;
+    let new = unfinished(name);
+    discard(&directory, &new)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    // Nobody's until it is whole.
+    let fd = openat(&directory, new.as_slice(), flags, Mode::empty())?;
+    fchown(&fd, Some(owner.uid), Some(owner.gid))?;
+    let mut written = File::from(fd);
+    written.write_all(value.expose())?;
+    fchmod(&written, Mode::from_bits_truncate(file.mode))?;
+    renameat(&directory, new.as_slice(), &directory, name)?;
+    for link in &file.symlinks {
+        point(link, &file.path)?;
     }
+    Ok(())
+}
 
-    fn link(&self, link: &Path, target: &Path) -> io::Result<()> {
-        let (directory, name) = self.parent(link, true)?;
-        match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK => {
-                let what = format!("{} is there already and is no symlink: move it away", link.display());
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
-            }
-            Ok(_) | Err(Errno::ENOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let new = unfinished(name);
-        self.discard(&directory, &new)?;
-        symlinkat(target, &directory, new.as_slice())?;
-        Ok(renameat(&directory, new.as_slice(), &directory, name)?)
-    }
-
-    /// The directory of a path, step by step, so that none of them can lead elsewhere; and the last name.
-    fn parent<'p>(&self, path: &'p Path, make: bool) -> io::Result<(OwnedFd, &'p OsStr)> {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut directory = open("/", flags, Mode::empty())?;
-        for component in path.parent().unwrap_or(Path::new("/")).components() {
-            let Component::Normal(step) = component else { continue };
-            let made = match make.then(|| mkdirat(&directory, step, Mode::empty())) {
-                Some(Ok(())) => true,
-                None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
-                Some(Err(error)) => return Err(error.into()),
-            };
-            directory = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
-                Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
-                    "{} leads through {:?}, which is a symlink or no directory: name the real path",
-                    path.display(),
-                    step
-                )),
-                error => error.into(),
-            })?;
-            if made {
-                // Whatever the umask.
-                fchmod(&directory, Mode::from_bits_truncate(0o751))?;
-            }
-        }
-        Ok((directory, name))
-    }
-
-    fn not_a(&self, directory: &OwnedFd, name: &OsStr, kind: SFlag) -> io::Result<()> {
-        match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind => {
-                Err(io::Error::other("there is a directory of that name: move it away"))
-            }
-            Ok(_) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// What a killed mirror left unfinished.
-    fn discard(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
-        match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+/// A file or link of ours. One that is not there is gone.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match parent(path, false) {
+        Ok((directory, name)) => match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(error) => Err(error.into()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn point(link: &Path, target: &Path) -> io::Result<()> {
+    let (directory, name) = parent(link, true)?;
+    match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK => {
+            let what = format!("{} is there already and is no symlink: move it away", link.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
+        Ok(_) | Err(Errno::ENOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let new = unfinished(name);
+    discard(&directory, &new)?;
+    symlinkat(target, &directory, new.as_slice())?;
+    Ok(renameat(&directory, new.as_slice(), &directory, name)?)
+}
+
+/// The directory of a path, step by step, so that none of them can lead elsewhere; and the last name.
+fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut directory = open("/", flags, Mode::empty())?;
+    for component in path.parent().unwrap_or(Path::new("/")).components() {
+        let Component::Normal(step) = component else { continue };
+        let made = match make.then(|| mkdirat(&directory, step, Mode::empty())) {
+            Some(Ok(())) => true,
+            None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
+            Some(Err(error)) => return Err(error.into()),
+        };
+        directory = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
+            Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
+                "{} leads through {:?}, which is a symlink or no directory: name the real path",
+                path.display(),
+                step
+            )),
+            error => error.into(),
+        })?;
+        if made {
+            // Whatever the umask.
+            fchmod(&directory, Mode::from_bits_truncate(0o751))?;
+        }
+    }
+    Ok((directory, name))
+}
+
+fn not_a(directory: &OwnedFd, name: &OsStr, kind: SFlag) -> io::Result<()> {
+    match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind => {
+            Err(io::Error::other("there is a directory of that name: move it away"))
+        }
+        Ok(_) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a killed mirror left unfinished.
+fn discard(directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use self::install::{Accounts, Installer};
+use self::install::Accounts;
 use self::plan::{Contents, Plan, plan};
 pub use self::state::Memory;
 use self::state::State;
@@ -79,13 +79,12 @@ impl Mirror {
                 missing.push((file.path.clone(), why));
             }
         }
-        let installer = Installer::default();
         for file in &config.files {
             let Some(write) = plan.write.get(&file.path) else { continue };
             let Some(value) = values.get(&write.content) else { continue };
             let installed = accounts
                 .of(file)
-                .and_then(|owner| installer.install(file, owner, value).map_err(|error| error.to_string()));
+                .and_then(|owner| install::install(file, owner, value).map_err(|error| error.to_string()));
             match installed {
                 Ok(()) => {
                     self.state.files.insert(file.path.clone(), write.clone());
@@ -99,7 +98,7 @@ impl Mirror {
         let links: Vec<PathBuf> =
             self.state.links.iter().filter(|link| !wanted.contains(&link.as_path())).cloned().collect();
         for path in plan.remove.iter().chain(&links) {
-            match installer.remove(path) {
+            match install::remove(path) {
                 Ok(()) => {
                     self.state.files.remove(path);
                     self.state.links.remove(path);

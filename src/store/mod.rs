@@ -29,9 +29,9 @@ use crate::config::Timing;
 use crate::providers::budget::{Budget, Meter, Purpose};
 use crate::providers::health::Breaker;
 use crate::providers::{FetchError, Provider};
+use crate::quote::RenderError;
 use crate::reference::Reference;
 use crate::secret::Secret;
-use crate::template::RenderError;
 
 /// What is known, and what is being asked for.
 #[derive(Clone)]
@@ -240,7 +240,7 @@ impl Store {
         }
         let named = permit.entry().name.clone();
         let value = content.render(&values).map_err(|error| match error {
-            RenderError::Empty => FetchError::Empty { reference: named },
+            RenderError::Empty(_) => FetchError::Empty { reference: named },
             RenderError::NoText => FetchError::Malformed { reference: named, what: error.to_string() },
         })?;
         Ok(Served { value: value.into(), caveat })

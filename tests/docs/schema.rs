@@ -43,6 +43,7 @@ fn least(key: &str, schema: &Value, whole: &Value) -> Value {
             "host" => "https://connect.example.org",
             "reference" => "op://v/i/f",
             "template" => "{{ op://v/i/f }}",
+            "signal" => "SIGHUP",
             "deadline" | "short_deadline" | "interval" | "fresh_for" | "stale_for" | "grace" | "refresh" =>
                 "30s",
             "unit" | "units" => "a.service",

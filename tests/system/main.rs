@@ -58,6 +58,7 @@ fn main() -> std::process::ExitCode {
         mirror::five_files_are_there_with_their_owners_before_what_comes_after_the_mirror,
         mirror::what_is_missing_fails_the_mirror_and_the_others_are_delivered,
         mirror::a_changed_secret_acts_on_the_units_that_use_it_once,
+        mirror::a_reload_refreshes_credentials_where_systemd_can,
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
         mirror::values_reach_the_environment_as_they_are,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,

@@ -169,6 +169,35 @@ pub fn a_changed_secret_acts_on_the_units_that_use_it_once(machine: &Machine) {
     machine.sh("systemctl stop restarted untouched reloaded signalled opnix-mirror").ok();
 }
 
+/// From systemd 260 on a reload swaps a unit's credentials under the same process.
+pub fn a_reload_refreshes_credentials_where_systemd_can(machine: &Machine) {
+    let config = json!({"secrets": [{"name": "key", "reference": "op://Vault/key/value",
+        "units": [{"unit": "refreshed.service", "on_change": "reload"}]}]});
+    start(machine, &config, &[("key", value("1"))]);
+    machine.unit(
+        "refreshed.service",
+        "[Service]\nLoadCredential=key:/run/opnix/creds.sock\nRefreshOnReload=credentials\nExecReload=true\n\
+         ExecStart=sh -c 'while :; do cat $CREDENTIALS_DIRECTORY/key >/run/refreshed; sleep 0.2; done'\n",
+    );
+    machine.sh("systemctl start opnix-mirror.service refreshed.service").ok();
+    let seen = || machine.sh("cat /run/refreshed 2>/dev/null || true").ok();
+    machine.wait("the first value", || seen() == value("1"), LONG);
+    let process = machine.show("refreshed.service", "MainPID");
+    write_vault(machine, &[("key", value("2"))]);
+    machine.run(&["opnix", "refresh"]).ok();
+    let acted = || machine.journal_text().contains("a secret changed: systemctl reload refreshed.service");
+    machine.wait("the reload", acted, LONG);
+    if machine.systemd_version() >= 260 {
+        machine.wait("the second value", || seen() == value("2"), LONG);
+    } else {
+        // Older ones read credentials at a start only.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(seen(), value("1"));
+    }
+    assert_eq!(machine.show("refreshed.service", "MainPID"), process);
+    machine.sh("systemctl stop refreshed.service opnix-mirror.service").ok();
+}
+
 pub fn readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed(
     machine: &Machine,
 ) {
