@@ -127,7 +127,7 @@ fn verify(stream: &UnixStream, claim: &Claim, trust: &Trust) -> Result<(i32, Opt
         _ => Unidentified::NoCgroup,
     })?;
     let path = unified_path(cgroup).ok_or(Unidentified::NoCgroup)?;
-    if manager.unit_of(path).is_some_and(|unit| unit.is(&claim.unit)) {
+    if manager.is_at(path) || manager.unit_of(path).is_some_and(|unit| unit.is(&claim.unit)) {
         // Only now is it known that the process whose cgroup was read is the peer: it has held its PID all along.
         return if pin.still_holds() { Ok((credentials.pid(), Some(pin))) } else { Err(Unidentified::Gone) };
     }
@@ -216,6 +216,12 @@ struct UnitCgroup<'a> {
 }
 
 impl ManagerCgroup {
+    /// The manager's own cgroup, where nobody but it and the children are that it has not moved to a unit yet. From there
+    /// systemd 260 and later ask when they refresh the credentials of a running unit.
+    fn is_at(&self, path: &str) -> bool {
+        path.strip_prefix(&self.0) == Some("/init.scope")
+    }
+
     /// As systemd itself finds the unit of a process: below the manager, past all slices, the first component. What
     /// lies deeper is the unit's own making: in `/system.slice/forger.service/postgres.service` it is the forger's.
     fn unit_of<'a>(&self, path: &'a str) -> Option<UnitCgroup<'a>> {
@@ -290,6 +296,24 @@ mod tests {
         assert_eq!(unified_path(hybrid), Some("/system.slice/foo.service"));
         assert_eq!(unified_path("1:name=systemd:/system.slice/foo.service\n"), None);
         assert_eq!(unified_path("0::\n"), None);
+    }
+
+    #[test]
+    fn a_peer_in_the_managers_own_cgroup_is_the_manager() {
+        let is_at = |manager: &str, path| ManagerCgroup(manager.into()).is_at(path);
+        assert!(is_at("", "/init.scope"));
+        assert!(is_at(
+            "/user.slice/user-0.slice/user@0.service",
+            "/user.slice/user-0.slice/user@0.service/init.scope"
+        ));
+        for elsewhere in [
+            "/init.scope/x",
+            "/system.slice/init.scope",
+            "/user.slice/user-0.slice/user@0.service/init.scope",
+            "/",
+        ] {
+            assert!(!is_at("", elsewhere), "{elsewhere}");
+        }
     }
 
     #[test]
