@@ -8,6 +8,8 @@ pub enum Form {
     Verbatim,
     /// In double quotes, as `EnvironmentFile=` reads them (`systemd.exec(5)`).
     Env,
+    /// In single quotes, as shells read them.
+    Shell,
     /// A JSON string with its quotes (RFC 8259).
     Json,
 }
@@ -17,7 +19,7 @@ pub enum Form {
 pub enum RenderError {
     #[error(transparent)]
     Empty(#[from] Empty),
-    #[error("the value is no text, or has a NUL in it: it can be no environment variable and no JSON string")]
+    #[error("the value is no text, or has a NUL in it: it can be no variable and no JSON string")]
     NoText,
 }
 
@@ -30,10 +32,13 @@ impl Form {
         }
         let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
         let text = text.ok_or(RenderError::NoText)?;
-        write(b"\"");
+        let quote: &[u8] = if self == Self::Shell { b"'" } else { b"\"" };
+        write(quote);
         let mut plain = 0;
         for (at, byte) in text.bytes().enumerate() {
             let escaped: Option<&[u8]> = match (self, byte) {
+                (Self::Shell, b'\'') => Some(b"'\\''"),
+                (Self::Shell, _) => None,
                 (_, b'\x22') => Some(b"\\\""),
                 (_, b'\\') => Some(b"\\\\"),
                 (Self::Env, b'$') => Some(b"\\$"),
@@ -51,7 +56,7 @@ impl Form {
             }
         }
         write(&value[plain..]);
-        write(b"\"");
+        write(quote);
         Ok(())
     }
 }

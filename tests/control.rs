@@ -144,6 +144,32 @@ fn refresh_asks_now_and_tells_what_became_of_each() {
 }
 
 #[test]
+fn a_dry_run_tells_what_would_change_and_changes_nothing() {
+    let host = Host::new(true);
+    let config = json!({"provider": {"kind": "local", "path": host.vault()}, "secrets": [
+        {"name": "key", "reference": "op://Vault/OpenAI/value", "path": "key", "services": ["web", "idle"],
+         "units": [{"unit": UNIT, "on_change": {"signal": "SIGHUP"}}]},
+        {"name": "same", "reference": "op://Vault/Datadog/value", "path": "same", "services": ["other"]}]});
+    host.daemon.configure(&config);
+    host.daemon.reload();
+    assert_eq!(host.daemon.ask("key").as_deref(), Some("canary-1"));
+    assert_eq!(host.daemon.command(&["refresh"]).1, 0);
+    write_vault(&host.vault(), &[("OpenAI", "new"), ("Datadog", "canary-2")]);
+    let file = host.daemon.configuration();
+    let (text, code) = host.daemon.command(&["refresh", "--dry-run", "--config", file.to_str().unwrap()]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(
+        text,
+        "key   changed\nsame  unchanged\n\n\
+         write             /run/secrets/key\n\
+         restart           idle.service\n\
+         send SIGHUP       test.service\n\
+         restart           web.service\n"
+    );
+    assert_eq!(host.daemon.ask("key").as_deref(), Some("canary-1"), "nothing was kept");
+}
+
+#[test]
 fn explain_tells_what_the_configuration_in_force_says() {
     let host = Host::new(true);
     assert!(host.daemon.ask("openai-api-key").is_some());

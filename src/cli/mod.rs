@@ -4,14 +4,18 @@ mod check;
 mod control;
 mod core;
 mod demo;
+mod env;
 mod explain;
 mod fetch;
 mod mirror;
+mod once;
 mod refresh;
 mod schema;
+mod secret;
 mod serve;
 mod setup;
 pub mod status;
+mod token;
 
 use std::process::ExitCode;
 
@@ -25,14 +29,20 @@ pub const SOCKET: &str = "/run/opnix/creds.sock";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Ok = 0,
+    /// It failed: of the commands that come from OpNix.
+    General = 1,
     /// The command line is wrong.
     Usage = 64,
+    /// 1Password has no such secret: of the commands that come from OpNix.
+    Missing = 65,
     /// Something that was needed is not there.
     Unavailable = 69,
     /// A fault of opnix itself.
     Software = 70,
     /// The system did not let us.
     System = 71,
+    /// 1Password's limit is reached: of the commands that come from OpNix.
+    Limited = 75,
     /// The answer is no: the unit would be refused.
     Denied = 77,
     /// The configuration is faulty.
@@ -62,6 +72,9 @@ pub enum Command {
     Schema(schema::Arguments),
     Core(core::Arguments),
     Setup(setup::Arguments),
+    Secret(secret::Arguments),
+    Token(token::Arguments),
+    Env(env::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
 }
@@ -75,7 +88,9 @@ struct ConfigArguments {
 }
 
 pub fn main() -> ExitCode {
-    let command = match Command::try_parse() {
+    // What is no text is no flag of ours; clap says so of the replacement characters.
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let command = match Command::try_parse_from(once::flags(arguments)) {
         Ok(command) => command,
         Err(error) => {
             // Output that nobody reads is no reason to fail.
@@ -98,6 +113,9 @@ pub fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),
         Command::Setup(arguments) => setup::run(arguments),
+        Command::Secret(arguments) => secret::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
+        Command::Env(arguments) => env::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     exit.into()

@@ -1,8 +1,15 @@
 //! `opnix refresh`: asks 1Password now.
 
-use super::Exit;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use zlink::tokio::unix::Connection;
+
 use super::control::ControlArguments;
-use crate::control::interface::{Control, Outcome};
+use super::{ConfigArguments, Exit, faulty};
+use crate::config::{self, OnChange};
+use crate::control::interface::{Control, Outcome, Renewal};
+use crate::mirror::plan::{Contents, plan};
 
 /// Ask 1Password for the values of secrets now, instead of when they are next due
 ///
@@ -12,19 +19,25 @@ pub struct Arguments {
     /// The secrets, by their names in the configuration; all of them if none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// Only say what would change: secrets, files and units
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    config: ConfigArguments,
     #[command(flatten)]
     control: ControlArguments,
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let names = arguments.names;
-    let refreshed = match arguments.control.ask(async |mut service| service.refresh(names).await) {
+    let (names, dry_run) = (arguments.names, arguments.dry_run);
+    let ask = async |mut service: Connection| service.refresh(names, Some(dry_run)).await;
+    let refreshed = match arguments.control.ask(ask) {
         Ok(refreshed) => refreshed,
         Err(why) => return arguments.control.fail(why),
     };
     let width = refreshed.secrets.iter().map(|renewal| renewal.name.len()).max().unwrap_or(0);
     let mut exit = Exit::Ok;
-    for renewal in refreshed.secrets {
+    for renewal in &refreshed.secrets {
         let outcome = match renewal.outcome {
             Outcome::NotKept => "is never kept: every start asks for it",
             Outcome::Unchanged => "unchanged",
@@ -35,8 +48,52 @@ pub fn run(arguments: Arguments) -> Exit {
         println!("{:<width$}  {outcome}", renewal.name);
         if renewal.outcome == Outcome::Failed {
             exit = Exit::Unavailable;
-            println!("    {}", renewal.error.unwrap_or_default().replace('\n', "\n    "));
+            println!("    {}", renewal.error.as_deref().unwrap_or_default().replace('\n', "\n    "));
         }
     }
-    exit
+    if dry_run { consequences(&arguments.config.config, &refreshed.secrets).unwrap_or(exit) } else { exit }
+}
+
+/// What the mirror would do about these changes. `Some`: why that cannot be said.
+fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
+    let config = match config::load(files) {
+        Ok(config) => config,
+        Err(faults) => return Some(faulty(&faults)),
+    };
+    let named = |name: &str| config.entries.iter().find(|entry| entry.name == name);
+    let content = |renewal: &Renewal| Some(named(&renewal.name)?.content.mirror_name().to_string());
+    let (mut seen, mut now) = (Contents::new(), Contents::new());
+    for renewal in renewals {
+        let Some(content) = content(renewal) else { continue };
+        let (before, after) = match renewal.outcome {
+            Outcome::Changed => (Some("before"), Some("after")),
+            Outcome::Fetched => (None, Some("after")),
+            Outcome::Unchanged => (Some("before"), Some("before")),
+            Outcome::NotKept | Outcome::Failed => (None, None),
+        };
+        seen.extend(before.map(|before| (content.clone(), before.to_owned())));
+        now.extend(after.map(|after| (content, after.to_owned())));
+    }
+    // As if everything had been written as it is configured.
+    let written = plan(&config, &seen, &Contents::new(), &BTreeMap::new(), |_| false).write;
+    let plan = plan(&config, &now, &seen, &written, |_| true);
+    let rows = plan.write.keys().map(|path| ("write".to_owned(), path.display().to_string()));
+    let rows = rows.chain(plan.units.iter().map(|(unit, action)| (verb(action), unit.clone())));
+    for (number, (what, on)) in rows.enumerate() {
+        if number == 0 {
+            println!();
+        }
+        println!("{what:<17} {on}");
+    }
+    None
+}
+
+fn verb(action: &OnChange) -> String {
+    match action {
+        OnChange::Nothing => "leave".to_owned(),
+        OnChange::Signal(signal) => format!("send {signal}"),
+        OnChange::Reload => "reload".to_owned(),
+        OnChange::ReloadOrRestart => "reload or restart".to_owned(),
+        OnChange::Restart => "restart".to_owned(),
+    }
 }

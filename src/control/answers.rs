@@ -48,7 +48,7 @@ impl Service {
         }
     }
 
-    pub async fn refresh(&self, names: &[String]) -> Result<Refreshed, Error> {
+    pub async fn refresh(&self, names: &[String], dry_run: bool) -> Result<Refreshed, Error> {
         let configuration = self.configuration();
         let (entries, store) = match &*configuration {
             Configuration::Valid { entries, store, .. } => (entries, store),
@@ -62,7 +62,8 @@ impl Service {
         if names.is_empty() {
             wanted = entries.iter().map(|entry| &**entry).collect();
         }
-        Ok(Refreshed { secrets: store.refresh(&wanted).await })
+        let secrets = if dry_run { store.peek(&wanted).await } else { store.refresh(&wanted).await };
+        Ok(Refreshed { secrets })
     }
 }
 

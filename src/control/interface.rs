@@ -214,7 +214,11 @@ impl std::fmt::Display for Error {
 pub trait Control {
     async fn status(&mut self) -> zlink::Result<Result<Status, Error>>;
     async fn explain(&mut self, unit: &str, credential: &str) -> zlink::Result<Result<Explanation, Error>>;
-    async fn refresh(&mut self, names: Vec<String>) -> zlink::Result<Result<Refreshed, Error>>;
+    async fn refresh(
+        &mut self,
+        names: Vec<String>,
+        dry_run: Option<bool>,
+    ) -> zlink::Result<Result<Refreshed, Error>>;
     #[zlink(more)]
     async fn watch(
         &mut self,

@@ -76,9 +76,10 @@ impl Control {
         self.0.explain(&unit, &credential)
     }
 
-    /// Asks 1Password for these secrets now, or for all of them if none is named, and answers when it is done.
-    async fn refresh(&self, names: Vec<String>) -> Result<Refreshed, Error> {
-        self.0.refresh(&names).await
+    /// Asks 1Password for these secrets now, or for all of them if none is named, and answers when it is done. A dry run
+    /// keeps nothing of it.
+    async fn refresh(&self, names: Vec<String>, dry_run: Option<bool>) -> Result<Refreshed, Error> {
+        self.0.refresh(&names, dry_run.unwrap_or(false)).await
     }
 
     /// How much has changed so far, and again whenever something does.

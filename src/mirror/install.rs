@@ -171,3 +171,52 @@ pub fn in_memory(directory: &impl AsFd) -> io::Result<bool> {
     let kind = fstatfs(directory)?.filesystem_type().0 as i64;
     Ok([TMPFS, RAMFS].contains(&kind))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::{fs, thread};
+
+    use super::*;
+
+    #[test]
+    fn readers_see_the_old_or_the_new_file_whole_through_a_thousand_rewrites() {
+        let directory = std::env::temp_dir().join(format!("opnix-install-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let directory = directory.canonicalize().unwrap();
+        let path = directory.join("big");
+        let config = serde_json::json!({"secrets": [{"reference": "op://v/i/f", "path": path,
+            "owner": Uid::effective().to_string(), "group": Gid::effective().to_string(), "mode": "0400"}]});
+        fs::write(directory.join("secrets.json"), config.to_string()).unwrap();
+        let config = crate::config::load(&[directory.join("secrets.json")]).unwrap();
+        let file = &config.files[0];
+        let owner = Accounts::look_up(&config.files).of(file).unwrap();
+        let value =
+            |round: usize| Secret::copy_from(format!("{round:04}").repeat(20_000).as_bytes()).unwrap();
+        install(file, owner, &value(0)).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let read = || {
+                let mut reads = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let text = fs::read_to_string(&path).unwrap();
+                    assert_eq!(text, text[..4].repeat(20_000));
+                    reads += 1;
+                }
+                reads
+            };
+            let readers = [scope.spawn(read), scope.spawn(read)];
+            for round in 1..=1000 {
+                install(file, owner, &value(round)).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            for reader in readers {
+                assert!(reader.join().unwrap() > 0);
+            }
+        });
+        let left: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

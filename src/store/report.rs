@@ -2,13 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio::time::timeout;
+
 use super::Store;
 use super::flight::Flight;
 use crate::cache::freshness::{Decision, Health, Keep};
-use crate::control::interface::{self, Outcome, Provider, Renewal, Secret, State, Window};
+use crate::control::interface::{self, Outcome, Provider, Renewal, State, Window};
 use crate::policy::Entry;
+use crate::providers::FetchError;
 use crate::providers::budget::Ledger;
 use crate::reference::Reference;
+use crate::secret::Secret;
 
 impl Store {
     /// The provider, as far as the last requests tell.
@@ -56,7 +60,7 @@ impl Store {
     }
 
     /// One secret or template: the worst of its references counts.
-    pub fn secret_report(&self, entry: &Entry) -> Secret {
+    pub fn secret_report(&self, entry: &Entry) -> interface::Secret {
         let now = SystemTime::now();
         let state = self.0.state();
         let health = self.0.health(&state, now);
@@ -71,7 +75,7 @@ impl Store {
         let oldest = all().filter_map(|reference| known(reference)?.age).max();
         let denied = all().filter_map(|reference| known(reference)?.denied_for).max();
         let error = all().find_map(|reference| state.errors.get(reference));
-        Secret {
+        interface::Secret {
             name: entry.name.clone(),
             state: all().map(is).max().unwrap_or(State::Missing),
             age: oldest.map(|age| age.as_secs()),
@@ -106,18 +110,54 @@ impl Store {
         renewals
     }
 
-    async fn landed(
-        &self,
-        mut flight: Flight,
-        before: Option<&crate::secret::Secret>,
-    ) -> (Outcome, Option<String>) {
-        match (flight.landed().await, before) {
-            (Some(Ok(now)), Some(before)) if now.is_same_as(before) => (Outcome::Unchanged, None),
-            (Some(Ok(_)), Some(_)) => (Outcome::Changed, None),
-            (Some(Ok(_)), None) => (Outcome::Fetched, None),
-            (Some(Err(error)), _) => (Outcome::Failed, Some(error.to_string())),
-            (None, _) => (Outcome::Failed, Some("the fetch was given up".to_owned())),
-        }
+    /// What a refresh would bring; nothing is kept of it.
+    pub async fn peek(&self, entries: &[&Entry]) -> Vec<Renewal> {
+        let keeps = |reference: &&Reference| {
+            let state = self.0.state();
+            state.memory.settings().get(*reference).is_some_and(|settings| settings.keep > Keep::Never)
+        };
+        let all = entries.iter().flat_map(|entry| entry.content.references());
+        let mut wanted: Vec<Reference> = all.filter(keeps).cloned().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let late = FetchError::TimedOut(self.deadline());
+        let fetch = async {
+            match self.0.provider.prepare().await {
+                Ok(()) => self.0.provider.fetch(wanted.clone()).await,
+                Err(error) => wanted.iter().map(|_| Err(error.clone())).collect(),
+            }
+        };
+        let fetched = timeout(self.deadline(), fetch).await;
+        let fetched = fetched.unwrap_or_else(|_| wanted.iter().map(|_| Err(late.clone())).collect());
+        let state = self.0.state();
+        let renewal = |entry: &&Entry| {
+            let mut renewal = Renewal { name: entry.name.clone(), outcome: Outcome::NotKept, error: None };
+            for reference in entry.content.references() {
+                let Ok(at) = wanted.binary_search(reference) else { continue };
+                let before = state.memory.get(reference).map(|entry| &*entry.value);
+                let (outcome, error) = compare(Some(fetched[at].as_ref()), before);
+                renewal.outcome = renewal.outcome.max(outcome);
+                renewal.error = renewal.error.or(error);
+            }
+            renewal
+        };
+        entries.iter().map(renewal).collect()
+    }
+
+    async fn landed(&self, mut flight: Flight, before: Option<&Secret>) -> (Outcome, Option<String>) {
+        let landed = flight.landed().await;
+        compare(landed.as_ref().map(|outcome| outcome.as_ref().map(|value| &**value)), before)
+    }
+}
+
+/// What a fetch brought, held against what was kept.
+fn compare(now: Option<Result<&Secret, &FetchError>>, before: Option<&Secret>) -> (Outcome, Option<String>) {
+    match (now, before) {
+        (Some(Ok(now)), Some(before)) if now.is_same_as(before) => (Outcome::Unchanged, None),
+        (Some(Ok(_)), Some(_)) => (Outcome::Changed, None),
+        (Some(Ok(_)), None) => (Outcome::Fetched, None),
+        (Some(Err(error)), _) => (Outcome::Failed, Some(error.to_string())),
+        (None, _) => (Outcome::Failed, Some("the fetch was given up".to_owned())),
     }
 }
 

@@ -88,6 +88,10 @@ impl Daemon {
         self.directory.join("socket")
     }
 
+    pub fn configuration(&self) -> PathBuf {
+        self.directory.join("secrets.json")
+    }
+
     pub fn control(&self) -> PathBuf {
         self.directory.join("control")
     }

@@ -37,12 +37,15 @@ fn least(key: &str, schema: &Value, whole: &Value) -> Value {
             if keys.contains_key("units") {
                 needed.extend(["name", "path"]);
             }
+            // And a template without its text.
+            needed.extend(keys.contains_key("template_file").then_some("template"));
             needed.into_iter().map(|key| (key.to_owned(), least(key, &keys[key], whole))).collect()
         }
         _ => json!(match key {
             "host" => "https://connect.example.org",
             "reference" => "op://v/i/f",
             "template" => "{{ op://v/i/f }}",
+            "template_file" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/template.txt"),
             "signal" => "SIGHUP",
             "deadline" | "short_deadline" | "interval" | "fresh_for" | "stale_for" | "grace" | "refresh" =>
                 "30s",
@@ -92,6 +95,10 @@ fn objects<'a>(
 }
 
 fn with(mut object: Value, key: &str, value: Value) -> Value {
+    if key == "template_file" {
+        // It stands instead of the text.
+        object.as_object_mut().unwrap().remove("template");
+    }
     object.as_object_mut().unwrap().insert(key.to_owned(), value);
     object
 }

@@ -1,0 +1,86 @@
+//! What the one-shot commands of people who come from OpNix have in common: they ask the provider themselves, without a
+//! service, and keep OpNix's flags and exit codes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Exit;
+use crate::config;
+use crate::providers::budget::Meter;
+use crate::providers::{FetchError, Provider};
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+/// OpNix's place for the token.
+pub const TOKEN: &str = "/etc/opnix-token";
+/// The variable that stands above the file.
+const VARIABLE: &str = "OP_SERVICE_ACCOUNT_TOKEN";
+/// The flags of these commands have one dash, as OpNix's.
+const COMMANDS: [&str; 3] = ["secret", "token", "env"];
+
+/// Takes `-config` for `--config` where OpNix does.
+pub fn flags(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut arguments: Vec<String> = arguments.collect();
+    if arguments.get(1).is_some_and(|command| COMMANDS.contains(&command.as_str())) {
+        for argument in arguments.iter_mut().skip(2) {
+            if argument.len() > 2 && argument.starts_with('-') && !argument.starts_with("--") {
+                argument.insert(0, '-');
+            }
+        }
+    }
+    arguments
+}
+
+/// One result for each reference.
+pub fn fetch(
+    provider: config::Provider,
+    token: &Path,
+    limit: Duration,
+    references: Vec<Reference>,
+) -> Vec<Result<Secret, FetchError>> {
+    // The variable is found when no file is named.
+    let token = std::env::var_os(VARIABLE).is_none().then(|| PathBuf::from(token));
+    let provider = Provider::new(provider, token.as_deref(), limit, Meter::default());
+    let all = |error: FetchError| references.iter().map(|_| Err(error.clone())).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return all(FetchError::Core { why: error.to_string() }),
+    };
+    runtime.block_on(async {
+        let fetch = async {
+            match provider.prepare().await {
+                Ok(()) => provider.fetch(references.clone()).await,
+                Err(error) => all(error),
+            }
+        };
+        tokio::time::timeout(limit, fetch).await.unwrap_or_else(|_| all(FetchError::TimedOut(limit)))
+    })
+}
+
+/// OpNix's exit codes.
+pub fn exit(error: &FetchError) -> Exit {
+    match error {
+        FetchError::RateLimited { .. } => Exit::Limited,
+        FetchError::VaultNotFound { .. }
+        | FetchError::ItemNotFound { .. }
+        | FetchError::SectionNotFound { .. }
+        | FetchError::FieldNotFound { .. }
+        | FetchError::FileNotFound { .. } => Exit::Missing,
+        _ => Exit::General,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_dash_is_enough_where_opnix_has_one() {
+        let of = |line: &str| flags(line.split(' ').map(str::to_owned)).join(" ");
+        assert_eq!(of("opnix secret -config a -output b"), "opnix secret --config a --output b");
+        assert_eq!(of("opnix token -path x set"), "opnix token --path x set");
+        assert_eq!(of("opnix env --format json -h"), "opnix env --format json -h");
+        assert_eq!(of("opnix check -config a"), "opnix check -config a");
+    }
+}

@@ -1,0 +1,105 @@
+//! `opnix secret`: OpNix's command, which writes all files once.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::{Exit, fail, faulty, once};
+use crate::config::{self, MIRROR_ROOT};
+use crate::mirror::install::{self, Accounts};
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+/// Write the files of a configuration once, without a service, as OpNix does
+///
+/// For everything else than moving over, opnix-mirror.service is better: it writes to memory, and keeps the files current. Exits
+/// with 1 if something failed, with 65 if 1Password has no such secret, with 75 if its limit on requests is reached.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The configuration; can be given several times
+    #[arg(long, value_name = "FILE", default_value = "secrets.json")]
+    config: Vec<PathBuf>,
+    /// Where relative paths start
+    #[arg(long, value_name = "DIR", default_value = "secrets")]
+    output: PathBuf,
+    /// The file with the token; $OP_SERVICE_ACCOUNT_TOKEN stands above it
+    #[arg(long, value_name = "FILE", default_value = once::TOKEN)]
+    token_file: PathBuf,
+}
+
+pub fn run(arguments: Arguments) -> Exit {
+    let mut config = match config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(faults) => {
+            faulty(&faults);
+            return Exit::General;
+        }
+    };
+    let output = match std::fs::create_dir_all(&arguments.output)
+        .and_then(|()| arguments.output.canonicalize())
+    {
+        Ok(output) => output,
+        Err(error) => return fail(Exit::General, format_args!("{}: {error}", arguments.output.display())),
+    };
+    if std::fs::File::open(&output)
+        .and_then(|directory| install::in_memory(&directory.as_fd()))
+        .is_ok_and(|yes| !yes)
+    {
+        eprintln!("opnix: warning: {} is on a disk: the secrets stay there in plain text", output.display());
+    }
+    for file in &mut config.files {
+        if let Ok(below) = file.path.strip_prefix(MIRROR_ROOT) {
+            file.path = output.join(below);
+        }
+    }
+    let accounts = Accounts::look_up(&config.files);
+    let mut references: Vec<Reference> =
+        config.files.iter().flat_map(|file| file.entry.content.references().cloned()).collect();
+    references.sort_unstable();
+    references.dedup();
+    let fetched =
+        once::fetch(config.provider, &arguments.token_file, config.timing.deadline, references.clone());
+    let value = |reference: &Reference| references.binary_search(reference).ok().map(|at| &fetched[at]);
+
+    let mut worst = Exit::Ok;
+    let mut failed = |path: &Path, exit: Exit, why: String| {
+        eprintln!("opnix: {}: {why}", path.display());
+        // A limit says more than the failures that follow from it.
+        if worst != Exit::Limited {
+            worst = exit;
+        }
+    };
+    let mut written = 0;
+    for file in &config.files {
+        let values: Vec<_> = file.entry.content.references().filter_map(value).collect();
+        if let Some(error) = values.iter().find_map(|value| value.as_ref().err()) {
+            failed(&file.path, once::exit(error), error.to_string());
+            continue;
+        }
+        let values: Vec<Borrowed<'_>> =
+            values.iter().filter_map(|value| value.as_ref().ok().map(Borrowed)).collect();
+        let installed = file
+            .entry
+            .content
+            .render(&values)
+            .map_err(|error| error.to_string())
+            .and_then(|value| Ok((value, accounts.of(file)?)))
+            .and_then(|(value, owner)| {
+                install::install(file, owner, &value).map_err(|error| error.to_string())
+            });
+        match installed {
+            Ok(()) => written += 1,
+            Err(why) => failed(&file.path, Exit::General, why),
+        }
+    }
+    println!("wrote {written} of {} files", config.files.len());
+    worst
+}
+
+/// For [`crate::template::Template::render`].
+struct Borrowed<'a>(&'a Secret);
+
+impl AsRef<Secret> for Borrowed<'_> {
+    fn as_ref(&self) -> &Secret {
+        self.0
+    }
+}
