@@ -17,8 +17,11 @@ fn installed(name: &str) -> PathBuf {
     fs::create_dir_all(&units).unwrap();
     fs::create_dir_all(place.join("usr/bin")).unwrap();
     fs::create_dir_all(place.join("etc/opnix")).unwrap();
-    for unit in ["opnix.socket", "opnix.service"] {
-        fs::copy(root().join("systemd").join(unit), units.join(unit)).unwrap();
+    for entry in fs::read_dir(root().join("systemd")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && path.extension().is_some_and(|extension| extension != "catalog") {
+            fs::copy(&path, units.join(path.file_name().unwrap())).unwrap();
+        }
     }
     // What every unit depends on.
     for entry in fs::read_dir("/lib/systemd/system").unwrap() {
@@ -50,12 +53,18 @@ fn systemd_takes_the_unit_files_that_the_documentation_shows() {
         let output = Command::new("systemd-analyze")
             .args(["verify", "--man=no", "--root"])
             .arg(&place)
-            .args(["opencode.service", "opnix.service", "opnix.socket"])
+            .args([
+                "opencode.service",
+                "opnix.service",
+                "opnix.socket",
+                "opnix-mirror.service",
+                "opnix-control.socket",
+            ])
             .output()
             .expect("systemd-analyze: tests/run installs it");
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    assert_eq!(examples("ini").len(), 2, "a new unit file: name it above");
+    assert_eq!(examples("ini").len(), 3, "a new unit file: name it above");
     assert_eq!(verify(), (true, String::new()));
     // Unknown keys are no failure to it: that all is well shows in its silence, and it is not always silent.
     let drop_in = place.join("etc/systemd/system/opnix.service.d/vault.conf");
