@@ -313,9 +313,10 @@ fn what_1password_says_is_gone_is_served_for_the_grace_only() {
     assert!(daemon.log().contains("there is no vault \"Vault\""), "{}", daemon.log());
     wait("the end of the grace", || daemon.ask("gone").is_none());
     assert!(denied.elapsed() >= Duration::from_secs(3));
-    assert_eq!(host.cache(), None, "not on disk either");
+    wait("it to leave the disk too", || host.cache().is_none());
     // The grace goes on while 1Password is down, and through restarts.
     host.simulator.change(|account| account.vault(VAULT).shared = true);
+    assert_eq!(daemon.command(&["refresh"]).1, 0);
     assert!(daemon.ask("gone").is_some());
     gone(&host);
     assert!(daemon.ask("gone").is_some());
@@ -377,6 +378,25 @@ fn requests_of_every_kind_are_counted() {
         let requests = host.simulator.server.requests();
         assert_eq!(host.counted(), requests.len() as u64, "{references:?}: {requests:?}");
     }
+}
+
+#[test]
+fn a_unit_that_starts_again_and_again_for_what_is_not_there_does_not_use_up_the_limits() {
+    let host = Host::new(&["there"]);
+    let daemon = host.start(&host.config(json!({}), &[("there", json!({})), ("gone", json!({}))]));
+    assert!(daemon.ask("there").is_some());
+    host.simulator.server.forget_requests();
+    for _ in 0..50 {
+        assert!(daemon.refusal("gone").contains("there is no item \"gone\""));
+    }
+    // Twice at once, and then not before five seconds are over.
+    assert!(host.requests() <= 6, "{:?}", host.simulator.server.requests());
+    // Whoever puts it there says so, or waits.
+    host.simulator.change(|account| {
+        account.add(VAULT, "gone", &[("value", FieldValue::Concealed("here now".into()))]);
+    });
+    assert_eq!(daemon.command(&["refresh", "gone"]).1, 0);
+    assert_eq!(daemon.ask("gone").as_deref(), Some("here now"));
 }
 
 #[test]

@@ -105,13 +105,15 @@ impl Memory {
         }
     }
 
-    /// 1Password says that there is no such value. It goes when the grace is over.
-    pub fn deny(&mut self, reference: &Reference, now: SystemTime) {
-        let Some(entry) = self.entries.get_mut(reference) else { return };
+    /// 1Password says that there is no such value. It goes when the grace is over; says whether it did.
+    pub fn deny(&mut self, reference: &Reference, now: SystemTime) -> bool {
+        let Some(entry) = self.entries.get_mut(reference) else { return false };
         entry.denied.get_or_insert(now);
         let grace = self.settings[reference].grace;
-        if entry.known(now).denied_for.is_some_and(|denied| denied >= grace) {
+        let over = entry.known(now).denied_for.is_some_and(|denied| denied >= grace);
+        if over {
             self.entries.remove(reference);
         }
+        over
     }
 }

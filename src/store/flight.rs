@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::refresh::random;
-use super::{Outcome, Shared, State};
+use super::{Failure, Outcome, Shared, State};
 use crate::cache::memory::Memory;
 use crate::providers::FetchError;
 use crate::reference::Reference;
@@ -146,7 +146,8 @@ impl Shared {
                         state.memory.deny(reference, now);
                         state.unsaved = true;
                     }
-                    state.errors.insert(reference.clone(), (error.clone(), now));
+                    let failure = Failure::of(error.clone(), now, state.errors.get(reference));
+                    state.errors.insert(reference.clone(), failure);
                 }
             }
             if try_again && result.as_ref().is_err_and(|error| error.retry_in(Duration::ZERO).is_some()) {

@@ -86,8 +86,8 @@ struct State {
     account: Option<String>,
     memory: Memory,
     breaker: Breaker,
-    /// Why the last fetch of a reference failed, and when.
-    errors: HashMap<Reference, (FetchError, SystemTime)>,
+    /// Why the last fetch of a reference failed.
+    errors: HashMap<Reference, Failure>,
     flights: HashMap<Reference, Flight>,
     /// What the next fetch will be for.
     boarding: Vec<Passenger>,
@@ -99,6 +99,34 @@ struct State {
     next_refresh: Option<SystemTime>,
     /// Whether memory has changed since it was written to disk.
     unsaved: bool,
+}
+
+/// A fetch that failed.
+struct Failure {
+    error: FetchError,
+    at: SystemTime,
+    /// How often in a row 1Password has said that there is no such value.
+    denials: u32,
+}
+
+/// How long a value that 1Password has denied twice is not asked for again by units; each next time twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+impl Failure {
+    fn of(error: FetchError, at: SystemTime, last: Option<&Self>) -> Self {
+        let denied = !error.policy().cached_may_stand_in;
+        let before = last.map_or(0, |last| last.denials);
+        Self { error, at, denials: if denied { before + 1 } else { 0 } }
+    }
+
+    /// Whether it is too early to ask again. A unit that systemd starts again and again, for a value that is not there,
+    /// must not use up the limits of the account.
+    fn stands(&self, now: SystemTime) -> bool {
+        let Some(doublings) = self.denials.checked_sub(2) else { return false };
+        let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE);
+        now.duration_since(self.at).is_ok_and(|since| since < pause)
+    }
 }
 
 /// A value for a unit.
@@ -258,7 +286,19 @@ impl Store {
                 let down = self.0.down.subscribe();
                 Ok(Source::FlightOrKept(self.0.board(&mut state, reference, false), down))
             }
-            _ => Ok(Source::Flight(self.0.board(&mut state, reference, true))),
+            _ => {
+                let stands = state.errors.get(reference).filter(|failure| failure.stands(now));
+                let Some(error) = stands.map(|failure| failure.error.clone()) else {
+                    return Ok(Source::Flight(self.0.board(&mut state, reference, true)));
+                };
+                // It is as if 1Password had said so once more: the grace may be over.
+                if state.memory.deny(reference, now) {
+                    state.unsaved = true;
+                    let shared = self.0.clone();
+                    tokio::spawn(async move { shared.save().await });
+                }
+                Err(error)
+            }
         }
     }
 

@@ -80,8 +80,8 @@ impl Store {
             state: all().map(is).max().unwrap_or(State::Missing),
             age: oldest.map(|age| age.as_secs()),
             denied_for: denied.map(|denied| denied.as_secs()),
-            error: error.map(|(error, _)| error.to_string()),
-            error_at: error.map(|(_, at)| seconds(*at)),
+            error: error.map(|failure| failure.error.to_string()),
+            error_at: error.map(|failure| seconds(failure.at)),
         }
     }
 

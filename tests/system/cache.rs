@@ -51,6 +51,12 @@ fn five_secrets() -> Value {
     json!(secrets)
 }
 
+/// What the mirror is to write: a file that is a secret, and one for `EnvironmentFile=`.
+fn files() -> Value {
+    let template = "OPENAI_API_KEY={{ op://Infrastructure Secrets/OpenAI/credential | env }}\n";
+    json!([{"name": "opencode-env", "template": template, "path": "opencode.env", "mode": "0400"}])
+}
+
 fn five_items() -> Vec<(&'static str, &'static str)> {
     FIVE.iter().map(|(_, item, field, ..)| (*item, *field)).collect()
 }
@@ -65,6 +71,10 @@ fn install_five(machine: &Machine) {
         machine.write(&format!("{UNITS}/{unit}"), text, "0644");
         machine.sh(&format!("mkdir -p {UNITS}/multi-user.target.wants && ln -sf ../{unit} {UNITS}/multi-user.target.wants/")).ok();
     }
+    let reader = "[Unit]\nRequires=opnix-mirror.service\nAfter=opnix-mirror.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+                  EnvironmentFile=/run/secrets/opencode.env\nExecStart=sh -c 'echo $OPENAI_API_KEY'\nStandardOutput=truncate:/run/reader\n";
+    machine.write(&format!("{UNITS}/reader.service"), reader, "0644");
+    machine.sh(&format!("ln -sf ../reader.service {UNITS}/multi-user.target.wants/")).ok();
     machine
         .sh(&format!(
             "mkdir -p {UNITS}/sockets.target.wants; for unit in opnix.socket opnix-control.socket; do \
@@ -88,7 +98,8 @@ pub fn five_units_start_at_a_boot_without_network(_: &Machine) {
     {
         let machine = Machine::boot_from(&disk.0);
         let simulator = one_password(&machine, account(&five_items()));
-        machine.write("/etc/opnix/secrets.json", json!({"secrets": five_secrets()}).to_string(), "0644");
+        let config = json!({"secrets": five_secrets(), "templates": files()});
+        machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
         install_five(&machine);
         machine.sh("systemctl start opnix.socket opnix-control.socket").ok();
         for (.., unit, _) in FIVE {
@@ -104,11 +115,15 @@ pub fn five_units_start_at_a_boot_without_network(_: &Machine) {
     }
     let machine = Machine::boot_from(&disk.0);
     all_five_have_their_secret(&machine);
+    // And so has who reads a file that the mirror writes.
+    machine.wait("the reader", || machine.show("reader.service", "ActiveState") == "active", LONG);
+    assert_eq!(machine.run(&["cat", "/run/reader"]).ok(), value("OpenAI"));
     let status = machine.sh("opnix status").text();
     assert!(status.contains("5 values, 5 of them sealed on disk"), "{status}");
     // And long after: the clock is what tells.
     machine.sh("systemctl stop 'five-*' opnix.service opnix.socket").ok();
-    let config = json!({"fresh_for": "0s", "short_deadline": "2s", "secrets": five_secrets()});
+    let config =
+        json!({"fresh_for": "0s", "short_deadline": "2s", "secrets": five_secrets(), "templates": files()});
     machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
     machine.sh("systemctl start opnix.socket").ok();
     let began = Instant::now();
@@ -116,6 +131,11 @@ pub fn five_units_start_at_a_boot_without_network(_: &Machine) {
     all_five_have_their_secret(&machine);
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
     assert!(machine.sh("journalctl -u opnix.service").text().contains("from the cache: the value of"));
+    // Files are gone with the next boot, until somebody has them written.
+    drop(machine);
+    fs::remove_dir_all(disk.0.join(UNITS.trim_start_matches('/'))).expect("no unit wants anything");
+    let machine = Machine::boot_from(&disk.0);
+    machine.sh("! test -e /run/secrets").ok();
 }
 
 /// How often the power goes. A hundred times in CI, and as often as you like by hand.
