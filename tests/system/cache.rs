@@ -108,7 +108,7 @@ pub fn five_units_start_at_a_boot_without_network(_: &Machine) {
         all_five_have_their_secret(&machine);
         assert!(!simulator.server.requests().is_empty());
         let cached =
-            || machine.sh("opnix status --json | grep -c '\"state\": \"fresh\"'").text().trim() == "5";
+            || machine.sh("opnix status --json | grep -c '\"state\": \"fresh\"'").text().trim() == "6";
         machine.wait("all of them in the cache", cached, LONG);
         machine.sh("systemctl stop opnix.service").ok();
         // The power goes; the simulator with it.
