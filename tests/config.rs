@@ -45,6 +45,7 @@ fn an_opnix_configuration_is_taken_unchanged() {
         paths(&config),
         ["/run/secrets/ssl/cert.pem", "/var/lib/caddy/key.pem", "/run/secrets/postgres/prod/password"]
     );
+    assert_eq!(config.timing.refresh, Some(Duration::from_secs(6 * 3600)), "as often as OpNix polls");
     let [cert, key, password] = &config.files[..] else { panic!("{:?}", config.files) };
 
     let owned = |file: &MirrorFile| format!("{}:{} {:04o}", file.owner, file.group, file.mode);

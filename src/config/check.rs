@@ -151,7 +151,10 @@ impl Check<'_> {
             short_deadline: short
                 .and_then(|(_, text)| self.valid(text, duration))
                 .unwrap_or(TIMING.short_deadline.min(whole)),
-            refresh: refresh.map_or(TIMING.refresh, |(_, text)| self.valid(text, interval).flatten()),
+            refresh: match refresh {
+                Some((_, text)) => self.valid(text, interval).flatten(),
+                None => self.polling(files).or(TIMING.refresh),
+            },
         };
         if let Some((_, short)) = short
             && timing.short_deadline > timing.deadline
@@ -159,6 +162,15 @@ impl Check<'_> {
             self.faults.add(&short.place, "the short deadline is longer than \"deadline\"\nshorten it");
         }
         timing
+    }
+
+    /// OpNix's interval, if it polls.
+    fn polling(&mut self, files: &[(&Path, file::File)]) -> Option<Duration> {
+        let integrations = files.iter().filter_map(|(_, file)| file.systemd_integration.as_ref());
+        let polling = integrations.filter_map(|integration| integration.polling.as_ref());
+        let written =
+            polling.filter(|polling| polling.enable == Some(true)).find_map(|p| p.interval.as_ref());
+        written.and_then(|text| duration(&text.value).ok()).filter(|interval| *interval > Duration::ZERO)
     }
 
     /// What the files say for all secrets.

@@ -201,7 +201,7 @@ impl Shared {
 /// value too. What may pass, such as an outage, is tried again if somebody
 /// waits who has no value that would do.
 async fn fly(shared: Arc<Shared>) {
-    let _runway = timeout(PATIENCE, shared.runway.acquire()).await;
+    let runway = timeout(PATIENCE, shared.runway.acquire()).await;
     let deadline = Instant::now() + shared.timing.deadline;
     // The last error is to arrive before the askers' own time is over: it says more than that.
     let last_try = deadline - shared.timing.deadline / 10;
@@ -211,7 +211,9 @@ async fn fly(shared: Arc<Shared>) {
     let ready = async {
         let now = SystemTime::now();
         let told = shared.meter.ledger().told_until(now);
-        sleep(told.map_or(Duration::ZERO, |until| until.duration_since(now).unwrap_or_default())).await;
+        if let Some(wait) = told.and_then(|until| until.duration_since(now).ok()) {
+            sleep(wait).await;
+        }
         shared.provider.prepare().await?;
         shared.confirm().await
     };
@@ -242,6 +244,8 @@ async fn fly(shared: Arc<Shared>) {
         sleep_until(again).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    // The next one need not wait for the disk.
+    drop(runway);
     shared.save().await;
 }
 
