@@ -41,31 +41,84 @@ impl From<Reference> for Template {
 
 impl Template {
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
+        let mut template = Self(Vec::new());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
-            let (inside, after) = after.split_once("}}").ok_or(TemplateError::Open)?;
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
-            }
-            let (reference, form) = match inside.split_once('|') {
-                None => (inside, Form::Verbatim),
-                Some((reference, form)) => match form.trim() {
-                    "env" => (reference, Form::Env),
-                    "json" => (reference, Form::Json),
-                    unknown => return Err(TemplateError::Form(unknown.to_owned())),
-                },
+            template.text(before)?;
+            rest = match after.trim_start().strip_prefix('"') {
+                Some(quoted) => template.literal(quoted)?,
+                None => {
+                    let (inside, after) = after.split_once("}}").ok_or(TemplateError::Open)?;
+                    template.secret(inside)?;
+                    after
+                }
             };
-            parts.push(Part::Secret(reference.trim().parse()?, form));
+        }
+        template.text(rest)?;
+        let is_secret = |part: &Part| matches!(part, Part::Secret(..));
+        if template.0.iter().any(is_secret) { Ok(template) } else { Err(TemplateError::NoSecret) }
+    }
+
+    /// `{{ op://vault/item/field }}`, perhaps with a form.
+    fn secret(&mut self, inside: &str) -> Result<(), TemplateError> {
+        let (reference, form) = match inside.split_once('|') {
+            None => (inside, Form::Verbatim),
+            Some((reference, form)) => match form.trim() {
+                "env" => (reference, Form::Env),
+                "json" => (reference, Form::Json),
+                unknown => return Err(TemplateError::Form(unknown.to_owned())),
+            },
+        };
+        self.0.push(Part::Secret(reference.trim().parse()?, form));
+        Ok(())
+    }
+
+    /// `{{ "text" }}`, where `\"` stands for a quote: text as it is. Returns what follows.
+    fn literal<'t>(&mut self, quoted: &'t str) -> Result<&'t str, TemplateError> {
+        let mut text = String::new();
+        let mut rest = quoted;
+        loop {
+            let (piece, after) = rest.split_once('"').ok_or(TemplateError::Open)?;
             rest = after;
+            match piece.strip_suffix('\\') {
+                Some(piece) => {
+                    text.push_str(piece);
+                    text.push('"');
+                }
+                None => {
+                    text.push_str(piece);
+                    break;
+                }
+            }
         }
-        if parts.is_empty() {
-            return Err(TemplateError::NoSecret);
+        self.0.push(Part::Text(text));
+        rest.trim_start().strip_prefix("}}").ok_or(TemplateError::Open)
+    }
+
+    /// Text between braces, in which a reference may stand by itself: `op://vault/item/field`, without spaces.
+    fn text(&mut self, text: &str) -> Result<(), TemplateError> {
+        const START: &str = "op://";
+        let (mut plain, mut from) = (0, 0);
+        while let Some(at) = text[from..].find(START).map(|at| from + at) {
+            from = at + START.len();
+            let before = text[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || "-+\\.".contains(c)) {
+                continue;
+            }
+            let within = |c: char| c.is_ascii_alphanumeric() || "-?_./".contains(c);
+            let end = text[from..].find(|c| !within(c)).map_or(text.len(), |length| from + length);
+            self.plain(&text[plain..at]);
+            self.0.push(Part::Secret(text[at..end].parse()?, Form::Verbatim));
+            (plain, from) = (end, end);
         }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
+        self.plain(&text[plain..]);
+        Ok(())
+    }
+
+    fn plain(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.0.push(Part::Text(text.to_owned()));
         }
-        Ok(Self(parts))
     }
 
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
@@ -127,7 +180,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn values(texts: &[&str]) -> Vec<Arc<Secret>> {
+    fn values_of(texts: &[&str]) -> Vec<Arc<Secret>> {
         texts.iter().map(|text| Arc::new(Secret::copy_from(text.as_bytes()).unwrap())).collect()
     }
 
@@ -136,7 +189,7 @@ mod tests {
         let template = Template::parse("A={{ op://v/i/a }}\nB={{op://v/i/b}}\n").unwrap();
         assert_eq!(template.references().map(|r| r.field.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(
-            template.render(&values(&["1", "{{ op://v/i/b }}"])).unwrap().expose(),
+            template.render(&values_of(&["1", "{{ op://v/i/b }}"])).unwrap().expose(),
             b"A=1\nB={{ op://v/i/b }}\n"
         );
     }
@@ -144,7 +197,26 @@ mod tests {
     #[test]
     fn a_template_without_a_value_for_each_reference_is_not_rendered() {
         let template = Template::parse("{{ op://v/i/a }}{{ op://v/i/b }}").unwrap();
-        assert!(template.render(&values(&["1"])).is_err());
+        assert!(template.render(&values_of(&["1"])).is_err());
+    }
+
+    #[test]
+    fn references_without_braces_and_literal_text_are_read_as_op_inject_reads_them() {
+        let render = |template: &str| {
+            let template = Template::parse(template).unwrap();
+            let values = vec!["V"; template.references().count()];
+            String::from_utf8(template.render(&values_of(&values)).unwrap().expose().to_vec()).unwrap()
+        };
+        assert_eq!(render("a=op://v/i/f\nb: 'op://v/i/s/f'"), "a=V\nb: 'V'");
+        assert_eq!(render("{{op://v/i/f}} op://v/i/f"), "V V");
+        // Not after a character that could belong to it.
+        assert_eq!(render("{{op://v/i/f}} xop://v/i/f +op://v/i/f"), "V xop://v/i/f +op://v/i/f");
+        assert_eq!(render(r#"{{ "{{ op://v/i/f }}" }} {{op://v/i/f}}"#), "{{ op://v/i/f }} V");
+        assert_eq!(render(r#"{{ "say \"op://\"" }} op://v/i/f"#), r#"say "op://" V"#);
+        assert_eq!(Template::parse(r#"{{ "open }}"#), Err(TemplateError::Open));
+        assert_eq!(Template::parse(r#"{{ "text" and more }}"#), Err(TemplateError::Open));
+        assert!(matches!(Template::parse("x op://v/i"), Err(TemplateError::Reference(_))));
+        assert_eq!(Template::parse(r#"{{ "only text" }}"#), Err(TemplateError::NoSecret));
     }
 
     #[test]
