@@ -45,7 +45,7 @@ impl Template {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
             template.text(before)?;
-            rest = match after.trim_start().strip_prefix('"') {
+            rest = match after.trim_start().strip_prefix('\x22') {
                 Some(quoted) => template.literal(quoted)?,
                 None => {
                     let (inside, after) = after.split_once("}}").ok_or(TemplateError::Open)?;
@@ -78,12 +78,12 @@ impl Template {
         let mut text = String::new();
         let mut rest = quoted;
         loop {
-            let (piece, after) = rest.split_once('"').ok_or(TemplateError::Open)?;
+            let (piece, after) = rest.split_once('\x22').ok_or(TemplateError::Open)?;
             rest = after;
             match piece.strip_suffix('\\') {
                 Some(piece) => {
                     text.push_str(piece);
-                    text.push('"');
+                    text.push('\x22');
                 }
                 None => {
                     text.push_str(piece);

@@ -304,7 +304,10 @@ fn a_cache_that_is_damaged_or_of_another_machine_or_account_is_a_warning_and_an_
 fn what_1password_says_is_gone_is_served_for_the_grace_only() {
     let host = Host::new(&["kept", "gone"]);
     let gone = |host: &Host| host.simulator.change(|account| account.vault(VAULT).shared = false);
-    let config = host.config(json!({"fresh_for": "0s", "grace": "3s"}), &[("gone", json!({}))]);
+    // Enough for asking over and over.
+    let budget = json!({"hourly": 100_000, "daily": 100_000});
+    let top = json!({"fresh_for": "0s", "grace": "3s", "budget": budget});
+    let config = host.config(top, &[("gone", json!({}))]);
     let daemon = host.start(&config);
     assert_eq!(daemon.ask("gone").as_deref(), Some("canary-gone"));
     gone(&host);
