@@ -82,8 +82,8 @@ pub enum Command {
 /// Where the configuration is.
 #[derive(clap::Args)]
 struct ConfigArguments {
-    /// A configuration file; can be given several times, and the files are joined
-    #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    /// A configuration file, or a directory of them (*.json); can be given several times, and the files are joined
+    #[arg(long, value_name = "FILE", default_values = [crate::config::DEFAULT_PATH, crate::config::DEFAULT_DIRECTORY])]
     config: Vec<std::path::PathBuf>,
 }
 

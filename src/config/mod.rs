@@ -24,6 +24,8 @@ use crate::reference::Reference;
 
 /// Where the service looks when it is not told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";
+/// More of them, which need not be there: what configuration management, or another package, adds.
+pub const DEFAULT_DIRECTORY: &str = "/etc/opnix/secrets.d";
 /// Where relative paths of mirrored files start.
 pub const MIRROR_ROOT: &str = "/run/secrets";
 /// A configuration file larger than this, in bytes, is a mistake.
@@ -125,22 +127,43 @@ pub enum OnChange {
     Restart,
 }
 
-/// Reads and joins the files. All faults are reported at once.
+/// Reads and joins the files; a directory stands for the `*.json` in it. All faults are reported at once.
 pub fn load(paths: &[PathBuf]) -> Result<Config, Faults> {
     let mut faults = Faults::default();
-    let mut files = Vec::new();
+    let unreadable = |path: &Path, error, faults: &mut Faults| {
+        faults.add(&Place { file: path.into(), position: None }, format!("cannot be read: {error}"));
+    };
+    let mut found = Vec::new();
     for path in paths {
+        match expand(path) {
+            Ok(files) => found.extend(files),
+            Err(error) => unreadable(path, error, &mut faults),
+        }
+    }
+    let mut files = Vec::new();
+    for path in &found {
         match read(path) {
             Ok(text) => files
                 .extend(decode::decode::<file::File>(path, &text, &mut faults).map(|f| (path.as_path(), f))),
-            Err(error) => {
-                let place = Place { file: path.as_path().into(), position: None };
-                faults.add(&place, format!("cannot be read: {error}"));
-            }
+            Err(error) => unreadable(path, error, &mut faults),
         }
     }
     let config = check::check(files, &mut faults);
     faults.or(Some(config))
+}
+
+/// The files that a path stands for, in the order of their names.
+fn expand(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        let is_spare = path == Path::new(DEFAULT_DIRECTORY) && !path.exists();
+        return Ok(if is_spare { Vec::new() } else { vec![path.to_owned()] });
+    }
+    let entries: Vec<_> = fs::read_dir(path)?.collect::<Result<_, _>>()?;
+    let files = entries.into_iter().map(|entry| entry.path());
+    let mut files: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "json")).collect();
+    files.sort();
+    Ok(files)
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

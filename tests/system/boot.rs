@@ -22,9 +22,9 @@ pub struct Container {
 }
 
 impl Container {
-    /// Boots `root` under an overlay, with opnix installed in it, and returns when systemd has settled. What is in `disk`
+    /// Boots `root` under an overlay, with what `opnix` installs or is, and returns when systemd has settled. What is in `disk`
     /// stays when the container is gone.
-    pub fn boot(root: &Path, binary: &Path, units: &Path, disk: Option<&Path>) -> Result<Container, String> {
+    pub fn boot(root: &Path, binary: &Path, opnix: &Path, disk: Option<&Path>) -> Result<Container, String> {
         sweep();
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
         // A machine with a disk is a second one, beside that of the other tests.
@@ -37,7 +37,7 @@ impl Container {
                 .map_err(|fault| format!("cannot make {}: {fault}", directory.display()))?;
         }
         let disk = disk.unwrap_or(Path::new(""));
-        let process = start([&place, root, &cgroup, binary, units, disk], &console)
+        let process = start([&place, root, &cgroup, binary, opnix, disk], &console)
             .map_err(|fault| format!("cannot start the container: {fault}"))?;
         let mut container = Container { process, leader: 0, cgroup };
         container.settle().map_err(|fault| {

@@ -1,10 +1,11 @@
 #!/bin/sh
 # The inside of Machine::boot: PID 1 of PID and mount namespaces of its own, so that when the test process dies,
 # however it dies, every process and every mount made here goes with it.
-#   $1 an empty directory   $2 the root to boot   $3 our cgroup   $4 the opnix binary   $5 its unit files
+#   $1 an empty directory   $2 the root to boot   $3 our cgroup   $4 the opnix binary
+#   $5 what installs it (systemd/install), or a directory to lay over the root instead
 #   $6 a directory with what outlives the machine, or nothing
 set -eu
-place=$1 lower=$2 cgroup=$3 binary=$4 units=$5 disk=$6
+place=$1 lower=$2 cgroup=$3 binary=$4 opnix=$5 disk=$6
 
 # systemd-nspawn makes its own cgroups beside the one it is in: give it one where it disturbs nobody.
 echo $$ >"$cgroup/cgroup.procs"
@@ -39,21 +40,18 @@ RateLimitIntervalSec=0
 RateLimitBurst=0
 END
 
-# As the package would install it.
-install -D -m 0755 "$binary" "$root/usr/bin/opnix"
-for file in "$units"/*.socket "$units"/*.service "$units"/*.target; do
-    [ ! -e "$file" ] || cp -R "$file" "$root/usr/lib/systemd/system/"
-done
+# What the caller prepared: opnix as a package installs it, or a whole host's configuration.
 version=$(chroot "$root" systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
-[ "$version" -lt 253 ] || cp -R "$units/opnix.service.d" "$root/usr/lib/systemd/system/"
-for file in "$units"/*.catalog; do
-    [ ! -e "$file" ] || install -D -m 0644 "$file" -t "$root/usr/lib/systemd/catalog"
-done
+if [ -d "$opnix" ]; then
+    cp -R "$opnix/." "$root"
+else
+    DESTDIR=$root BINARY=$binary SYSTEMD_VERSION=$version "$opnix"
+fi
 
 # The machine's disk, as far as it is to be the same after the next boot.
 set --
 if [ -n "$disk" ]; then
-    for directory in /var/lib/private /var/lib/systemd /etc/credstore.encrypted /etc/opnix /usr/local/lib/systemd/system; do
+    for directory in /var/lib/private /var/lib/systemd /etc/credstore.encrypted /etc/opnix /usr/local/lib/systemd/system /persist; do
         mkdir -p "$disk$directory" "$root$directory"
         set -- "$@" "--bind=$disk$directory:$directory"
     done

@@ -28,19 +28,23 @@ impl Machine {
     /// On this host's own root, or on the one named by `OPNIX_TEST_ROOT` (see tests/roots).
     /// To be called on the main thread: see `Container`.
     pub fn boot() -> Result<Machine, String> {
-        Self::boot_with(None)
+        Self::boot_with(&installer(), None)
     }
 
     /// A second machine, whose disk outlives it.
     pub fn boot_from(disk: &Path) -> Machine {
-        Self::boot_with(Some(disk)).unwrap_or_else(|why| panic!("{why}"))
+        Self::boot_with(&installer(), Some(disk)).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn boot_with(disk: Option<&Path>) -> Result<Machine, String> {
+    /// The same, with these files laid over its root instead of an installed opnix.
+    pub fn boot_host(files: &Path, disk: &Path) -> Machine {
+        Self::boot_with(files, Some(disk)).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn boot_with(opnix: &Path, disk: Option<&Path>) -> Result<Machine, String> {
         let root = std::env::var_os("OPNIX_TEST_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         let root = root.canonicalize().map_err(|fault| format!("{}: {fault}", root.display()))?;
-        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-        let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), &units, disk)?;
+        let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), opnix, disk)?;
         let mut machine = Machine {
             container,
             systemd: 0,
@@ -166,6 +170,11 @@ impl Machine {
     pub fn hold(&self, path: &str) -> Lease {
         Lease::take(&self.path(path))
     }
+}
+
+/// What lays opnix out as a package does.
+fn installer() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/install")
 }
 
 /// `FIELD=value`. A field that a record has several times is an array.

@@ -1,0 +1,148 @@
+# What is said of a secret or a template, wherever it is said.
+{ lib }:
+let
+  inherit (lib) mkOption types;
+  orNothing = type: description: example: mkOption {
+    type = types.nullOr type;
+    default = null;
+    inherit description example;
+  };
+in
+rec {
+  actions = [ "none" "reload" "restart" "reload-or-restart" ];
+
+  keeping = {
+    cache = orNothing (types.enum [ "sealed" "memory" "never" ])
+      "Where the value is kept, if not as `cache` says for all." "memory";
+    freshFor = orNothing types.str "How long the value is served without asking 1Password." "1h";
+    staleFor = orNothing types.str "How long the value is served when 1Password cannot be asked." "30d";
+    alwaysFetch = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = "Never serve the value without asking 1Password.";
+    };
+  };
+
+  onChange = mkOption {
+    type = types.either (types.enum actions) (types.submodule {
+      options.signal = mkOption {
+        type = types.str;
+        description = "The signal for the unit's main process.";
+        example = "SIGHUP";
+      };
+    });
+    default = "none";
+    example = "restart";
+    description = ''
+      What to do with the unit when the value changes: `none`, `reload` (with systemd 260 and later that swaps the
+      credential under the same process), `restart`, `reload-or-restart`, or `{ signal = "SIGHUP"; }`.
+    '';
+  };
+
+  kind = mkOption {
+    type = types.enum [ "field" "file" ];
+    default = "field";
+    example = "file";
+    description = "Whether the reference names a text field or a file.";
+  };
+
+  file = {
+    path = orNothing types.str "Where it is as a file: absolute, or below `outputDir`." "ssl/key.pem";
+    owner = mkOption {
+      type = types.str;
+      default = "root";
+      example = "caddy";
+      description = "The file's owner, by name or number.";
+    };
+    group = mkOption {
+      type = types.str;
+      default = "root";
+      example = "caddy";
+      description = "The file's group, by name or number.";
+    };
+    mode = mkOption {
+      type = types.str;
+      default = "0600";
+      example = "0400";
+      description = "The file's mode in 3 or 4 octal digits.";
+    };
+    symlinks = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "/etc/ssl/private/key.pem" ];
+      description = "Absolute paths of links that point at the file.";
+    };
+    optional = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = "Whether the mirror, and the `services`, may go without this file.";
+    };
+    services = mkOption {
+      type = types.either (types.listOf types.str) (types.attrsOf (types.submodule {
+        options = {
+          restart = mkOption {
+            type = types.bool;
+            default = true;
+            example = false;
+            description = "Restart the service when the file changes.";
+          };
+          signal = orNothing types.str "Send the service this signal instead." "SIGHUP";
+          after = mkOption {
+            type = types.listOf types.str;
+            default = [ "opnix-secrets.service" ];
+            example = [ ];
+            description = "Accepted as OpNix has it: services come after their files in any case.";
+          };
+        };
+      }));
+      default = [ ];
+      example = [ "caddy" ];
+      description = ''
+        The services that read the file, without `.service`. They start when the file is there, not without it, and are
+        restarted (or signalled) when it changes.
+      '';
+    };
+    units = mkOption {
+      type = types.listOf (types.either types.str (types.attrsOf types.anything));
+      default = [ ];
+      example = [ "opencode.service" "opencode@*.service" ];
+      description = ''
+        Units that may have it as a credential, under this name. They still need their `LoadCredential=`:
+        `systemd.services.<name>.onepassword.credentials` writes both.
+      '';
+    };
+  };
+
+  secret = keeping // file // {
+    inherit kind;
+    reference = mkOption {
+      type = types.str;
+      example = "op://Infrastructure Secrets/OpenAI/credential";
+      description = "Where the value is: `op://vault/item/[section/]field`.";
+    };
+    variables = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      example = { service = "caddy"; };
+      description = "Values for `pathTemplate`.";
+    };
+  };
+
+  template = keeping // file // {
+    template = mkOption {
+      type = types.lines;
+      example = "OPENAI_API_KEY={{ op://Infrastructure Secrets/OpenAI/credential | env }}\n";
+      description = "The text, with `{{ op://vault/item/field }}` where a secret goes; `| env` or `| json` quotes it.";
+    };
+  };
+
+  credential = keeping // {
+    inherit kind onChange;
+    reference = orNothing types.str "Where the value is: `op://vault/item/[section/]field`."
+      "op://Infrastructure Secrets/OpenAI/credential";
+    template = orNothing types.lines "A text with secrets in it, instead of `reference`."
+      "https://user:{{ op://Vault/App/password }}@example.org\n";
+  };
+}

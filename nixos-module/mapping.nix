@@ -1,0 +1,88 @@
+# From options to secrets.json: pure, for NixOS and home-manager.
+{ lib, cfg, outputDir, services ? { } }:
+let
+  inherit (lib) concatLists filterAttrs hasPrefix mapAttrs mapAttrsToList optional optionalAttrs;
+  isSaid = _: value: value != null && value != [ ] && value != { } && value != false;
+
+  keeping = entry: {
+    inherit (entry) cache;
+    fresh_for = entry.freshFor;
+    stale_for = entry.staleFor;
+    always_fetch = entry.alwaysFetch;
+  };
+
+  absolute = path: if hasPrefix "/" path then path else "${outputDir}/${path}";
+
+  # As OpNix: its own path, else the template's, else its name. A secret for units only is no file.
+  pathOf = name: entry:
+    let variables = cfg.defaults // (entry.variables or { }); in
+    if entry.path != null then absolute entry.path
+    else if entry.units != [ ] then null
+    else if cfg.pathTemplate != null && entry ? reference then
+      absolute (builtins.replaceStrings (map (variable: "{${variable}}") (builtins.attrNames variables))
+        (builtins.attrValues variables) cfg.pathTemplate)
+    else absolute name;
+
+  file = name: entry:
+    let path = pathOf name entry; in
+    optionalAttrs (path != null) {
+      inherit path;
+      inherit (entry) owner group mode symlinks optional;
+      services =
+        if builtins.isList entry.services then entry.services
+        else mapAttrs (_: filterAttrs (_: value: value != null)) entry.services;
+    };
+
+  declared = name: entry: { inherit name; inherit (entry) units; } // keeping entry // file name entry;
+
+  unitOf = name: if lib.hasSuffix "@" name then "${name}*.service" else "${name}.service";
+
+  ofUnit = service: unit: mapAttrsToList
+    (id: credential: {
+      name = "${id}@${service}";
+      inherit (credential) reference template kind;
+      units = [ { unit = unitOf service; credential = id; on_change = credential.onChange; } ];
+    } // keeping credential)
+    unit.onepassword.credentials;
+
+  environmentOf = service: unit: optional (unit.onepassword.environment != { }) {
+    name = "environment@${service}";
+    path = environmentFile service;
+    mode = "0400";
+    template = lib.concatStrings
+      (mapAttrsToList (variable: reference: "${variable}={{ ${reference} | env }}\n") unit.onepassword.environment);
+    services = optional unit.onepassword.restartOnChange service;
+  };
+
+  environmentFile = service: "/run/secrets/${service}.env";
+
+  credentials = concatLists (mapAttrsToList ofUnit services);
+  hasTemplate = entry: (entry.template or null) != null;
+  tidy = entry: filterAttrs (key: value: isSaid key value && !(key == "kind" && value == "field")) entry;
+
+  secrets = map tidy (
+    mapAttrsToList (name: entry: { inherit (entry) reference kind; } // declared name entry) cfg.secrets
+    ++ builtins.filter (entry: !hasTemplate entry) credentials
+  );
+  templates = map tidy (
+    mapAttrsToList (name: entry: { inherit (entry) template; } // declared name entry) cfg.templates
+    ++ builtins.filter hasTemplate credentials
+    ++ concatLists (mapAttrsToList environmentOf services)
+  );
+  provider =
+    if cfg.provider.connect != null then { kind = "connect"; } // tidy cfg.provider.connect
+    else { kind = "service_account"; } // tidy cfg.provider.serviceAccount;
+in
+{
+  inherit environmentFile pathOf secrets templates;
+  files = builtins.filter (entry: entry ? path) (secrets ++ templates);
+
+  content = tidy {
+    inherit provider secrets templates;
+    inherit (cfg) cache deadline grace refresh systemdIntegration;
+    short_deadline = cfg.shortDeadline;
+    fresh_for = cfg.freshFor;
+    stale_for = cfg.staleFor;
+    budget = tidy cfg.budget;
+  } // cfg.settings;
+}

@@ -1,0 +1,88 @@
+# The options that NixOS and home-manager have in common.
+{ lib, pkgs, package }:
+let
+  inherit (lib) mkEnableOption mkOption types;
+  entry = import ./entry.nix { inherit lib; };
+  sdk = pkgs.python3Packages.onepassword-sdk or null;
+  setting = type: default: example: description: mkOption { inherit type default example description; };
+in
+{
+  enable = mkEnableOption "secrets from 1Password, as credentials of units and as files in memory";
+
+  package = mkOption {
+    type = types.package;
+    default = package;
+    defaultText = lib.literalExpression "opnix.packages.\${system}.default";
+    description = "The package with opnix, its unit files and its man pages.";
+  };
+
+  tokenFile = setting types.path "/etc/opnix-token" "/root/.config/op/token"
+    "The file with the token of the service account or of the Connect server, as a string, never in the Nix store. It may be missing: what is kept is served then.";
+
+  configFiles = setting (types.listOf types.path) [ ] (lib.literalExpression "[ ./secrets.json ]")
+    "Further files in the format of `secrets.json`. They join what the options say.";
+
+  secrets = setting (types.attrsOf (types.submodule { options = entry.secret; })) { }
+    { cloudflareToken = { reference = "op://Infrastructure Secrets/Cloudflare/token"; owner = "caddy"; services = [ "caddy" ]; }; }
+    "Secrets as files in memory, and for `units` as credentials.";
+
+  templates = setting (types.attrsOf (types.submodule { options = entry.template; })) { }
+    { "opencode.env" = { template = "KEY={{ op://Vault/App/key | env }}\n"; owner = "opencode"; }; }
+    "Texts with secrets in them, as files in memory, and for `units` as credentials.";
+
+  pathTemplate = setting (types.nullOr types.str) null "{service}/{name}"
+    "The path of a secret that has none: text with `{name}` for its `variables` and the `defaults`.";
+
+  defaults = setting (types.attrsOf types.str) { } { service = "web"; }
+    "Values for `pathTemplate` that a secret's own `variables` override.";
+
+  provider.serviceAccount = {
+    library = setting (types.nullOr types.str)
+      (if sdk == null then null
+       else "${sdk}/${pkgs.python3.sitePackages}/onepassword/lib/${pkgs.stdenv.hostPlatform.parsed.cpu.name}/libop_uniffi_core.so")
+      "/usr/lib/opnix/libop_uniffi_core.so"
+      "The core library of 1Password's SDK; by default that of nixpkgs' `python3Packages.onepassword-sdk`, where there is one.";
+    hosts = setting (types.listOf types.str) [ ] [ "1password.example.org" ]
+      "Hosts that the token may name besides those of 1password.com, 1password.ca and 1password.eu.";
+  };
+
+  provider.connect = setting
+    (types.nullOr (types.submodule {
+      options = {
+        host = mkOption {
+          type = types.str;
+          example = "https://connect.example.org";
+          description = "Where the server is: `https://host` or `https://host:port`.";
+        };
+        authority = setting (types.nullOr types.str) null "/etc/ssl/private-ca.pem"
+          "Certificates in PEM of who signed the server's, if that is no public authority.";
+      };
+    }))
+    null { host = "https://connect.example.org"; }
+    "A 1Password Connect server, instead of 1Password itself.";
+
+  cache = setting (types.enum [ "sealed" "memory" "never" ]) "sealed" "memory"
+    "Where values are kept: sealed on disk too, so that units start without 1Password after a reboot; in memory; or nowhere.";
+  freshFor = setting types.str "15m" "1h" "How long a value is served without asking 1Password.";
+  staleFor = setting types.str "7d" "30d" "How long a value is served when 1Password cannot be asked.";
+  grace = setting types.str "1h" "0s" "How long a value is served that 1Password says is gone.";
+  deadline = setting types.str "30s" "2m" "How long a unit may wait for its secret before it is refused.";
+  shortDeadline = setting types.str "3s" "1s" "How long it waits for 1Password when a value is at hand that would do.";
+  refresh = setting types.str "2h" "never" "How often all values are renewed in the background, or `never`.";
+  budget = {
+    hourly = setting (types.nullOr types.ints.unsigned) null 50 "Requests to 1Password within an hour; 100 where it is `null`, without limit for a Connect server.";
+    daily = setting (types.nullOr types.ints.unsigned) null 100 "Requests to 1Password within a day; 200 where it is `null`, without limit for a Connect server.";
+  };
+
+  systemdIntegration = setting (types.attrsOf types.anything) { } { services = [ "caddy" ]; }
+    "OpNix's settings: its `services` are restarted at every change of a file, the interval of its `polling` stands for `refresh`, the rest is accepted and checked.";
+
+  settings = setting (types.attrsOf types.anything) { } { provider = { kind = "local"; path = "/run/vault.json"; }; }
+    "Keys of `secrets.json`, as documented in configuration.md, that replace what the other options say.";
+
+  secretPaths = mkOption {
+    type = types.attrsOf types.str;
+    readOnly = true;
+    description = "The path of each file, by the name of its secret or template: computed.";
+  };
+}

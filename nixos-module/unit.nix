@@ -1,0 +1,53 @@
+# `systemd.services.<name>.onepassword`: a unit's secrets, said at the unit.
+{ lib, socket, environmentFile, refreshes, enabled }:
+{ name, config, ... }:
+let
+  inherit (lib) mkIf mkOption types;
+  entry = import ./entry.nix { inherit lib; };
+  cfg = config.onepassword;
+  reloads = credential: builtins.elem credential.onChange [ "reload" "reload-or-restart" ];
+  credentials = builtins.attrValues cfg.credentials;
+in
+{
+  options.onepassword = {
+    credentials = mkOption {
+      type = types.attrsOf (types.coercedTo types.str (reference: { inherit reference; })
+        (types.submodule { options = entry.credential; }));
+      default = { };
+      example = { openai-api-key = "op://Infrastructure Secrets/OpenAI/credential"; };
+      description = ''
+        The unit's credentials, by the name of the file in `$CREDENTIALS_DIRECTORY`: a secret reference, or a set. The
+        unit gets the whole right secret, or does not start; no other unit gets it from this line.
+      '';
+    };
+    environment = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      example = { OPENAI_API_KEY = "op://Infrastructure Secrets/OpenAI/credential"; };
+      description = ''
+        Environment variables with secrets, by secret reference, for software that reads nothing else: through an
+        `EnvironmentFile=` in memory that only the service manager can read. A credential is safer.
+      '';
+    };
+    restartOnChange = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = "Restart the unit when a secret of `environment` changes; it cannot see the new one otherwise.";
+    };
+  };
+
+  config = mkIf enabled {
+    wants = mkIf (cfg.credentials != { }) [ "opnix.socket" ];
+    after = lib.optional (cfg.credentials != { }) "opnix.socket"
+      ++ lib.optional (cfg.environment != { }) "opnix-mirror.service";
+    serviceConfig = lib.optionalAttrs (cfg.credentials != { }) {
+      LoadCredential = map (id: "${id}:${socket}") (builtins.attrNames cfg.credentials);
+    } // lib.optionalAttrs (refreshes && builtins.any reloads credentials) {
+      RefreshOnReload = "credentials";
+    } // lib.optionalAttrs (cfg.environment != { }) {
+      # No "-" before it: without its file the unit does not start.
+      EnvironmentFile = [ (environmentFile name) ];
+    };
+  };
+}

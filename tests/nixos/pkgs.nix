@@ -1,0 +1,34 @@
+# As many packages as the module here asks for. Derivations are real ones, with the machine's own shell as builder.
+{ lib, opnix, system ? "x86_64-linux" }:
+let
+  build = name: environment: script: derivation ({
+    inherit name system;
+    builder = "/bin/sh";
+    PATH = "/usr/bin:/bin";
+    args = [ "-euc" script ];
+  } // environment);
+  here = { outPath = "/usr"; type = "derivation"; name = "usr"; };
+in
+rec {
+  inherit opnix lib system;
+  stdenv.hostPlatform.parsed.cpu.name = "x86_64";
+  stdenv.hostPlatform.system = system;
+  coreutils = here;
+  findutils = here;
+  gnugrep = here;
+  gnused = here;
+  python3Packages = { };
+  runtimeShell = "/bin/sh";
+  systemd = here // { version = "252"; };
+  writeText = name: text: build name { inherit text; passAsFile = [ "text" ]; } "cp $textPath $out";
+  writeTextDir = path: text: build (baseNameOf path) { inherit text; passAsFile = [ "text" ]; }
+    "mkdir -p $out/${dirOf path}; cp $textPath $out/${path}";
+  runCommand = name: environment: script: build name environment script;
+  formats.json = { }: { generate = name: value: writeText name (builtins.toJSON value); };
+  rustPlatform.buildRustPackage = arguments: build "opnix-${arguments.version}" { } "mkdir $out" // { inherit (arguments) meta; };
+  callPackage = file: arguments: (import file) (builtins.intersectAttrs (builtins.functionArgs (import file)) (all // arguments));
+  all = { inherit lib rustPlatform runtimeShell systemd; };
+  mkShell = arguments: build "shell" { } "mkdir $out";
+  nixfmt-rfc-style = here;
+  testers.runNixOSTest = test: build "vm-test-${test.name}" { nodes = builtins.toJSON (builtins.attrNames test.nodes); } "mkdir $out";
+}
