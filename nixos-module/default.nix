@@ -94,15 +94,15 @@ in
       };
       directories = mkOption {
         type = types.listOf types.str;
-        default = [ "/var/lib/private/opnix" "/etc/credstore.encrypted" ];
+        default = [ "/var/lib/private/opnix" "/var/lib/systemd" "/etc/credstore.encrypted" ];
         example = [ "/var/lib/private/opnix" ];
         description = "The directories besides the token's. Leave out what is listed elsewhere: impermanence takes nothing twice.";
       };
       files = mkOption {
         type = types.listOf types.str;
-        default = [ "/etc/machine-id" "/var/lib/systemd/credential.secret" ];
-        example = [ "/var/lib/systemd/credential.secret" ];
-        description = "The files that systemd's key of this machine takes. Leave out what is listed elsewhere.";
+        default = [ "/etc/machine-id" ];
+        example = [ ];
+        description = "The files, likewise. systemd's key for this machine, in /var/lib/systemd, opens for this machine-id only.";
       };
     };
   };
@@ -111,7 +111,7 @@ in
     type = types.attrsOf (types.submodule (import ./unit.nix {
       inherit lib refreshes;
       inherit (mapping) environmentFile;
-      inherit (cfg) enable;
+      enabled = cfg.enable;
       socket = "/run/opnix/creds.sock";
     }));
   };

@@ -7,6 +7,9 @@ let
   cfg = config.onepassword;
   reloads = credential: builtins.elem credential.onChange [ "reload" "reload-or-restart" ];
   credentials = builtins.attrValues cfg.credentials;
+  # Not `requires`: when opnix is upgraded, that would restart the unit as well.
+  wants = lib.optional (cfg.credentials != { }) "opnix.socket"
+    ++ lib.optional (cfg.environment != { }) "opnix-mirror.service";
 in
 {
   options.onepassword = {
@@ -38,9 +41,8 @@ in
   };
 
   config = mkIf enabled {
-    wants = mkIf (cfg.credentials != { }) [ "opnix.socket" ];
-    after = lib.optional (cfg.credentials != { }) "opnix.socket"
-      ++ lib.optional (cfg.environment != { }) "opnix-mirror.service";
+    inherit wants;
+    after = wants;
     serviceConfig = lib.optionalAttrs (cfg.credentials != { }) {
       LoadCredential = map (id: "${id}:${socket}") (builtins.attrNames cfg.credentials);
     } // lib.optionalAttrs (refreshes && builtins.any reloads credentials) {

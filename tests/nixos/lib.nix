@@ -45,18 +45,24 @@ let
   zip = join: a: b: a // mapAttrs (name: value: if a ? ${name} then join a.${name} value else value) b;
 
   evaluate = location: options: definitions:
-    let plain = concatMap discharge' definitions; in
+    let plain = concatMap pushDown definitions; in
     mapAttrs
       (name: option:
         let found = concatMap (one: if one ? ${name} then [ one.${name} ] else [ ]) plain; in
         if isOption option then mergeOption (location ++ [ name ]) option (concatMap discharge found)
         else evaluate (location ++ [ name ]) option found)
       options;
-  discharge' = definition: map (one: one.value) (discharge definition);
+  # A condition on a set is one on each of its members: whether an option is set must not depend on other options.
+  pushDown = definition:
+    let type = definition._type or ""; in
+    if type == "if" then map (mapAttrs (_: content: wrap "if" { inherit (definition) condition; inherit content; })) (pushDown definition.content)
+    else if type == "merge" then concatMap pushDown definition.contents
+    else if type == "override" then map (mapAttrs (_: content: wrap "override" { inherit (definition) priority; inherit content; })) (pushDown definition.content)
+    else [ definition ];
 
   # All names that no option bears.
   unknown = location: options: definitions:
-    let plain = concatMap discharge' definitions; in
+    let plain = concatMap pushDown definitions; in
     concatMap
       (name:
         let here = location ++ [ name ]; in

@@ -75,7 +75,7 @@ in
     systemd.sockets = option (types.attrsOf (types.submodule { imports = [ unit socket ]; })) { };
     nixpkgs.overlays = option (types.listOf types.anything) [ ];
     system.stateVersion = text;
-    system.build = option (types.attrsOf types.anything) { };
+    system.build = lib.genAttrs [ "units" "faults" "toplevel" ] (_: mkOption { type = types.anything; });
   };
 
   config.system.build = {

@@ -51,11 +51,14 @@ fi
 # The machine's disk, as far as it is to be the same after the next boot.
 set --
 if [ -n "$disk" ]; then
-    for directory in /var/lib/private /var/lib/systemd /etc/credstore.encrypted /etc/opnix /usr/local/lib/systemd/system /persist; do
+    # Of a host that was laid out as a whole, its own units say what is kept.
+    kept="/var/lib/private /var/lib/systemd /etc/credstore.encrypted /etc/opnix /usr/local/lib/systemd/system"
+    [ ! -d "$opnix" ] || kept=/persist
+    for directory in $kept; do
         mkdir -p "$disk$directory" "$root$directory"
         set -- "$@" "--bind=$disk$directory:$directory"
     done
-    chmod 0700 "$disk/var/lib/private"
+    [ -d "$opnix" ] || chmod 0700 "$disk/var/lib/private"
     # systemd's host key opens for the same machine only.
     [ -e "$disk/machine-id" ] || cp "$root/etc/machine-id" "$disk/machine-id"
     cp "$disk/machine-id" "$root/etc/machine-id"

@@ -17,10 +17,10 @@ const CACHE: &str = "/var/lib/private/opnix/cache";
 const UNITS: &str = "/usr/local/lib/systemd/system";
 
 /// A directory that a machine has as its disk.
-struct Disk(PathBuf);
+pub struct Disk(pub PathBuf);
 
 impl Disk {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("disk-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a directory for a disk");

@@ -11,6 +11,9 @@ mod lease;
 mod lifetimes;
 mod machine;
 mod mirror;
+#[path = "../nixos/evaluation.rs"]
+mod nix;
+mod nixos;
 mod onepassword;
 mod opnix;
 mod refusals;
@@ -61,6 +64,7 @@ fn main() -> std::process::ExitCode {
         mirror::a_reload_refreshes_credentials_where_systemd_can,
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
         mirror::values_reach_the_environment_as_they_are,
+        nixos::the_example_host_boots_with_and_without_its_token_and_network,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,

@@ -1,0 +1,78 @@
+//! Evaluates and builds configurations with `tests/nixos`, with a Nix store of its own below `target`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// opnix as its package installs it: where units and builds name it.
+pub fn package() -> PathBuf {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("opnix-package-{}", std::process::id()));
+    DONE.call_once(|| {
+        let output = Command::new(project().join("systemd/install"))
+            .arg(&place)
+            .env("BINARY", env!("CARGO_BIN_EXE_opnix"))
+            .env("SHELL_PATH", "/bin/sh")
+            .output()
+            .expect("sh");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    });
+    place
+}
+
+fn command(program: &str) -> Command {
+    let store = project().join("target/nix");
+    let mut command = Command::new(program);
+    command.env("NIX_STORE_DIR", store.join("store")).env("NIX_STATE_DIR", store.join("state"));
+    command.env("NIX_LOG_DIR", store.join("log")).env("NIX_CONF_DIR", store.join("etc"));
+    command.env_remove("NIX_PATH").env("HOME", &store);
+    for (option, value) in [("sandbox", "false"), ("build-users-group", ""), ("substitute", "false")] {
+        command.args(["--option", option, value]);
+    }
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run installs nix-bin"))
+}
+
+fn of(output: Output) -> Result<String, String> {
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// An attribute of `tests/nixos` for this module, which is an expression; or what Nix says against it.
+pub fn evaluate(module: &str, attribute: &str) -> Result<Value, String> {
+    let mut nix = command("nix-instantiate");
+    nix.args(["--eval", "--strict", "--json", "-A", attribute]).args(arguments(module));
+    of(run(nix)).map(|text| serde_json::from_str(&text).expect("JSON"))
+}
+
+/// Builds it, and returns where it is.
+pub fn build(module: &str, attribute: &str) -> Result<PathBuf, String> {
+    let mut nix = command("nix-build");
+    nix.args(["--no-out-link", "-A", attribute]).args(arguments(module));
+    of(run(nix)).map(|text| PathBuf::from(text.trim_end()))
+}
+
+fn arguments(module: &str) -> Vec<String> {
+    let directory = project().join("tests/nixos");
+    let package = format!("\"{}\"", package().display());
+    let flags = ["--arg", "module", module, "--arg", "opnix", &package, "--arg", "persistence", "true"];
+    let mut arguments: Vec<String> = flags.into_iter().map(str::to_owned).collect();
+    arguments.push(directory.display().to_string());
+    arguments
+}
+
+/// A file of the project as an expression.
+pub fn file(path: &str) -> String {
+    let path = project().join(path);
+    assert!(fs::metadata(&path).is_ok(), "{} is missing", path.display());
+    path.display().to_string()
+}

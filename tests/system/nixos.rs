@@ -1,0 +1,152 @@
+//! The NixOS host of docs/examples: what its module renders, booted.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::cache::Disk;
+use crate::machine::Machine;
+use crate::nix;
+use crate::onepassword::account;
+use crate::opnix::{LONG, value};
+use crate::simulators::service_account::ServiceAccount;
+
+const TOKEN: &str = "/root/.config/op/token";
+/// Name in /run/secrets, owner, and what it holds.
+const FILES: [(&str, &str, &str); 4] = [
+    ("openai-api-key", "opencode", "OpenAI"),
+    ("datadog-api-key", "opencode", "Datadog"),
+    ("cloudflare-token", "caddy", "Cloudflare"),
+    ("backblaze-credentials.json", "opencode", "Backblaze"),
+];
+
+/// The example's files as NixOS lays them out, opnix where its units name it, its users, and 1Password's core.
+fn lay_out(place: &Path, kept: &Path) {
+    let host = nix::file("tests/nixos/host.nix");
+    let faults = nix::evaluate(&host, "faults").expect("it evaluates");
+    assert_eq!(faults, serde_json::json!([]));
+    let tree = nix::build(&host, "tree").unwrap_or_else(|why| panic!("{why}"));
+    let copy = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).expect("a directory");
+        let from = from.join(".");
+        let output =
+            Command::new("cp").args(["-R", "--no-preserve=mode,ownership"]).arg(from).arg(to).output();
+        assert!(output.expect("cp").status.success());
+    };
+    copy(&tree, place);
+    let package = nix::package();
+    let inside = place.join(package.strip_prefix("/").expect("absolute"));
+    copy(&package, &inside);
+    let program = inside.join("bin/opnix");
+    assert!(Command::new("chmod").arg("0755").arg(program).status().expect("chmod").success());
+    fs::create_dir_all(place.join("usr/lib/opnix")).expect("a directory");
+    let core = "libop_uniffi_core.so";
+    fs::copy(nix::project().join("target/core").join(core), place.join("usr/lib/opnix").join(core))
+        .expect("tests/run puts it there");
+
+    let root = std::env::var_os("OPNIX_TEST_ROOT").unwrap_or_else(|| "/".into());
+    for (file, lines) in [
+        ("etc/passwd", "opencode:x:1801:1801::/:/bin/sh\ncaddy:x:1802:1802::/:/bin/sh\n"),
+        ("etc/group", "opencode:x:1801:\ncaddy:x:1802:\nonepassword-secrets:x:1803:opencode\n"),
+    ] {
+        let text = fs::read_to_string(Path::new(&root).join(file)).expect("every system has it");
+        fs::write(place.join(file), text + lines).expect("it can be written");
+    }
+    // Impermanence makes these at activation.
+    let persistence = nix::evaluate(&host, "persistence").expect("it evaluates");
+    let directories = persistence["/persist"]["directories"].as_array().expect("a list");
+    assert_eq!(directories.len(), 4, "{directories:?}");
+    for directory in directories {
+        let path = directory["directory"].as_str().or(directory.as_str()).expect("a path");
+        fs::create_dir_all(kept.join(&path[1..])).expect("a directory");
+    }
+}
+
+#[track_caller]
+fn everything_is_there(machine: &Machine) {
+    machine.wait("the mirror", || machine.show("opnix-mirror.service", "ActiveState") == "active", LONG);
+    for (name, owner, item) in FILES {
+        let path = format!("/run/secrets/{name}");
+        assert_eq!(machine.run(&["stat", "-c", "%U %a", &path]).ok(), format!("{owner} 400"), "{name}");
+        assert_eq!(machine.run(&["cat", &path]).ok(), value(item), "{name}");
+    }
+    let environment =
+        format!("OPENAI_API_KEY=\"{}\"\nDATADOG_API_KEY=\"{}\"", value("OpenAI"), value("Datadog"));
+    assert_eq!(machine.run(&["cat", "/run/secrets/opencode.env"]).ok(), environment);
+    for unit in ["opencode.service", "caddy.service"] {
+        machine.wait(unit, || machine.show(unit, "ActiveState") == "active", Duration::from_secs(15));
+    }
+    assert_eq!(machine.run(&["cat", "/run/caddy.got"]).ok(), value("Cloudflare"));
+    assert_eq!(
+        machine.run(&["cat", "/run/opencode.got"]).ok(),
+        format!("{}{}", value("OpenAI"), value("Datadog"))
+    );
+}
+
+pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine) {
+    let (place, disk) = (Disk::new("host-files"), Disk::new("host"));
+    lay_out(&place.0, &disk.0.join("persist"));
+    let items = [
+        ("OpenAI", "credential"),
+        ("Datadog", "credential"),
+        ("Cloudflare", "token"),
+        ("Backblaze", "credentials"),
+    ];
+
+    // No token yet: the machine boots, nothing starts without its secrets, and status says what is missing.
+    let machine = Machine::boot_host(&place.0, &disk.0);
+    machine.begin();
+    for (unit, why) in [("opencode.service", "assert"), ("caddy.service", "assert")] {
+        assert_eq!(machine.show(unit, "ActiveState"), "inactive", "{unit}");
+        assert_eq!(machine.show(unit, "AssertResult"), "no", "{unit}: {why}");
+    }
+    assert_eq!(machine.show("multi-user.target", "ActiveState"), "active");
+    let said = machine.run(&[
+        "systemd-analyze",
+        "verify",
+        "--man=no",
+        "opnix.service",
+        "opnix-mirror.service",
+        "opencode.service",
+        "caddy.service",
+        "opnix.socket",
+    ]);
+    assert_eq!((said.code, said.text()), (Some(0), String::new()));
+    let program = nix::package().join("bin/opnix");
+    let opnix = |arguments: &str| machine.sh(&format!("{} {arguments} 2>&1 || true", program.display())).ok();
+    assert!(opnix("status").contains("there is no token"), "{}", opnix("status"));
+
+    // The token comes; it is where the reboot does not reach it.
+    let simulator = ServiceAccount::start(machine.listen(), account(&items));
+    machine.write(TOKEN, simulator.token(), "0600");
+    machine.run(&["test", "-e", &format!("/persist{TOKEN}")]).ok();
+    machine.systemctl(&["restart", "opnix.service", "opnix-mirror.service"]).ok();
+    machine.systemctl(&["start", "opencode.service", "caddy.service"]).ok();
+    everything_is_there(&machine);
+    assert_eq!(simulator.violations(), [""; 0]);
+    machine.run(&["sync"]).ok();
+    drop(simulator);
+    drop(machine);
+    for (_, _, item) in FILES {
+        let found = Command::new("grep").args(["-rlF", &value(item)]).arg(&disk.0).output().expect("grep");
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "", "plain text on the disk");
+    }
+
+    // The next boot has no network, and no 1Password: all of it again, from the sealed cache.
+    let machine = Machine::boot_host(&place.0, &disk.0);
+    machine.begin();
+    everything_is_there(&machine);
+    machine.run(&["cat", TOKEN]).ok();
+    drop(machine);
+
+    // Nor has the next one anything that was kept: so there is nothing, and the machine boots.
+    fs::remove_dir_all(disk.0.join("persist/var/lib/private/opnix")).expect("the cache");
+    fs::create_dir_all(disk.0.join("persist/var/lib/private/opnix")).expect("a directory");
+    fs::remove_file(disk.0.join(format!("persist{TOKEN}"))).expect("the token");
+    let machine = Machine::boot_host(&place.0, &disk.0);
+    machine.begin();
+    assert_eq!(machine.sh("ls /run/secrets").ok(), "");
+    assert_eq!(machine.show("opencode.service", "ActiveState"), "inactive");
+    assert_eq!(machine.show("multi-user.target", "ActiveState"), "active");
+}
