@@ -1,5 +1,6 @@
 # A configuration as a test reads it: nix-instantiate --eval --strict --json tests/nixos --arg module ./x.nix
-{ module
+{ module ? { }
+, home ? { }
 , opnix ? "/usr"
 , lib ? import ./lib.nix
 , persistence ? false
@@ -28,6 +29,43 @@ in
   groups = config.users.groups;
   tmpfiles = config.systemd.tmpfiles.rules;
   persistence = config.environment.persistence or { };
+  # The home-manager module, with as much of home-manager as it meets.
+  home =
+    let
+      any = lib.mkOption { type = lib.types.anything; default = { }; };
+      evaluated = lib.evalModules {
+        modules = [
+          {
+            options.home = { homeDirectory = lib.mkOption { type = lib.types.str; default = "/home/alice"; }; packages = any; };
+            options.systemd.user = { services = any; sockets = any; };
+          }
+          ../../nixos-module/home-manager.nix
+          home
+        ];
+        specialArgs = { inherit pkgs; };
+      };
+    in
+    { inherit (evaluated.config.systemd.user) services sockets; inherit (evaluated.config.programs.onepassword-secrets) secretPaths; };
+  # Each option, for the documentation: what it is for, its type, default and example.
+  options =
+    let
+      render = value: if value._type or "" == "literalExpression" then value.text else builtins.toJSON value;
+      walk = path: options: lib.concatLists (lib.mapAttrsToList
+        (name: option:
+          let here = path ++ [ name ]; in
+          if !lib.isOption option then walk here option
+          else [ {
+            name = lib.concatStringsSep "." here;
+            type = option.type.name;
+            description = option.description or "";
+            default = if option ? defaultText then render option.defaultText else if option ? default then render option.default else null;
+            example = if option ? example then render option.example else null;
+          } ] ++ (if option.type.tree == null then [ ] else walk here option.type.tree))
+        options);
+    in
+    walk [ "services" "onepassword-secrets" ] system.options.services.onepassword-secrets
+    ++ builtins.filter (one: lib.hasInfix ".onepassword." one.name)
+      (walk [ "systemd" "services" ] system.options.systemd.services.type.tree);
   # To be built: the system's files, units laid out as NixOS does.
   tree = pkgs.runCommand "tree" { } ''
     units=$out/etc/systemd/system
@@ -38,9 +76,9 @@ in
     ${lib.concatStrings (lib.mapAttrsToList
       (name: unit: ''
         if [ -e $units/${name} ]; then
-          install -D -m 0644 ${pkgs.writeText name unit.text} $units/${name}.d/overrides.conf
+          install -D -m 0644 ${pkgs.writeText "unit" unit.text} $units/${name}.d/overrides.conf
         else
-          install -m 0644 ${pkgs.writeText name unit.text} $units/${name}
+          install -m 0644 ${pkgs.writeText "unit" unit.text} $units/${name}
         fi
         ${lib.concatMapStrings (target: "mkdir -p $units/${target}.wants; ln -sfn ../${name} $units/${target}.wants/${name}\n") unit.wantedBy}
         ${lib.concatMapStrings (alias: "ln -sfn ${name} $units/${alias}\n") unit.aliases}

@@ -1,4 +1,6 @@
 //! Evaluates and builds configurations with `tests/nixos`, with a Nix store of its own below `target`.
+// Two test programs use this, neither of them all of it.
+#![allow(dead_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +66,9 @@ pub fn build(module: &str, attribute: &str) -> Result<PathBuf, String> {
 fn arguments(module: &str) -> Vec<String> {
     let directory = project().join("tests/nixos");
     let package = format!("\"{}\"", package().display());
-    let flags = ["--arg", "module", module, "--arg", "opnix", &package, "--arg", "persistence", "true"];
+    // A module for home-manager is one all the same.
+    let which = if module.contains("programs.") { "home" } else { "module" };
+    let flags = ["--arg", which, module, "--arg", "opnix", &package, "--arg", "persistence", "true"];
     let mut arguments: Vec<String> = flags.into_iter().map(str::to_owned).collect();
     arguments.push(directory.display().to_string());
     arguments
@@ -75,4 +79,27 @@ pub fn file(path: &str) -> String {
     let path = project().join(path);
     assert!(fs::metadata(&path).is_ok(), "{} is missing", path.display());
     path.display().to_string()
+}
+
+/// `nix flake check --no-build`, with the stand-in for nixpkgs.
+pub fn check_flake() -> Result<String, String> {
+    let copy = project().join("target/nix/flake");
+    let _ = fs::remove_dir_all(&copy);
+    fs::create_dir_all(&copy).expect("a directory");
+    let files = ["flake.nix", "Cargo.toml", "Cargo.lock", "nixos-module", "docs/examples", "tests/nixos"];
+    let copied =
+        Command::new("cp").args(["-R", "--parents"]).args(files).arg(&copy).current_dir(project()).status();
+    assert!(copied.expect("cp").success());
+    let mut nix = command("nix");
+    nix.args([
+        "--extra-experimental-features",
+        "nix-command flakes",
+        "flake",
+        "check",
+        "--no-build",
+        "--no-write-lock-file",
+    ]);
+    nix.args(["--override-input", "nixpkgs"]).arg(format!("path:{}", copy.join("tests/nixos").display()));
+    nix.arg(format!("path:{}", copy.display()));
+    of(run(nix))
 }

@@ -65,7 +65,7 @@ in
     warnings = list;
     fileSystems = option (types.attrsOf types.anything) { };
     environment.systemPackages = option (types.listOf types.package) [ ];
-    environment.etc = option (types.attrsOf (types.submodule { options = { source = mkOption { type = types.path; }; }; })) { };
+    environment.etc = option (types.attrsOf (types.submodule { options = { source = option (types.nullOr types.path) null; text = text; mode = text; }; })) { };
     users.users = option (types.attrsOf types.anything) { };
     users.groups = option (types.attrsOf (types.submodule { options.members = list; })) { };
     systemd.package = option types.anything { outPath = "/usr"; version = "252"; };
@@ -73,11 +73,13 @@ in
     systemd.tmpfiles.rules = list;
     systemd.services = option (types.attrsOf (types.submodule { imports = [ unit service ]; })) { };
     systemd.sockets = option (types.attrsOf (types.submodule { imports = [ unit socket ]; })) { };
-    nixpkgs.overlays = option (types.listOf types.anything) [ ];
+    boot.loader.grub.device = text;
+    services.caddy.enable = flag false;
     system.stateVersion = text;
     system.build = lib.genAttrs [ "units" "faults" "toplevel" ] (_: mkOption { type = types.anything; });
   };
 
+  config.systemd.services = lib.mkIf config.services.caddy.enable { caddy.serviceConfig.ExecStart = "/usr/bin/caddy"; };
   config.system.build = {
     # The units, by their names: their text, and the links that NixOS makes.
     units = lib.mapAttrs (_: unit: unit) (builtins.listToAttrs (

@@ -1,16 +1,18 @@
 # As many packages as the module here asks for. Derivations are real ones, with the machine's own shell as builder.
-{ lib, opnix, system ? "x86_64-linux" }:
+{ lib, opnix ? null, system ? "x86_64-linux" }:
 let
+  pkgs = import ./pkgs.nix { inherit lib opnix system; };
   build = name: environment: script: derivation ({
     inherit name system;
     builder = "/bin/sh";
     PATH = "/usr/bin:/bin";
     args = [ "-euc" script ];
   } // environment);
-  here = { outPath = "/usr"; type = "derivation"; name = "usr"; };
+  cargo = here; clippy = here; rustfmt = here; cargo-deny = here; python3 = here; nodejs = here;
+  here = build "here" { } "mkdir $out" // { outPath = "/usr"; };
 in
-rec {
-  inherit opnix lib system;
+lib.optionalAttrs (opnix != null) { inherit opnix; } // rec {
+  inherit lib system;
   stdenv.hostPlatform.parsed.cpu.name = "x86_64";
   stdenv.hostPlatform.system = system;
   coreutils = here;
@@ -30,5 +32,9 @@ rec {
   all = { inherit lib rustPlatform runtimeShell systemd; };
   mkShell = arguments: build "shell" { } "mkdir $out";
   nixfmt-rfc-style = here;
-  testers.runNixOSTest = test: build "vm-test-${test.name}" { nodes = builtins.toJSON (builtins.attrNames test.nodes); } "mkdir $out";
+  inherit cargo clippy rustfmt cargo-deny python3 nodejs;
+  testers.runNixOSTest = test: build "vm-test-${test.name}" { nodes = builtins.toJSON (lib.mapAttrs (_: node: builtins.unsafeDiscardStringContext (lib.evalModules {
+    modules = [ ./nixos.nix node ];
+    specialArgs.pkgs = pkgs;
+  }).config.system.build.toplevel.drvPath) test.nodes); } "mkdir $out";
 }
