@@ -156,6 +156,12 @@ in
         message = "systemd.services.${one.name}.onepassword.credentials.${one.id}: give a `reference` or a `template`, one of the two.";
       })
       ofUnits
+    ++ lib.mapAttrsToList
+      (name: unit: {
+        assertion = !(unit.onepassword.restartOnChange && hasSuffix "@" name);
+        message = "systemd.services.${name}.onepassword.restartOnChange: ${name} is a template: name its instances in the `services` of a template of services.onepassword-secrets.";
+      })
+      config.systemd.services
     ++ [
       {
         assertion = !inStore cfg.tokenFile;

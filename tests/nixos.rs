@@ -103,6 +103,10 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
             url = { template = "https://u:{{ op://Vault/Web/password }}@h"; onChange = "reload"; cache = "memory"; };
           };
           onepassword.environment.KEY = "op://Vault/Web/key";
+        };
+        systemd.services.job = {
+          serviceConfig.ExecStart = "/usr/bin/job";
+          onepassword.environment.KEY = "op://Vault/Job/key";
           onepassword.restartOnChange = true;
         };
         "#,
@@ -114,7 +118,8 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
             "units": [{"unit": "web@*.service", "credential": "key", "on_change": "none"}]}])
     );
     assert_eq!(mapping["templates"][0]["units"][0]["on_change"], "reload");
-    assert_eq!(mapping["templates"][1]["template"], "KEY={{ op://Vault/Web/key | env }}\n");
+    assert_eq!(mapping["templates"][1]["services"], json!(["job"]));
+    assert_eq!(mapping["templates"][2]["template"], "KEY={{ op://Vault/Web/key | env }}\n");
     let text = nix::evaluate(&unit, "units").unwrap()["web@.service"]["text"].as_str().unwrap().to_owned();
     for line in [
         "LoadCredential=key:/run/opnix/creds.sock",
@@ -167,6 +172,13 @@ fn each_mistake_has_its_message() {
         ),
         (with("", &credential(&long, "abc", "\"op://v/i/f\"")), "bytes too long together"),
         (with("", &credential("app", "a", "{ }")), "give a `reference` or a `template`"),
+        (
+            with(
+                "",
+                "systemd.services.\"a@\" = { serviceConfig.ExecStart = \"/bin/x\"; onepassword.restartOnChange = true; };",
+            ),
+            "is a template: name its instances",
+        ),
         (with("tokenFile = ./default.nix;", ""), "all users can read the Nix store"),
         (
             with("templates.a.template = \"ops_eyJzaWduSW5BZGRyZXNzIjoi\";", ""),
