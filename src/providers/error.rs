@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum FetchError {
     #[error(
-        "there is no token for 1Password: {looked}\nput it into /etc/opnix/token and restart opnix.service, or name its file with --token-file"
+        "there is no token for 1Password: {looked}\nput it into /etc/opnix/token (on NixOS: `tokenFile`) and restart opnix.service, or name its file with --token-file"
     )]
     TokenMissing { looked: String },
     /// What is wrong with it, in the words of the check.

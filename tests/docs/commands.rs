@@ -115,11 +115,36 @@ fn every_example_is_of_a_kind_that_is_tested() {
         let text = fs::read_to_string(&document).unwrap();
         let fences = text.lines().filter_map(|line| line.strip_prefix("```"));
         for language in fences.step_by(2) {
-            // Those for a shell install opnix: tests/system/onepassword.rs runs them on a machine.
+            // Those for a shell are run on a machine, by tests/system: the README's (onepassword.rs) and the checklist's
+            // (nixos.rs). Those for Nix are evaluated by tests/nixos.rs.
+            let tested = ["README.md", "validation-checklist.md"];
             assert!(
-                ["ini", "json", "console", "sh"].contains(&language),
+                language != "sh" || tested.iter().any(|name| document.ends_with(name)),
+                "{document:?}: nobody runs it"
+            );
+            assert!(
+                ["ini", "json", "console", "sh", "nix"].contains(&language),
                 "{document:?}: nobody tests {language:?}"
             );
         }
+    }
+}
+
+#[test]
+fn every_symptom_is_made_in_a_test_that_exists() {
+    let root = crate::root();
+    let table = fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
+    let mut tests = fs::read_to_string(root.join("tests/nixos.rs")).unwrap();
+    for entry in fs::read_dir(root.join("tests/system")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            tests += &fs::read_to_string(path).unwrap();
+        }
+    }
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 10, "{}", rows.len());
+    for row in rows {
+        let name = row.trim_end_matches(" |").rsplit("| ").next().unwrap().trim_matches('`');
+        assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}: {row}");
     }
 }

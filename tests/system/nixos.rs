@@ -84,6 +84,22 @@ fn everything_is_there(machine: &Machine) {
     );
 }
 
+/// The commands of docs/validation-checklist.md.
+fn every_command_of_the_checklist_is_content(machine: &Machine) {
+    let text = include_str!("../../docs/validation-checklist.md");
+    let commands: Vec<&str> = text
+        .split("```sh\n")
+        .skip(1)
+        .flat_map(|rest| rest.split("```").next().unwrap_or_default().lines())
+        .collect();
+    assert!(commands.len() >= 9, "{commands:?}");
+    let path = nix::package().join("bin");
+    for command in commands {
+        let output = machine.sh(&format!("PATH={}:$PATH; {command}", path.display()));
+        assert_eq!(output.code, Some(0), "{command}: {}", output.text());
+    }
+}
+
 pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine) {
     let (place, disk) = (Disk::new("host-files"), Disk::new("host"));
     lay_out(&place.0, &disk.0.join("persist"));
@@ -124,6 +140,7 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
     machine.systemctl(&["restart", "opnix.service", "opnix-mirror.service"]).ok();
     machine.systemctl(&["start", "opencode.service", "caddy.service"]).ok();
     everything_is_there(&machine);
+    every_command_of_the_checklist_is_content(&machine);
     assert_eq!(simulator.violations(), [""; 0]);
     machine.run(&["sync"]).ok();
     drop(simulator);
