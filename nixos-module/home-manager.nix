@@ -81,7 +81,8 @@ in
           LimitCORE = 0;
         };
       };
-      opnix-secrets = mkIf (mapping.files != [ ]) {
+    } // lib.optionalAttrs (mapping.files != [ ]) {
+      opnix-secrets = {
         Unit.Description = "Files with secrets from 1Password";
         Service = {
           Type = "oneshot";

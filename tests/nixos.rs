@@ -95,7 +95,7 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
     let unit = with(
         "",
         r#"
-        systemd.package = { outPath = "/usr"; version = "262"; };
+        systemd.package = { type = "derivation"; name = "systemd"; outPath = "/usr"; version = "262"; };
         systemd.services."web@" = {
           serviceConfig.ExecStart = "/usr/bin/web";
           onepassword.credentials = {

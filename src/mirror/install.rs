@@ -125,7 +125,8 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
     let mut directory = open("/", flags, Mode::empty())?;
     for component in path.parent().unwrap_or(Path::new("/")).components() {
         let Component::Normal(step) = component else { continue };
-        let made = match make.then(|| mkdirat(&directory, step, Mode::empty())) {
+        // Ours alone until it is open: without root's rights its maker, too, needs the mode to open it.
+        let made = match make.then(|| mkdirat(&directory, step, Mode::S_IRWXU)) {
             Some(Ok(())) => true,
             None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
             Some(Err(error)) => return Err(error.into()),

@@ -45,7 +45,12 @@ in
         specialArgs = { inherit pkgs; };
       };
     in
-    { inherit (evaluated.config.systemd.user) services sockets; inherit (evaluated.config.programs.onepassword-secrets) secretPaths; };
+    rec {
+      inherit (evaluated.config.systemd.user) services sockets;
+      inherit (evaluated.config.programs.onepassword-secrets) secretPaths;
+      # To be built: the same, with what it refers to.
+      units = pkgs.writeText "units.json" (builtins.toJSON { inherit services sockets; });
+    };
   # Each option, for the documentation: what it is for, its type, default and example.
   options =
     let

@@ -65,6 +65,7 @@ fn main() -> std::process::ExitCode {
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
         mirror::values_reach_the_environment_as_they_are,
         nixos::the_example_host_boots_with_and_without_its_token_and_network,
+        nixos::the_home_manager_module_serves_a_users_units_and_files,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,

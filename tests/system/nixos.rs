@@ -5,12 +5,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::cache::Disk;
 use crate::machine::Machine;
 use crate::nix;
 use crate::onepassword::account;
 use crate::opnix::{LONG, value};
 use crate::simulators::service_account::ServiceAccount;
+use crate::user_manager::{USER, as_user, log_in};
 
 const TOKEN: &str = "/root/.config/op/token";
 /// Name in /run/secrets, owner, and what it holds.
@@ -25,7 +28,7 @@ const FILES: [(&str, &str, &str); 4] = [
 fn lay_out(place: &Path, kept: &Path) {
     let host = nix::file("tests/nixos/host.nix");
     let faults = nix::evaluate(&host, "faults").expect("it evaluates");
-    assert_eq!(faults, serde_json::json!([]));
+    assert_eq!(faults, json!([]));
     let tree = nix::build(&host, "tree").unwrap_or_else(|why| panic!("{why}"));
     let copy = |from: &Path, to: &Path| {
         fs::create_dir_all(to).expect("a directory");
@@ -166,4 +169,73 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
     assert_eq!(machine.sh("ls /run/secrets").ok(), "");
     assert_eq!(machine.show("opencode.service", "ActiveState"), "inactive");
     assert_eq!(machine.show("multi-user.target", "ActiveState"), "active");
+}
+
+/// A unit file, from sections of settings.
+fn unit_file(unit: &Value) -> String {
+    let mut text = String::new();
+    for (section, settings) in unit.as_object().expect("sections") {
+        text += &format!("[{section}]\n");
+        for (key, value) in settings.as_object().expect("settings") {
+            let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+            for value in values {
+                text += &format!("{key}={}\n", value.as_str().map_or(value.to_string(), str::to_owned));
+            }
+        }
+    }
+    text
+}
+
+pub fn the_home_manager_module_serves_a_users_units_and_files(machine: &Machine) {
+    let uid = log_in(machine);
+    let home = format!("/home/{USER}");
+    let module = format!(
+        r#"{{
+            home.homeDirectory = "{home}";
+            programs.onepassword-secrets = {{
+                enable = true;
+                settings.provider = {{ kind = "local"; path = "{home}/vault.json"; }};
+                secrets.sshKey = {{ reference = "op://Vault/ssh/value"; path = ".keys/id"; mode = "0400"; }};
+                units.backup.key = "op://Vault/backup/value";
+            }};
+            systemd.user.services.backup.Service = {{
+                Type = "oneshot";
+                RemainAfterExit = "yes";
+                ExecStart = "sh -c 'cat $CREDENTIALS_DIRECTORY/key'";
+                StandardOutput = "truncate:{home}/backup.got";
+            }};
+        }}"#
+    );
+    let units = nix::build(&module, "home.units").unwrap_or_else(|why| panic!("{why}"));
+    let text = fs::read_to_string(units).expect("it was built");
+    // What they refer to, where they do.
+    let config = text.split_whitespace().find(|word| word.contains("opnix-secrets.json")).expect("a path");
+    let config = config.trim_end_matches(['"', '}', ',']).split('"').next().expect("a path");
+    machine.write(config, fs::read(config).expect("it was built"), "0644");
+    let package = nix::package().join("bin");
+    machine.sh(&format!("mkdir -p {0} && ln -sf /usr/bin/opnix {0}/opnix", package.display())).ok();
+
+    let units: Value = serde_json::from_str(&text).expect("JSON");
+    for (kind, suffix) in [("services", "service"), ("sockets", "socket")] {
+        for (name, unit) in units[kind].as_object().expect("units") {
+            let path = format!("{home}/.config/systemd/user/{name}.{suffix}");
+            machine.write(&path, unit_file(unit), "0644");
+        }
+    }
+    let item = |name: &str| json!({"title": name, "fields": [{"label": "value", "value": value(name)}]});
+    let vault = json!({"vaults": [{"name": "Vault", "items": [item("ssh"), item("backup")]}]});
+    machine.write(&format!("{home}/vault.json"), vault.to_string(), "0600");
+    machine.sh(&format!("chown -R {USER}: {home}")).ok();
+    let start = "systemctl --user daemon-reload; systemctl --user start opnix.socket backup.service opnix-secrets.service";
+    let started = as_user(machine, &uid, start);
+    assert_eq!(started.code, Some(0), "{}\n{}", started.text(), machine.journal_text());
+    assert_eq!(machine.run(&["cat", &format!("{home}/backup.got")]).ok(), value("backup"));
+    assert_eq!(as_user(machine, &uid, &format!("cat {home}/.keys/id")).ok(), value("ssh"));
+    // A link into memory: nothing of it is in the user's home.
+    let file = format!("/run/user/{uid}/secrets/sshKey");
+    assert_eq!(machine.run(&["readlink", &format!("{home}/.keys/id")]).ok(), file);
+    assert_eq!(machine.run(&["stat", "-c", "%U %a", &file]).ok(), format!("{USER} 400"));
+    as_user(machine, &uid, "systemctl --user stop opnix.socket opnix.service backup.service").ok();
+    machine.systemctl(&["stop", &format!("user@{uid}.service")]).ok();
+    machine.sh(&format!("rm -r {home}/.config/systemd {home}/vault.json")).ok();
 }

@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::machine::Machine;
 use crate::opnix::*;
 
-const USER: &str = "alice";
+pub const USER: &str = "alice";
 
 /// A user with a service manager at work.
-fn log_in(machine: &Machine) -> String {
+pub fn log_in(machine: &Machine) -> String {
     machine.sh(&format!("id {USER} 2>/dev/null || useradd --create-home {USER}")).ok();
     let uid = machine.sh(&format!("id -u {USER}")).ok();
     machine.systemctl(&["start", &format!("user@{uid}.service")]).ok();
@@ -16,7 +16,7 @@ fn log_in(machine: &Machine) -> String {
 }
 
 /// As that user.
-fn as_user(machine: &Machine, uid: &str, script: &str) -> crate::command::Output {
+pub fn as_user(machine: &Machine, uid: &str, script: &str) -> crate::command::Output {
     let runtime = format!("XDG_RUNTIME_DIR=/run/user/{uid}");
     machine.run(&[
         "setpriv",
