@@ -4,6 +4,7 @@ mod check;
 mod control;
 mod core;
 mod demo;
+mod doctor;
 mod env;
 mod explain;
 mod fetch;
@@ -68,6 +69,7 @@ pub enum Command {
     Status(status::Arguments),
     Refresh(refresh::Arguments),
     Mirror(mirror::Arguments),
+    Doctor(doctor::Arguments),
     Demo(demo::Arguments),
     Schema(schema::Arguments),
     Core(core::Arguments),
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(arguments),
         Command::Refresh(arguments) => refresh::run(arguments),
         Command::Mirror(arguments) => mirror::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),

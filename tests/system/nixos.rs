@@ -136,6 +136,15 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
     let opnix = |arguments: &str| machine.sh(&format!("{} {arguments} 2>&1 || true", program.display())).ok();
     assert!(opnix("status").contains("there is no token"), "{}", opnix("status"));
 
+    let missing = opnix("doctor");
+    assert!(missing.contains(&format!("fault    token: {TOKEN}: No such file")), "{missing}");
+
+    // One that is in memory is said to be, and one that all can read is a fault.
+    machine.write("/run/volatile-token", "made-up", "0604");
+    let volatile = opnix("doctor --token-file /run/volatile-token");
+    assert!(volatile.contains("warning  token: /run/volatile-token is in memory, and gone"), "{volatile}");
+    assert!(volatile.contains("fault    token: all users can get at /run/volatile-token"), "{volatile}");
+
     // The token comes; it is where the reboot does not reach it.
     let simulator = ServiceAccount::start(machine.listen(), account(&items));
     machine.write(TOKEN, simulator.token(), "0600");

@@ -1,0 +1,144 @@
+//! `opnix doctor`: what on this machine keeps units from their secrets, now or after the next boot.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::control::{ControlArguments, Unanswered};
+use super::{ConfigArguments, Exit};
+use crate::config;
+use crate::control::interface::{Control, Health};
+use crate::mirror::install::in_memory;
+
+/// The key of the sealed cache, as opnix-setup.service keeps it.
+const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
+/// What starts without a network depend on after a reboot.
+const KEPT: [&str; 3] = ["/var/lib/private/opnix", "/etc/credstore.encrypted", "/var/lib/systemd"];
+
+/// Look for what keeps units from their secrets, now or after the next boot; to be run as root
+///
+/// Looks at the configuration, the token's file, what must outlive a reboot, and the service. Exits with 0 if nothing is at
+/// fault, else with 69. Warnings do not count.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The token's file; by default the one that opnix.service loads
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    control: ControlArguments,
+}
+
+pub fn run(arguments: Arguments) -> Exit {
+    let mut faults = 0;
+    let mut say = |finding: Finding| {
+        let (word, what) = match finding {
+            Finding::Fine(what) => ("fine", what),
+            Finding::Warning(what) => ("warning", what),
+            Finding::Fault(what) => {
+                faults += 1;
+                ("fault", what)
+            }
+        };
+        println!("{word:<8} {}", what.replace('\n', "\n         "));
+    };
+    say(match config::load(&arguments.config.config) {
+        Ok(config) => {
+            let credentials = config.policy.rules().count();
+            Finding::Fine(format!("configuration: {credentials} credentials, {} files", config.files.len()))
+        }
+        Err(faults) => Finding::Fault(format!("configuration: {faults}")),
+    });
+    let token = arguments.token_file.or_else(loaded_token);
+    for finding in token.map_or(vec![no_unit()], |path| token_findings(&path)) {
+        say(finding);
+    }
+    if !Path::new(KEY).exists() {
+        let what = "there is no key for the sealed cache: after a reboot units depend on the network";
+        say(Finding::Warning(format!("cache: {what}\nsystemctl start opnix-setup.service")));
+    }
+    for path in KEPT.map(Path::new) {
+        if is_volatile(path) {
+            say(Finding::Warning(format!(
+                "cache: {} is in memory: after a reboot units depend on the network\nkeep it elsewhere",
+                path.display()
+            )));
+        }
+    }
+    say(service(&arguments.control));
+    if faults == 0 { Exit::Ok } else { Exit::Unavailable }
+}
+
+enum Finding {
+    Fine(String),
+    Warning(String),
+    Fault(String),
+}
+
+/// Where systemd takes the token from: the last `LoadCredential=token:PATH` of opnix.service and its drop-ins. `systemctl show`
+/// does not tell.
+fn loaded_token() -> Option<PathBuf> {
+    let output = Command::new("systemctl").args(["cat", "opnix.service"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().rev().find_map(|line| line.trim().strip_prefix("LoadCredential=token:")).map(PathBuf::from)
+}
+
+fn no_unit() -> Finding {
+    Finding::Fault(
+        "token: opnix.service loads none, or there is no such unit\nname its file with --token-file".into(),
+    )
+}
+
+fn token_findings(path: &Path) -> Vec<Finding> {
+    let shown = path.display();
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            return vec![Finding::Fault(format!(
+                "token: {shown}: {error}\nput the token there, then: systemctl restart opnix.service"
+            ))];
+        }
+    };
+    let mut findings = Vec::new();
+    if metadata.size() == 0 {
+        findings.push(Finding::Fault(format!("token: {shown} is empty\nput the token there")));
+    }
+    if metadata.mode() & 0o007 != 0 {
+        findings.push(Finding::Fault(format!("token: all users can get at {shown}\nchmod 0600 {shown}")));
+    }
+    if is_volatile(path) {
+        findings.push(Finding::Warning(format!(
+            "token: {shown} is in memory, and gone at the next boot\nkeep it on a disk; on NixOS with impermanence, set `persistence.root`"
+        )));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::Fine(format!("token: {shown}")));
+    }
+    findings
+}
+
+/// Whether it is on a file system in memory. A root that is put back at each boot looks like a disk all the same.
+fn is_volatile(path: &Path) -> bool {
+    File::open(path).and_then(|file| in_memory(&file.as_fd())).unwrap_or(false)
+}
+
+fn service(control: &ControlArguments) -> Finding {
+    match control.ask(async |mut service| service.status().await) {
+        Ok(status) => match (status.faults, status.provider) {
+            (Some(faults), _) => Finding::Fault(format!("service: {faults}")),
+            (None, Some(provider)) if provider.health == Health::Down => {
+                let why = provider.error.unwrap_or_else(|| "1Password does not work".into());
+                Finding::Fault(format!("service: {why}"))
+            }
+            _ => Finding::Fine("service: it answers; `opnix status` says more".into()),
+        },
+        Err(Unanswered::NoService(error)) => Finding::Fault(format!(
+            "service: {}: {error}\nsystemctl start opnix-control.socket",
+            control.control.display()
+        )),
+        Err(why) => Finding::Fault(format!("service: {why:?}")),
+    }
+}
