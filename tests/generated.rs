@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
+use clap_complete::Shell;
 
 #[allow(dead_code)]
 #[path = "../examples/fleet.rs"]
@@ -65,6 +66,15 @@ fn the_man_pages_are_those_that_the_code_makes() {
         }
     }
     agrees("docs/man/opnix.1", &page(command));
+}
+
+#[test]
+fn the_completions_are_those_that_the_code_makes() {
+    for (shell, name) in [(Shell::Bash, "opnix.bash"), (Shell::Zsh, "_opnix"), (Shell::Fish, "opnix.fish")] {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut opnix::cli::Command::command(), "opnix", &mut text);
+        agrees(&format!("docs/completions/{name}"), &String::from_utf8(text).unwrap());
+    }
 }
 
 /// What stands in a document between `<!-- NAME -->` and the next empty line.

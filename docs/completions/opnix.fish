@@ -1,0 +1,127 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_opnix_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_opnix_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_opnix_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_opnix_using_subcommand
+    set -l cmd (__fish_opnix_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c opnix -n "__fish_opnix_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_needs_command" -s V -l version -d 'Print version'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "serve" -d 'Serve credentials to units: what opnix.service runs'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "check" -d 'Check the configuration, and unit files against it'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "explain" -d 'Say whether a unit would get a credential, and why; never its value'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, and each secret\'s age; never a value'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "refresh" -d 'Ask 1Password for the values of secrets now, instead of when they are next due'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "mirror" -d 'Write the files of the configuration, keep them current, and act on units whose secret changed: what opnix-mirror.service runs'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "doctor" -d 'Look for what keeps units from their secrets, now or after the next boot; to be run as root'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "demo" -d 'See opnix at work, with made-up secrets: needs no account and no root'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "schema" -d 'Print the JSON Schema of secrets.json, for editors'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "core" -d 'Put 1Password\'s core library in place, which the provider `service_account` needs'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "setup" -d 'Make the key that the cache on disk is sealed with'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "secret" -d 'Write the files of a configuration once, without a service, as OpNix does'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "token" -d 'Store the token of a service account or a Connect server'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "env" -d 'Print variables with secrets in them for a shell, as OpNix does'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "fetch" -d 'Ask 1Password for `opnix serve`'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -l token-file -d 'The file with the provider\'s token; by default the credential `token`, then $OP_SERVICE_ACCOUNT_TOKEN' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -l socket -d 'Listen on this path, when not started by systemd\'s socket unit' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -l control -d 'Listen for `opnix status`, `explain` and `refresh` on this path, when not started by systemd\'s socket unit' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -l user -d 'Serve the units of your own service manager (systemctl --user) instead of the system\'s'
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -l trust-peer-names -d 'DEVELOPMENT ONLY: believe what a client says it is, without asking the kernel'
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand check" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand check" -l units -d 'A directory of unit files, such as /etc/systemd/system; can be given several times' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand check" -l socket -d 'The socket that the unit files name' -r
+complete -c opnix -n "__fish_opnix_using_subcommand check" -l quiet -d 'Say nothing when nothing is wrong'
+complete -c opnix -n "__fish_opnix_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand explain" -l config -d 'A configuration file to look into, instead of asking the service; can be given several times' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand explain" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand status" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand status" -l json -d 'As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink'
+complete -c opnix -n "__fish_opnix_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand refresh" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand refresh" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand refresh" -l dry-run -d 'Only say what would change: secrets, files and units'
+complete -c opnix -n "__fish_opnix_using_subcommand refresh" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l socket -d 'The socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l control -d 'The control socket of the service, which tells of changes' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l prepare -d 'Mount /run/secrets and do nothing else; takes the right to mount'
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l token-file -d 'The token\'s file; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand schema" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand core; and not __fish_seen_subcommand_from install help" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand core; and not __fish_seen_subcommand_from install help" -f -a "install" -d 'Install the library from a wheel of 1Password\'s Python SDK, after checking its SHA-256 sum'
+complete -c opnix -n "__fish_opnix_using_subcommand core; and not __fish_seen_subcommand_from install help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand core; and __fish_seen_subcommand_from install" -l to -d 'Where to install it to' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand core; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand core; and __fish_seen_subcommand_from help" -f -a "install" -d 'Install the library from a wheel of 1Password\'s Python SDK, after checking its SHA-256 sum'
+complete -c opnix -n "__fish_opnix_using_subcommand core; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand setup" -l with-key -d 'What systemd-creds seals the key with: auto, host, tpm2 or host+tpm2' -r
+complete -c opnix -n "__fish_opnix_using_subcommand setup" -l store -d 'Where the sealed key goes' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand secret" -l config -d 'The configuration; can be given several times' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand secret" -l output -d 'Where relative paths start' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand secret" -l token-file -d 'The file with the token; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand secret" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -l path -d 'The file for it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l path -d 'The file for it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand env" -l config -d 'The configuration' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand env" -l config-json -d 'The configuration itself' -r
+complete -c opnix -n "__fish_opnix_using_subcommand env" -l token-file -d 'The file with the token; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand env" -l library -d '1Password\'s core library, if `opnix core install` did not put it in place' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand env" -l host -d 'Hosts that the token may name besides 1Password\'s' -r
+complete -c opnix -n "__fish_opnix_using_subcommand env" -l format -r -f -a "shell\t'`export NAME=\'value\'`'
+dotenv\t'`NAME="value"`'
+json\t'`{"NAME": "value"}`'"
+complete -c opnix -n "__fish_opnix_using_subcommand env" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand fetch" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "serve" -d 'Serve credentials to units: what opnix.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "check" -d 'Check the configuration, and unit files against it'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "explain" -d 'Say whether a unit would get a credential, and why; never its value'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, and each secret\'s age; never a value'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "refresh" -d 'Ask 1Password for the values of secrets now, instead of when they are next due'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "mirror" -d 'Write the files of the configuration, keep them current, and act on units whose secret changed: what opnix-mirror.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "doctor" -d 'Look for what keeps units from their secrets, now or after the next boot; to be run as root'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "demo" -d 'See opnix at work, with made-up secrets: needs no account and no root'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "schema" -d 'Print the JSON Schema of secrets.json, for editors'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "core" -d 'Put 1Password\'s core library in place, which the provider `service_account` needs'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "setup" -d 'Make the key that the cache on disk is sealed with'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "secret" -d 'Write the files of a configuration once, without a service, as OpNix does'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "token" -d 'Store the token of a service account or a Connect server'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "env" -d 'Print variables with secrets in them for a shell, as OpNix does'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "fetch" -d 'Ask 1Password for `opnix serve`'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from core" -f -a "install" -d 'Install the library from a wheel of 1Password\'s Python SDK, after checking its SHA-256 sum'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
