@@ -2,12 +2,13 @@
 { module ? { }
 , home ? { }
 , opnix ? "/usr"
+, stage ? ""
 , lib ? import ./lib.nix
 , persistence ? false
 }:
 let
   package = { outPath = opnix; type = "derivation"; name = "opnix"; };
-  pkgs = import ./pkgs.nix { inherit lib; opnix = package; };
+  pkgs = import ./pkgs.nix { inherit lib stage; opnix = package; };
   impermanence.options.environment.persistence = lib.mkOption {
     type = lib.types.attrsOf (lib.types.submodule {
       options = lib.genAttrs [ "directories" "files" ] (_: lib.mkOption { type = lib.types.listOf lib.types.anything; default = [ ]; });
@@ -76,6 +77,7 @@ in
     units=$out/etc/systemd/system
     mkdir -p $units
     for package in ${toString config.systemd.packages}; do
+      [ -e $package ] || package=${stage}$package
       cp -R --no-preserve=mode $package/lib/systemd/system/. $units
     done
     ${lib.concatStrings (lib.mapAttrsToList

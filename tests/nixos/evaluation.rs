@@ -12,13 +12,17 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// opnix as its package installs it: where units and builds name it.
-pub fn package() -> PathBuf {
+/// Where units name opnix. Not a place below this project, which a unit with `PrivateTmp=` may not see.
+pub const PACKAGE: &str = "/opt/opnix";
+
+/// A root directory with opnix at [`PACKAGE`], as a package installs it.
+pub fn stage() -> PathBuf {
     static DONE: std::sync::Once = std::sync::Once::new();
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("opnix-package-{}", std::process::id()));
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("stage-", env!("CARGO_CRATE_NAME")));
     DONE.call_once(|| {
         let output = Command::new(project().join("systemd/install"))
-            .arg(&place)
+            .arg(PACKAGE)
+            .env("DESTDIR", &place)
             .env("BINARY", env!("CARGO_BIN_EXE_opnix"))
             .env("SHELL_PATH", "/bin/sh")
             .output()
@@ -65,10 +69,23 @@ pub fn build(module: &str, attribute: &str) -> Result<PathBuf, String> {
 
 fn arguments(module: &str) -> Vec<String> {
     let directory = project().join("tests/nixos");
-    let package = format!("\"{}\"", package().display());
+    let (package, stage) = (format!("{PACKAGE:?}"), format!("{:?}", stage()));
     // A module for home-manager is one all the same.
     let which = if module.contains("programs.") { "home" } else { "module" };
-    let flags = ["--arg", which, module, "--arg", "opnix", &package, "--arg", "persistence", "true"];
+    let flags = [
+        "--arg",
+        which,
+        module,
+        "--arg",
+        "opnix",
+        &package,
+        "--arg",
+        "stage",
+        &stage,
+        "--arg",
+        "persistence",
+        "true",
+    ];
     let mut arguments: Vec<String> = flags.into_iter().map(str::to_owned).collect();
     arguments.push(directory.display().to_string());
     arguments

@@ -1,7 +1,8 @@
 # As many packages as the module here asks for. Derivations are real ones, with the machine's own shell as builder.
-{ lib, opnix ? null, system ? "x86_64-linux" }:
+# While opnix is not where its units name it, builds find it below `stage`.
+{ lib, opnix ? null, stage ? "", system ? "x86_64-linux" }:
 let
-  pkgs = import ./pkgs.nix { inherit lib opnix system; };
+  pkgs = import ./pkgs.nix { inherit lib opnix stage system; };
   build = name: environment: script: derivation ({
     inherit name system;
     builder = "/bin/sh";
@@ -25,7 +26,8 @@ lib.optionalAttrs (opnix != null) { inherit opnix; } // rec {
   writeText = name: text: build name { inherit text; passAsFile = [ "text" ]; } "cp $textPath $out";
   writeTextDir = path: text: build (baseNameOf path) { inherit text; passAsFile = [ "text" ]; }
     "mkdir -p $out/${dirOf path}; cp $textPath $out/${path}";
-  runCommand = name: environment: script: build name environment script;
+  runCommand = name: environment: script:
+    build name environment (builtins.replaceStrings [ "${toString opnix}/bin/opnix" ] [ "${stage}${toString opnix}/bin/opnix" ] script);
   formats.json = { }: { generate = name: value: writeText name (builtins.toJSON value); };
   rustPlatform.buildRustPackage = arguments: build "opnix-${arguments.version}" { } "mkdir $out" // { inherit (arguments) meta; };
   callPackage = file: arguments: (import file) (builtins.intersectAttrs (builtins.functionArgs (import file)) (all // arguments));

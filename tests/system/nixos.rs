@@ -38,10 +38,8 @@ fn lay_out(place: &Path, kept: &Path) {
         assert!(output.expect("cp").status.success());
     };
     copy(&tree, place);
-    let package = nix::package();
-    let inside = place.join(package.strip_prefix("/").expect("absolute"));
-    copy(&package, &inside);
-    let program = inside.join("bin/opnix");
+    copy(&nix::stage(), place);
+    let program = place.join("opt/opnix/bin/opnix");
     assert!(Command::new("chmod").arg("0755").arg(program).status().expect("chmod").success());
     fs::create_dir_all(place.join("usr/lib/opnix")).expect("a directory");
     let core = "libop_uniffi_core.so";
@@ -96,9 +94,8 @@ fn every_command_of_the_checklist_is_content(machine: &Machine) {
         .flat_map(|rest| rest.split("```").next().unwrap_or_default().lines())
         .collect();
     assert!(commands.len() >= 9, "{commands:?}");
-    let path = nix::package().join("bin");
     for command in commands {
-        let output = machine.sh(&format!("PATH={}:$PATH; {command}", path.display()));
+        let output = machine.sh(&format!("PATH={}/bin:$PATH; {command}", nix::PACKAGE));
         assert_eq!(output.code, Some(0), "{command}: {}", output.text());
     }
 }
@@ -132,8 +129,8 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
         "opnix.socket",
     ]);
     assert_eq!((said.code, said.text()), (Some(0), String::new()));
-    let program = nix::package().join("bin/opnix");
-    let opnix = |arguments: &str| machine.sh(&format!("{} {arguments} 2>&1 || true", program.display())).ok();
+    let opnix =
+        |arguments: &str| machine.sh(&format!("{}/bin/opnix {arguments} 2>&1 || true", nix::PACKAGE)).ok();
     assert!(opnix("status").contains("there is no token"), "{}", opnix("status"));
 
     let missing = opnix("doctor");
@@ -221,8 +218,7 @@ pub fn the_home_manager_module_serves_a_users_units_and_files(machine: &Machine)
     let config = text.split_whitespace().find(|word| word.contains("opnix-secrets.json")).expect("a path");
     let config = config.trim_end_matches(['"', '}', ',']).split('"').next().expect("a path");
     machine.write(config, fs::read(config).expect("it was built"), "0644");
-    let package = nix::package().join("bin");
-    machine.sh(&format!("mkdir -p {0} && ln -sf /usr/bin/opnix {0}/opnix", package.display())).ok();
+    machine.sh(&format!("mkdir -p {0}/bin && ln -sf /usr/bin/opnix {0}/bin/opnix", nix::PACKAGE)).ok();
 
     let units: Value = serde_json::from_str(&text).expect("JSON");
     for (kind, suffix) in [("services", "service"), ("sockets", "socket")] {
