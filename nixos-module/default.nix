@@ -66,12 +66,15 @@ let
   refreshes = lib.versionAtLeast (config.systemd.package.version or "0") "260";
   outside = builtins.filter (path: hasPrefix "/etc/" path || hasPrefix "/usr/" path) paths;
   tokenDirectory = dirOf (toString cfg.tokenFile);
+  tokenIsKept = cfg.persistence.root != null && hasPrefix "${cfg.persistence.root}/" (toString cfg.tokenFile);
+  # To keep one of these as a whole, with a mode of its own, would hide what else is in it: there it is the file alone.
+  isShared = builtins.elem tokenDirectory [ "/" "/etc" "/home" "/opt" "/root" "/srv" "/usr" "/var" "/var/lib" ];
   isMemory = (config.fileSystems."/".fsType or "") == "tmpfs";
 in
 {
   options.services.onepassword-secrets = import ./options.nix {
     inherit lib pkgs;
-    package = pkgs.opnix or (pkgs.callPackage ./package.nix { });
+    package = pkgs.callPackage ./package.nix { };
   } // {
     outputDir = mkOption {
       type = types.str;
@@ -196,8 +199,8 @@ in
       persistence = mkIf (cfg.persistence.root != null) {
         ${toString cfg.persistence.root} = {
           directories = cfg.persistence.directories
-            ++ optional (tokenDirectory != "/etc") { directory = tokenDirectory; mode = "0700"; };
-          files = cfg.persistence.files ++ optional (tokenDirectory == "/etc") (toString cfg.tokenFile);
+            ++ optional (!tokenIsKept && !isShared) { directory = tokenDirectory; mode = "0700"; };
+          files = cfg.persistence.files ++ optional (!tokenIsKept && isShared) (toString cfg.tokenFile);
         };
       };
     };

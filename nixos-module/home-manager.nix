@@ -34,7 +34,7 @@ in
 {
   options.programs.onepassword-secrets = import ./options.nix {
     inherit lib pkgs;
-    package = pkgs.opnix or (pkgs.callPackage ./package.nix { });
+    package = pkgs.callPackage ./package.nix { };
   } // {
     units = mkOption {
       type = types.attrsOf (types.attrsOf (types.coercedTo types.str (reference: { inherit reference; })

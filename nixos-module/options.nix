@@ -61,14 +61,15 @@ in
     null { host = "https://connect.example.org"; }
     "A 1Password Connect server, instead of 1Password itself.";
 
-  cache = setting (types.enum [ "sealed" "memory" "never" ]) "sealed" "memory"
-    "Where values are kept: sealed on disk too, so that units start without 1Password after a reboot; in memory; or nowhere.";
-  freshFor = setting types.str "15m" "1h" "How long a value is served without asking 1Password.";
-  staleFor = setting types.str "7d" "30d" "How long a value is served when 1Password cannot be asked.";
-  grace = setting types.str "1h" "0s" "How long a value is served that 1Password says is gone.";
-  deadline = setting types.str "30s" "2m" "How long a unit may wait for its secret before it is refused.";
-  shortDeadline = setting types.str "3s" "1s" "How long it waits for 1Password when a value is at hand that would do.";
-  refresh = setting types.str "2h" "never" "How often all values are renewed in the background, or `never`.";
+  cache = setting (types.nullOr (types.enum [ "sealed" "memory" "never" ])) null "memory"
+    "Where values are kept: sealed on disk too, so that units start without 1Password after a reboot; in memory; or nowhere; `sealed` where it is `null`.";
+  freshFor = setting (types.nullOr types.str) null "1h" "How long a value is served without asking 1Password; `15m` where it is `null`.";
+  staleFor = setting (types.nullOr types.str) null "30d" "How long a value is served when 1Password cannot be asked; `7d` where it is `null`.";
+  grace = setting (types.nullOr types.str) null "0s" "How long a value is served that 1Password says is gone; `1h` where it is `null`.";
+  deadline = setting (types.nullOr types.str) null "2m" "How long a unit may wait for its secret before it is refused; `30s` where it is `null`.";
+  shortDeadline = setting (types.nullOr types.str) null "1s" "How long it waits for 1Password when a value is at hand that would do; `3s` where it is `null`.";
+  refresh = setting (types.nullOr types.str) null "never"
+    "How often all values are renewed in the background, or `never`; where it is `null`, the interval of OpNix\'s `polling`, or `2h`.";
   budget = {
     hourly = setting (types.nullOr types.ints.unsigned) null 50 "Requests to 1Password within an hour; 100 where it is `null`, without limit for a Connect server.";
     daily = setting (types.nullOr types.ints.unsigned) null 100 "Requests to 1Password within a day; 200 where it is `null`, without limit for a Connect server.";

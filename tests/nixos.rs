@@ -66,6 +66,9 @@ fn a_configuration_of_opnix_evaluates_unchanged() {
         "systemd.services.caddy.serviceConfig.ExecStart = \"/usr/bin/caddy\";",
     );
     let mapping = mapping(&opnix);
+    // What is not said is left to opnix, so that the interval of the polling counts, and files may say it.
+    assert_eq!(mapping["systemdIntegration"]["polling"]["interval"], "6h");
+    assert_eq!(mapping.get("refresh").or(mapping.get("deadline")), None);
     let secret = |name: &str| {
         let secrets = mapping["secrets"].as_array().unwrap();
         secrets.iter().find(|secret| secret["name"] == name).unwrap().clone()
@@ -192,7 +195,7 @@ fn every_option_has_its_effect() {
     assert_eq!(nix::evaluate(&all, "tmpfiles").unwrap()[1], "z /root/token 0640 root onepassword-secrets -");
     assert_eq!(
         nix::evaluate(&all, "persistence").unwrap(),
-        json!({"/keep": {"directories": [{"directory": "/root", "mode": "0700"}], "files": []}})
+        json!({"/keep": {"directories": [], "files": ["/root/token"]}})
     );
     let connect = with(
         "provider.connect = { host = \"https://c.example.org\"; authority = \"/etc/ca.pem\"; }; settings.deadline = \"9s\";",
@@ -297,6 +300,13 @@ fn with_impermanence_what_must_be_kept_is_listed() {
     );
     assert!(directories.contains(&json!("/var/lib/private/opnix")), "{directories:?}");
     assert_eq!(persistence["/persist"]["files"], json!(["/etc/machine-id"]));
+    // A directory that others use is never kept as a whole, and what is on the kept disk already is not listed at all.
+    for (token, file) in [("/var/lib/token", Some("/var/lib/token")), ("/persist/op/token", None)] {
+        let kept = with(&format!("tokenFile = \"{token}\"; persistence.root = \"/persist\";"), "");
+        let persistence = &nix::evaluate(&kept, "persistence").unwrap()["/persist"];
+        assert_eq!(persistence["directories"].as_array().unwrap().len(), 3, "{persistence}");
+        assert_eq!(persistence["files"].get(1).and_then(Value::as_str), file, "{persistence}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ let
   cargo = here; clippy = here; rustfmt = here; cargo-deny = here; python3 = here; nodejs = here;
   here = build "here" { } "mkdir $out" // { outPath = "/usr"; };
 in
-lib.optionalAttrs (opnix != null) { inherit opnix; } // rec {
+rec {
   inherit lib system;
   stdenv.hostPlatform.parsed.cpu.name = "x86_64";
   stdenv.hostPlatform.system = system;
@@ -29,7 +29,7 @@ lib.optionalAttrs (opnix != null) { inherit opnix; } // rec {
   runCommand = name: environment: script:
     build name environment (builtins.replaceStrings [ "${toString opnix}/bin/opnix" ] [ "${stage}${toString opnix}/bin/opnix" ] script);
   formats.json = { }: { generate = name: value: writeText name (builtins.toJSON value); };
-  rustPlatform.buildRustPackage = arguments: build "opnix-${arguments.version}" { } "mkdir $out" // { inherit (arguments) meta; };
+  rustPlatform.buildRustPackage = arguments: if opnix != null then opnix else build "opnix-${arguments.version}" { } "mkdir $out" // { inherit (arguments) meta; };
   callPackage = file: arguments: (import file) (builtins.intersectAttrs (builtins.functionArgs (import file)) (all // arguments));
   all = { inherit lib rustPlatform runtimeShell systemd; };
   mkShell = arguments: build "shell" { } "mkdir $out";
