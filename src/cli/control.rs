@@ -43,22 +43,26 @@ impl ControlArguments {
     }
 
     pub fn fail(&self, why: Unanswered) -> Exit {
+        let (exit, message) = self.describe(why);
+        fail(exit, message)
+    }
+
+    /// Why there is no answer, and what to do.
+    pub fn describe(&self, why: Unanswered) -> (Exit, String) {
         let path = self.control.display();
         match why {
             Unanswered::NoService(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                fail(Exit::Denied, format_args!("{path} is for administrators: run this as root"))
+                (Exit::Denied, format!("{path} is for administrators: run this as root"))
             }
-            Unanswered::NoService(error) => fail(
+            Unanswered::NoService(error) => (
                 Exit::Unavailable,
-                format_args!(
+                format!(
                     "the service does not listen on {path}: {error}\nsystemctl start opnix-control.socket"
                 ),
             ),
-            Unanswered::Broken(why) => {
-                fail(Exit::Software, format_args!("the service answered wrongly: {why}"))
-            }
-            Unanswered::Refused(error @ Error::Unconfigured { .. }) => fail(Exit::Config, error),
-            Unanswered::Refused(error) => fail(Exit::Usage, error),
+            Unanswered::Broken(why) => (Exit::Software, format!("the service answered wrongly: {why}")),
+            Unanswered::Refused(error @ Error::Unconfigured { .. }) => (Exit::Config, error.to_string()),
+            Unanswered::Refused(error) => (Exit::Usage, error.to_string()),
         }
     }
 }

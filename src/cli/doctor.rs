@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::control::{ControlArguments, Unanswered};
+use super::control::ControlArguments;
 use super::{ConfigArguments, Exit};
 use crate::config;
 use crate::control::interface::{Control, Health};
@@ -135,10 +135,6 @@ fn service(control: &ControlArguments) -> Finding {
             }
             _ => Finding::Fine("service: it answers; `opnix status` says more".into()),
         },
-        Err(Unanswered::NoService(error)) => Finding::Fault(format!(
-            "service: {}: {error}\nsystemctl start opnix-control.socket",
-            control.control.display()
-        )),
-        Err(why) => Finding::Fault(format!("service: {why:?}")),
+        Err(why) => Finding::Fault(format!("service: {}", control.describe(why).1)),
     }
 }
