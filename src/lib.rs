@@ -1,10 +1,11 @@
 //! opnix gives systemd units their 1Password secrets the way systemd hands out credentials.
 //!
 //! The way of one request through the modules, which is also the order to read them in:
-//! [`peer`] says who asks, [`policy`] whether it may, [`audit`] records it, [`store`] gets the value from the [`cache`] or
-//! from [`providers`], and [`server`] answers. `docs/architecture.md` tells the same at more length.
+//! [`peer`] says who asks, [`policy`] whether it may, [`store`] gets the value from the [`cache`] or from [`providers`],
+//! [`server`] answers, and [`records`] puts it on record. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
+pub mod kernel;
 pub mod names;
 pub mod place;
 pub mod quote;
@@ -13,12 +14,12 @@ pub mod secret;
 pub mod template;
 
 // One request.
-pub mod audit;
 pub mod cache;
 pub mod config;
 pub mod peer;
 pub mod policy;
 pub mod providers;
+pub mod records;
 pub mod store;
 
 // The service and the command line around it.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::names::{CredentialName, UnitName, UnitPattern};
-use crate::peer::Peer;
+use crate::peer::{Claim, Peer};
 use crate::place::Place;
 use crate::template::Template;
 
@@ -103,6 +103,10 @@ impl Grant {
 
     pub fn entry(&self) -> &Entry {
         &self.entry
+    }
+
+    pub fn claim(&self) -> Claim {
+        Claim { unit: self.peer.unit.clone(), credential: self.peer.credential.clone() }
     }
 }
 

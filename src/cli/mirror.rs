@@ -17,7 +17,8 @@ use crate::config::MIRROR_ROOT;
 use crate::control::interface::{Changes, Control};
 use crate::mirror::{Memory, Mirror, Round, mount, units};
 use crate::state::StateDirectory;
-use crate::systemd::{journal, notify};
+use crate::records;
+use crate::systemd::notify::Notifier;
 
 /// What changes together within this is taken together: a pair of keys is to be one restart.
 const DEBOUNCE: Duration = Duration::from_secs(2);
@@ -44,7 +45,9 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    journal::init();
+    if let Err(error) = records::init(None) {
+        return fail(Exit::System, format_args!("cannot begin: {error}"));
+    }
     if arguments.prepare {
         return match mount::prepare(Path::new(MIRROR_ROOT)) {
             Ok(()) => Exit::Ok,
@@ -68,7 +71,7 @@ pub fn run(arguments: Arguments) -> Exit {
         }
         return fail(Exit::Unavailable, format_args!("{} required files are missing", first.missing.len()));
     }
-    notify::ready("All files are in place.");
+    Notifier::direct().ready("All files are in place.");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let watched = runtime.and_then(|runtime| runtime.block_on(watch(mirror, arguments.control)));
     match watched {

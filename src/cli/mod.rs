@@ -121,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Env(arguments) => env::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };
+    crate::records::flush();
     exit.into()
 }
 

@@ -2,25 +2,23 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use super::{ConfigArguments, Exit, fail};
-use crate::config;
 use crate::peer::Trust;
-use crate::secret;
-use crate::server::{self, Service, Sources};
-use crate::systemd::{activation, journal};
-
-/// The name of the listening socket: `FileDescriptorName=` in `systemd/opnix.socket`.
-const LISTENER: &str = "creds";
-/// That of the control socket: `FileDescriptorName=` in `systemd/opnix-control.socket`.
-const CONTROL: &str = "control";
+use crate::server::keeper::{self, Channel, Role};
+use crate::server::{self, Listeners, Service, Sources};
+use crate::systemd::activation::Passed;
+use crate::systemd::notify::Notifier;
+use crate::{config, records, secret};
 
 /// Serve credentials to units: what opnix.service runs
 ///
@@ -48,84 +46,115 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    // Descriptors first, before anything else opens files; the log next, while /proc/self is still ours to read.
-    let passed = match activation::take() {
+    // Before anything else opens files.
+    let mut passed = match Passed::take() {
         Ok(passed) => passed,
         Err(error) => {
             return fail(Exit::System, format_args!("systemd's descriptors cannot be taken: {error}"));
         }
     };
-    journal::init();
-    let (mut listeners, rest): (Vec<_>, Vec<_>) =
-        passed.into_iter().partition(|passed| passed.name == LISTENER);
-    let (mut controls, stored): (Vec<_>, Vec<_>) =
-        rest.into_iter().partition(|passed| passed.name == CONTROL);
-    let activated = listeners.pop().and_then(|passed| passed.socket).map(UnixListener::from);
-    let control = controls.pop().and_then(|passed| passed.socket).map(UnixListener::from);
-    let control = match (control, &arguments.control) {
-        (None, Some(path)) => match listen(path) {
-            Ok(listener) => Some(listener),
+    let activated = !passed.credentials.is_empty();
+    if let Err(misuse) = check(&arguments, activated) {
+        return fail(Exit::Usage, misuse);
+    }
+    let control = arguments.control.as_ref().filter(|_| passed.control.is_empty());
+    for (path, listeners) in [(&arguments.socket, &mut passed.credentials), (&control.cloned(), &mut passed.control)] {
+        let Some(path) = path else { continue };
+        match listen(path) {
+            Ok(listener) => listeners.push(listener),
             Err(error) => {
                 return fail(Exit::System, format_args!("cannot listen on {}: {error}", path.display()));
             }
-        },
-        (control, _) => control,
-    };
-    let trust = match (arguments.trust_peer_names, &activated) {
-        (true, Some(_)) => {
-            return fail(
-                Exit::Usage,
-                "--trust-peer-names is for development: it is refused under socket activation",
-            );
         }
-        (true, None) => {
+    }
+    // It is for the main process.
+    let heartbeat = sd_notify::watchdog_enabled();
+    // Before there is a thread or a secret.
+    match keeper::divide(passed.credentials.iter().map(AsFd::as_fd), activated) {
+        Ok(Role::Keeper(keeper)) => keeper.keep(),
+        Ok(Role::Worker(channel)) => {
+            let exit = work(&arguments, passed, Arc::new(channel), heartbeat);
+            records::flush();
+            // Nothing is dropped: connections that have no answer are to be open when we end.
+            std::process::exit(exit as i32);
+        }
+        Err(error) => fail(Exit::System, format_args!("the service cannot be divided in two: {error}")),
+    }
+}
+
+fn check(arguments: &Arguments, activated: bool) -> Result<(), &'static str> {
+    match (activated, &arguments.socket) {
+        (true, _) if arguments.trust_peer_names => {
+            Err("--trust-peer-names is for development: it is refused under socket activation")
+        }
+        (true, Some(_)) => {
+            Err("--socket cannot be used under socket activation: systemd passes the socket")
+        }
+        (false, None) => Err(
+            "no socket to serve\nstart opnix.socket (systemctl start opnix.socket), or listen with --socket PATH",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// What the worker does.
+fn work(
+    arguments: &Arguments,
+    passed: Passed,
+    channel: Arc<Channel>,
+    heartbeat: Option<Duration>,
+) -> Exit {
+    let Passed { credentials, control, requests, records, unknown, dropped } = passed;
+    // While /proc/self is still ours to read.
+    let notifier = match records::init(records).and_then(|()| Notifier::through(channel.clone())) {
+        Ok(notifier) => notifier,
+        Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
+    };
+    if let Some((message, queue)) = records::to_store() {
+        notifier.store(message, queue);
+    }
+    for name in dropped {
+        warn!("dropped a descriptor of unknown kind, {name:?}, from systemd's store");
+        notifier.unstore(&name);
+    }
+    for (name, socket) in unknown {
+        warn!("left a socket of unknown name, {name:?}, open: neither opnix.socket nor opnix-control.socket has it");
+        std::mem::forget(socket);
+    }
+    let trust = match (arguments.trust_peer_names, arguments.user) {
+        (true, _) => {
             warn!(
                 "--trust-peer-names: ANYBODY who can reach the socket gets any secret; for development only"
             );
             Trust::Names
         }
-        (false, _) if arguments.user => Trust::user(),
-        (false, _) => Trust::system(),
+        (false, true) => Trust::user(),
+        (false, false) => Trust::system(),
     };
-    let sources = Sources { files: arguments.config.config, token: arguments.token_file };
-    let result = match (activated, &arguments.socket) {
-        (Some(_), Some(_)) => {
-            return fail(
-                Exit::Usage,
-                "--socket cannot be used under socket activation: systemd passes the socket",
-            );
+    let sources = Sources { files: arguments.config.config.clone(), token: arguments.token_file.clone() };
+    let activated = arguments.socket.is_none();
+    if let Some(path) = &arguments.socket {
+        // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
+        if let Err(faults) = config::load(&sources.files) {
+            return super::faulty(&faults);
         }
-        (Some(listener), None) => serve(listener, control, trust, true, stored, &sources),
-        (None, Some(path)) => {
-            // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
-            if let Err(faults) = config::load(&sources.files) {
-                return super::faulty(&faults);
-            }
-            warn!(
-                "no fd store outside systemd: a unit that waits while opnix dies starts with an empty credential"
-            );
-            let listener = match listen(path) {
-                Ok(listener) => listener,
-                Err(error) => {
-                    return fail(Exit::System, format_args!("cannot listen on {}: {error}", path.display()));
-                }
-            };
-            info!("listening on {}", path.display());
-            let result = serve(listener, control, trust, false, stored, &sources);
-            // A socket that nobody listens on would only puzzle the next one.
-            for path in [Some(path), arguments.control.as_ref()].into_iter().flatten() {
-                let _ = fs::remove_file(path);
-            }
-            result
+        warn!("no systemd keeps requests through our end: what waits when opnix ends is refused");
+        info!("listening on {}", path.display());
+    }
+    // Before the first secret is read.
+    for missing in secret::protect_process() {
+        warn!("{missing}");
+    }
+    let listeners = Listeners { credentials, control };
+    let served = serve(listeners, channel, heartbeat, trust, activated, notifier.clone(), requests, &sources);
+    if !activated {
+        // A socket that nobody listens on would only puzzle the next one.
+        for path in [&arguments.socket, &arguments.control].into_iter().flatten() {
+            let _ = fs::remove_file(path);
         }
-        (None, None) => {
-            return fail(
-                Exit::Usage,
-                "no socket to serve\nstart opnix.socket (systemctl start opnix.socket), or listen with --socket PATH",
-            );
-        }
-    };
-    match result {
+    }
+    notifier.flush();
+    match served {
         Ok(()) => Exit::Ok,
         Err(error) => {
             error!("cannot go on serving: {error}");
@@ -134,24 +163,23 @@ pub fn run(arguments: Arguments) -> Exit {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn serve(
-    listener: UnixListener,
-    control: Option<UnixListener>,
+    listeners: Listeners,
+    channel: Arc<Channel>,
+    heartbeat: Option<Duration>,
     trust: Trust,
     backed: bool,
-    stored: Vec<activation::Passed>,
+    notifier: Notifier,
+    requests: Vec<(String, std::os::fd::OwnedFd)>,
     sources: &Sources,
 ) -> io::Result<()> {
-    // Before the first secret is read.
-    for missing in secret::protect_process() {
-        warn!("{missing}");
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let service = Arc::new(Service::new(trust, backed, runtime.handle().clone(), sources));
-    let run = server::run(listener, control, service, stored, sources);
+    let service = Arc::new(Service::new(trust, backed, notifier, runtime.handle().clone(), sources));
+    let run = server::run(listeners, channel, heartbeat, service, requests, sources);
     let result = LocalSet::new().block_on(&runtime, run);
-    // A provider that still blocks must not hold up our end.
-    runtime.shutdown_background();
+    // It has requests that have no answer: dropped, they would close.
+    std::mem::forget(runtime);
     result
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use futures_util::Stream;
+use futures_util::future::try_join_all;
 use futures_util::stream::unfold;
 use nix::unistd::Uid;
 use tokio::sync::Semaphore;
@@ -23,10 +24,15 @@ use crate::server::Service;
 const CONNECTIONS: usize = 64;
 
 /// Serves until it is dropped. To be run within a [`tokio::task::LocalSet`].
-pub async fn serve(listener: UnixListener, service: Arc<Service>) -> io::Result<()> {
+pub async fn serve(listeners: Vec<UnixListener>, service: Arc<Service>) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let serving = listeners.into_iter().map(|listener| serve_one(listener, &room, &service));
+    try_join_all(serving).await.map(drop)
+}
+
+async fn serve_one(listener: UnixListener, room: &Arc<Semaphore>, service: &Arc<Service>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
         let stream = match listener.accept().await {

@@ -1,4 +1,5 @@
-//! The accept loop: takes connections, and answers those at once that can be answered from memory.
+//! The accept loop: takes connections, and answers those at once that can be answered from memory. On its thread nothing
+//! waits for anything but the next connection.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -13,50 +14,59 @@ use tracing::error;
 
 use super::Service;
 use super::request::{self, Request};
-use crate::systemd::notify;
 
-/// How long to wait after running out of descriptors, memory or places for another connection.
+/// How long to wait after an error, such as running out of descriptors or memory for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How many connections are accepted before the bell is listened to again.
 const ROUND: usize = 64;
 
 /// Accepts until the other end of `bell` closes. Each byte from there is a heartbeat to pass on to systemd.
-pub fn accept(listener: &UnixListener, mut bell: UnixStream, service: &Arc<Service>) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
+pub fn accept(listeners: &[UnixListener], mut bell: UnixStream, service: &Arc<Service>) -> io::Result<()> {
+    for listener in listeners {
+        listener.set_nonblocking(true)?;
+    }
+    bell.set_nonblocking(true)?;
+    let mut ends: Vec<PollFd<'_>> =
+        listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)).collect();
+    let rings = bell.try_clone()?;
+    ends.push(PollFd::new(rings.as_fd(), PollFlags::POLLIN));
+    let mut failing = false;
     loop {
-        let mut ends = [bell.as_fd(), listener.as_fd()].map(|end| PollFd::new(end, PollFlags::POLLIN));
-        match poll(&mut ends, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+        let failed = match poll(&mut ends, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => None,
+            Err(errno) => Some(errno.into()),
+        };
+        match bell.read(&mut [0; 16]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => service.notifier.heartbeat(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        if ends[0].any() == Some(true) {
-            if bell.read(&mut [0; 16])? == 0 {
-                return Ok(());
-            }
-            notify::watchdog();
-        }
-        for _ in 0..ROUND {
-            // A permit first, then a connection: what is accepted must be answered, what is not can wait in the
-            // backlog, which survives us.
-            if !service.park.has_room() {
-                thread::sleep(PAUSE);
-                break;
-            }
-            match listener.accept() {
-                Ok((stream, address)) => {
-                    request::handle(Request { stream, address: Ok(address), place: None }, service);
+        let accepted = listeners.iter().map(|listener| accept_from(listener, service));
+        match accepted.filter_map(Result::err).chain(failed).last() {
+            Some(error) => {
+                // What waits is in the backlog, which survives us.
+                if !std::mem::replace(&mut failing, true) {
+                    error!("cannot accept connections for now, and tries again: {error}");
                 }
-                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    Some(Errno::EAGAIN) => break,
-                    Some(Errno::ECONNABORTED | Errno::EINTR) => {}
-                    Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                        error!("cannot accept a connection for now: {error}");
-                        thread::sleep(PAUSE);
-                        break;
-                    }
-                    _ => return Err(error),
-                },
+                thread::sleep(PAUSE);
             }
+            None => failing = false,
         }
     }
+}
+
+fn accept_from(listener: &UnixListener, service: &Arc<Service>) -> io::Result<()> {
+    for _ in 0..ROUND {
+        match listener.accept() {
+            Ok((stream, address)) => request::handle(Request { stream, found: None }, address, service),
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EAGAIN) => return Ok(()),
+                Some(Errno::ECONNABORTED | Errno::EINTR) => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(())
 }

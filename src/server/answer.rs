@@ -2,15 +2,21 @@
 //!
 //! systemd takes what was written until the connection closes for the credential, even nothing and even half of it.
 //! Its one portable "no" is a credential over its size limit: so a refusal is [`REFUSAL`] zero bytes.
+//!
+//! Only three things mean that the peer is gone: EPIPE, ECONNRESET and a hang-up. After any other error the connection
+//! stays as it is, and what failed is tried again: to let go of it would be an answer.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, send, setsockopt, shutdown, sockopt};
 use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::time::sleep;
+use tracing::error;
 
 use crate::names::CredentialName;
 use crate::secret::Secret;
@@ -28,98 +34,248 @@ const BEGUN: i32 = 6;
 /// Half of the smallest send buffer that the kernel lets anybody set (4,608 bytes), less the 64: it always fits.
 const ALWAYS_FITS: usize = 2240;
 
+/// How long to wait after an error that says nothing about the peer; each next time twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A connection under the runtime's eyes.
+pub struct Watched {
+    stream: UnixStream,
+    /// A second descriptor of it: to watch the first, the runtime would have to own it, and would close it when it cannot.
+    eyes: tokio::net::UnixStream,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum End {
+    /// The kernel has all of it for the peer.
+    Whole,
+    /// Nobody reads it any more.
+    Gone,
+}
+
+/// What became of an answer that must not wait.
+#[must_use]
+pub enum AtOnce {
+    Ended(End),
+    /// So many bytes were written: none, but if the kernel did what it never does.
+    Later(usize),
+}
+
 /// The largest value that systemd takes under this name, in bytes.
 pub fn size_limit(credential: &CredentialName) -> usize {
     CREDENTIALS_MAX - credential.as_str().len()
 }
 
-/// Writes `value` at once, if the kernel is sure to take it whole: then not even our death can cut it off.
-/// False when it is too large for that, and nothing was written.
-pub fn at_once(stream: &net::UnixStream, value: &Secret) -> io::Result<bool> {
-    if value.len() > ALWAYS_FITS && value.len() > one_buffer(stream)? {
-        return Ok(false);
+/// Writes `value` if the kernel is sure to take it whole. The connection bears its mark before the first byte, so that
+/// whoever finds it after our death does not answer it a second time.
+pub fn at_once(stream: &UnixStream, value: &Secret) -> AtOnce {
+    let fits = value.len() <= ALWAYS_FITS || value.len() <= one_buffer(stream);
+    if !fits || begin(stream).is_err() {
+        return AtOnce::Later(0);
     }
-    let sent = send(stream.as_raw_fd(), value.expose(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?;
-    assert_eq!(sent, value.len(), "the kernel cut a single buffer");
-    Ok(true)
+    match write_some(stream, value.expose()) {
+        Wrote::Some(sent) if sent == value.len() => AtOnce::Ended(End::Whole),
+        Wrote::Some(sent) => AtOnce::Later(sent),
+        Wrote::Gone => AtOnce::Ended(End::Gone),
+        Wrote::Full | Wrote::Nothing(_) => AtOnce::Later(0),
+    }
 }
 
 /// What a fresh connection takes in one indivisible buffer: the kernel allocates no larger one than half of the send
 /// buffer's limit, less 64 bytes (`unix_stream_sendmsg`), and 32 KiB without looking for fragments.
-fn one_buffer(stream: &net::UnixStream) -> io::Result<usize> {
-    let limit = getsockopt(stream, sockopt::SndBuf)?;
-    Ok((limit / 2).saturating_sub(64).min(32 << 10))
+fn one_buffer(stream: &UnixStream) -> usize {
+    let limit = getsockopt(stream, sockopt::SndBuf).unwrap_or(0);
+    (limit / 2).saturating_sub(64).min(32 << 10)
 }
 
-/// Whether an answer was begun, here or by an earlier instance. Only a refusal may follow: it makes whatever was
-/// written before it invalid.
-pub fn begun(stream: &net::UnixStream) -> bool {
-    getsockopt(stream, sockopt::Priority) == Ok(BEGUN)
+/// Whether an answer may have been begun, here or by an earlier instance. Only a refusal may follow: it makes whatever
+/// was written before it invalid.
+pub fn may_be_begun(stream: &UnixStream) -> bool {
+    !getsockopt(stream, sockopt::Priority).is_ok_and(|priority| priority != BEGUN)
 }
 
-/// The connection under the runtime's eyes, for an answer that takes time.
-pub fn watched(stream: net::UnixStream) -> io::Result<UnixStream> {
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+/// Puts a connection under the runtime's eyes, for an answer that takes time. Never lets go of it.
+pub async fn watched(stream: UnixStream) -> Watched {
+    let mut pause = Pause::default();
+    let eyes = |stream: &UnixStream| {
+        stream.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(stream.try_clone()?)
+    };
+    loop {
+        match eyes(&stream) {
+            Ok(eyes) => return Watched { stream, eyes },
+            Err(error) => pause.after("watch a connection", error).await,
+        }
+    }
 }
 
-/// Writes `value` piece by piece as the peer reads. The connection must be parked, so that our death leaves a
-/// connection which the next instance refuses, not a value cut off.
-pub async fn whole(stream: &UnixStream, value: &Secret) -> io::Result<()> {
-    begin(stream)?;
-    write(stream, value.expose()).await?;
-    finish(stream)
+/// Writes `value`, of which `sent` bytes are written, piece by piece as the peer reads.
+pub async fn whole(stream: &Watched, value: &Secret, sent: usize) -> End {
+    if mark(stream).await == End::Gone {
+        return End::Gone;
+    }
+    match write(stream, &value.expose()[sent..]).await {
+        End::Whole => finish(stream).await,
+        End::Gone => End::Gone,
+    }
 }
 
-/// Writes the refusal. The connection must be parked, for the same reason.
-pub async fn refuse(stream: &UnixStream) -> io::Result<()> {
-    begin(stream)?;
+/// Writes the refusal, whatever was written before.
+pub async fn refuse(stream: &Watched) -> End {
+    if mark(stream).await == End::Gone {
+        return End::Gone;
+    }
     let mut left = REFUSAL;
     while left > 0 {
         let piece = &ZEROS[..left.min(ZEROS.len())];
-        write(stream, piece).await?;
+        if write(stream, piece).await == End::Gone {
+            return End::Gone;
+        }
         left -= piece.len();
     }
-    finish(stream)
+    finish(stream).await
+}
+
+/// A refusal step by step, for who has no runtime.
+#[derive(Default)]
+pub struct Refusing {
+    begun: bool,
+    sent: usize,
+}
+
+impl Refusing {
+    /// Writes what the peer has room for; says whether that was all, or the peer is gone.
+    pub fn go_on(&mut self, stream: impl AsFd) -> bool {
+        self.begun = self.begun || begin(&stream).is_ok();
+        while self.begun && self.sent < REFUSAL {
+            match write_some(&stream, &ZEROS[..ZEROS.len().min(REFUSAL - self.sent)]) {
+                Wrote::Some(sent) => self.sent += sent,
+                Wrote::Full | Wrote::Nothing(_) => return false,
+                Wrote::Gone => return true,
+            }
+        }
+        self.begun && shutdown(stream.as_fd().as_raw_fd(), Shutdown::Write).is_ok()
+    }
 }
 
 /// Returns when the peer has hung up.
-pub async fn hung_up(stream: &UnixStream) {
-    let is_hung_up = || {
-        let mut peer = [PollFd::new(stream.as_fd(), PollFlags::empty())];
-        match poll(&mut peer, PollTimeout::ZERO) {
-            // Not yet: look again at the connection's next change.
-            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(()),
+pub async fn hung_up(stream: &Watched) {
+    loop {
+        // Not yet: look again at the connection's next change.
+        let gone = || if is_gone(&stream.stream) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        if stream.eyes.async_io(Interest::WRITABLE, gone).await.is_ok() {
+            return;
         }
-    };
-    // An error ends the wait as well; answering will meet it again.
-    let _ = stream.async_io(Interest::WRITABLE, is_hung_up).await;
+        // The runtime cannot watch it for now.
+        sleep(LONGEST_PAUSE).await;
+    }
 }
 
-fn begin(stream: &UnixStream) -> io::Result<()> {
-    Ok(setsockopt(stream, sockopt::Priority, &BEGUN)?)
+/// Only a word of the kernel's that the other end is closed: no error of the call is one.
+pub fn is_gone(stream: impl AsFd) -> bool {
+    let mut peer = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    loop {
+        match poll(&mut peer, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            Err(_) => return false,
+            Ok(_) => {
+                let told = peer[0].revents().unwrap_or(PollFlags::empty());
+                return told.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+            }
+        }
+    }
+}
+
+fn begin(stream: &impl AsFd) -> nix::Result<()> {
+    setsockopt(stream, sockopt::Priority, &BEGUN)
+}
+
+async fn mark(stream: &Watched) -> End {
+    let mut pause = Pause::default();
+    while let Err(errno) = begin(&stream.stream) {
+        if is_gone(&stream.stream) {
+            return End::Gone;
+        }
+        pause.after("mark a connection", errno).await;
+    }
+    End::Whole
 }
 
 /// The peer sees the end now, although systemd's store holds the connection open.
-fn finish(stream: &UnixStream) -> io::Result<()> {
-    Ok(shutdown(stream.as_raw_fd(), Shutdown::Write)?)
+async fn finish(stream: &Watched) -> End {
+    let mut pause = Pause::default();
+    while let Err(errno) = shutdown(stream.stream.as_raw_fd(), Shutdown::Write) {
+        if is_gone(&stream.stream) {
+            return End::Gone;
+        }
+        pause.after("end an answer", errno).await;
+    }
+    End::Whole
 }
 
-async fn write(stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
-    let send = |bytes: &[u8]| {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        Ok::<_, io::Error>(send(stream.as_raw_fd(), bytes, flags)?)
-    };
+/// What a write came to.
+enum Wrote {
+    Some(usize),
+    /// There is no room before the peer reads.
+    Full,
+    Gone,
+    /// Nothing, for a reason that says nothing about the peer.
+    Nothing(Errno),
+}
+
+fn write_some(stream: &impl AsFd, bytes: &[u8]) -> Wrote {
+    loop {
+        match send(stream.as_fd().as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+            Ok(sent) => return Wrote::Some(sent),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Wrote::Full,
+            Err(Errno::EPIPE | Errno::ECONNRESET) => return Wrote::Gone,
+            Err(errno) => return Wrote::Nothing(errno),
+        }
+    }
+}
+
+async fn write(stream: &Watched, mut bytes: &[u8]) -> End {
+    let mut pause = Pause::default();
     while !bytes.is_empty() {
         // Tried before any waiting: while [`hung_up`] watched, the runtime may have missed that there is room.
-        let sent = match send(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                stream.async_io(Interest::WRITABLE, || send(bytes)).await
+        let wrote = match write_some(&stream.stream, bytes) {
+            Wrote::Full => {
+                let room = || match write_some(&stream.stream, bytes) {
+                    Wrote::Full => Err(io::ErrorKind::WouldBlock.into()),
+                    wrote => Ok(wrote),
+                };
+                stream.eyes.async_io(Interest::WRITABLE, room).await.unwrap_or(Wrote::Nothing(Errno::EIO))
             }
-            sent => sent,
+            wrote => wrote,
         };
-        bytes = &bytes[sent?..];
+        match wrote {
+            Wrote::Some(sent) => bytes = &bytes[sent..],
+            Wrote::Gone => return End::Gone,
+            Wrote::Full => {}
+            Wrote::Nothing(_) if is_gone(&stream.stream) => return End::Gone,
+            Wrote::Nothing(errno) => pause.after("write an answer", errno).await,
+        }
     }
-    Ok(())
+    End::Whole
+}
+
+/// Waits longer and longer between tries, and says once why.
+#[derive(Default)]
+struct Pause(Option<Duration>);
+
+impl Pause {
+    async fn after(&mut self, what: &str, why: impl std::fmt::Display) {
+        let pause = match self.0 {
+            Some(last) => (last * 2).min(LONGEST_PAUSE),
+            None => {
+                error!("cannot {what} for now, and tries again: {why}");
+                FIRST_PAUSE
+            }
+        };
+        self.0 = Some(pause);
+        sleep(pause).await;
+    }
 }

@@ -3,47 +3,56 @@
 
 mod accept;
 mod answer;
-pub mod park;
+pub mod keeper;
+pub mod places;
 mod refusal;
 mod request;
 
 use std::future::pending;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 use tokio::runtime::Handle;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{spawn_blocking, spawn_local};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{error, info, warn};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
 
 pub use answer::{CREDENTIALS_MAX, size_limit};
-use park::Park;
+use keeper::{Channel, KEEPER_GONE};
+use places::Places;
 use refusal::Refusal;
-use request::Request;
 
-use crate::audit::Permit;
 use crate::config::{self, Faults};
 use crate::control;
 use crate::peer::{Claim, Peer, Trust};
 use crate::policy::{Entry, Grant, Policy};
 use crate::providers::Provider;
 use crate::providers::budget::Meter;
+use crate::records;
 use crate::secret::Secret;
 use crate::store::disk::Disk;
 use crate::store::{Base, Heritage, Rules, Served, Store};
-use crate::systemd::activation::Passed;
-use crate::systemd::notify;
+use crate::systemd::notify::Notifier;
 
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the refusals at the end may take. `TimeoutStopSec=` in `systemd/opnix.service` is longer than all together.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How often counts of what repeats are looked at.
+const REPEATS: Duration = Duration::from_secs(5);
+
 /// What the configuration is loaded from.
 pub struct Sources {
     pub files: Vec<PathBuf>,
@@ -54,11 +63,14 @@ pub struct Sources {
 /// What requests need.
 pub struct Service {
     trust: Trust,
-    park: Arc<Park>,
+    notifier: Notifier,
+    places: Arc<Places>,
     configuration: Mutex<Arc<Configuration>>,
     base: Base,
-    /// True once everything that still waits is to be refused.
-    refusing: watch::Sender<bool>,
+    /// Requests that have no answer yet, but for those that get none.
+    unanswered: TaskTracker,
+    /// Cancelled once everything that still waits is to be refused.
+    refusing: CancellationToken,
 }
 
 /// The configuration in force. A request keeps the one that it began with.
@@ -105,35 +117,35 @@ impl Configuration {
         }
     }
 
-    fn ready(&self, permit: &Permit) -> Option<Served> {
+    fn ready(&self, grant: &Grant) -> Option<Served> {
         match self {
             Self::Valid { store, .. } => {
-                store.ready(permit).filter(|served| within_limit(permit, &served.value).is_ok())
+                store.ready(grant).filter(|served| within_limit(grant, &served.value).is_ok())
             }
             Self::Faulty(_) => None,
         }
     }
 
-    async fn get(&self, permit: &Permit) -> Result<Served, Refusal> {
+    async fn get(&self, grant: &Grant) -> Result<Served, Refusal> {
         match self {
             Self::Valid { store, .. } => {
-                let served = store.get(permit).await.map_err(Refusal::Provider)?;
-                within_limit(permit, &served.value).map(|()| served)
+                let served = store.get(grant).await.map_err(Refusal::Provider)?;
+                within_limit(grant, &served.value).map(|()| served)
             }
             Self::Faulty(why) => Err(Refusal::Configuration(why.clone())),
         }
     }
 }
 
-fn within_limit(permit: &Permit, value: &Secret) -> Result<(), Refusal> {
-    let name = permit.claim().credential;
-    let (size, limit) = (value.len(), size_limit(&name));
-    if size <= limit { Ok(()) } else { Err(Refusal::TooLarge { size, limit, name }) }
+fn within_limit(grant: &Grant, value: &Secret) -> Result<(), Refusal> {
+    let name = &grant.peer().credential;
+    let (size, limit) = (value.len(), size_limit(name));
+    if size <= limit { Ok(()) } else { Err(Refusal::TooLarge { size, limit, name: name.clone() }) }
 }
 
 impl Service {
     /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
-    pub fn new(trust: Trust, backed: bool, runtime: Handle, sources: &Sources) -> Self {
+    pub fn new(trust: Trust, backed: bool, notifier: Notifier, runtime: Handle, sources: &Sources) -> Self {
         let disk = Arc::new(Disk::find());
         let base = Base { runtime, meter: Meter::new(disk.ledger()), disk, changes: Arc::default() };
         if let Some(why) = base.disk.unsealable() {
@@ -144,7 +156,9 @@ impl Service {
             Configuration::Faulty(faults.to_string())
         });
         let configuration = Mutex::new(Arc::new(configuration));
-        Self { trust, park: Park::new(backed), configuration, base, refusing: watch::Sender::new(false) }
+        let places = Places::new(notifier.clone(), backed);
+        let (unanswered, refusing) = (TaskTracker::new(), CancellationToken::new());
+        Self { trust, notifier, places, configuration, base, unanswered, refusing }
     }
 
     pub(crate) fn configuration(&self) -> Arc<Configuration> {
@@ -153,20 +167,20 @@ impl Service {
 
     /// Takes a new configuration, and trusts no value until it is confirmed; a faulty one changes nothing.
     fn reload(&self, sources: &Sources) {
-        notify::reloading();
+        self.notifier.reloading();
         match Configuration::load(sources, &self.base, Some(&self.configuration())) {
             Ok(configuration) => {
                 *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
                 info!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05", "reloaded the configuration");
                 self.base.changes.send_modify(|count| *count += 1);
-                notify::ready(&self.status());
+                self.notifier.ready(&self.status());
             }
             Err(faults) => {
                 report(&faults);
                 let status =
                     format!("Kept the old configuration: the new one has {} faults.", faults.iter().len());
                 error!(message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c06", "{status}");
-                notify::ready(&status);
+                self.notifier.ready(&status);
             }
         }
     }
@@ -178,7 +192,7 @@ impl Service {
 
     /// How many requests wait for their value, or are being refused.
     pub(crate) fn waiting(&self) -> usize {
-        self.park.taken()
+        self.unanswered.len()
     }
 
     fn status(&self) -> String {
@@ -186,11 +200,6 @@ impl Service {
             Configuration::Valid { policy, .. } => format!("Serving {} credentials.", policy.rules().count()),
             Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),
         }
-    }
-
-    async fn refusing(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.refusing.subscribe().wait_for(|refusing| *refusing).await;
     }
 }
 
@@ -204,49 +213,70 @@ fn report(faults: &Faults) {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `stored` is what systemd's store holds from the last instance. To be run within a
-/// [`tokio::task::LocalSet`].
+/// What the service listens on.
+pub struct Listeners {
+    /// For units.
+    pub credentials: Vec<UnixListener>,
+    /// For administrators.
+    pub control: Vec<UnixListener>,
+}
+
+/// Serves until SIGTERM or SIGINT. `stored` are requests that an earlier instance left in systemd's store, by name. To be run
+/// within a [`tokio::task::LocalSet`].
 pub async fn run(
-    listener: UnixListener,
-    control: Option<UnixListener>,
+    listeners: Listeners,
+    channel: Arc<Channel>,
+    heartbeat: Option<Duration>,
     service: Arc<Service>,
-    stored: Vec<Passed>,
+    stored: Vec<(String, OwnedFd)>,
     sources: &Sources,
 ) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this signal.
-    let mut restart = signal(SignalKind::user_defined1())?;
-    let mut restarting = false;
+    let mut keeper_gone = signal(SignalKind::from_raw(KEEPER_GONE as i32))?;
+    let commands = channel.watched()?;
     // Rung here and answered by the accept loop: when either thread hangs, the watchdog bites.
-    let mut heartbeat =
-        interval(sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |period| period / 3));
+    let mut heartbeat = interval(heartbeat.map_or(Duration::from_secs(3600), |period| period / 3));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut bell, heard) = UnixStream::pair()?;
+    let mut restarting = false;
 
     adopt(stored, &service);
     let mut accepting = spawn_blocking({
         let service = service.clone();
-        move || accept::accept(&listener, heard, &service)
+        move || accept::accept(&listeners.credentials, heard, &service)
     });
     let mut administrators = spawn_local({
         let service = service.clone();
         async move {
-            match control {
-                Some(control) => control::server::serve(control, service).await,
-                None => pending().await,
+            match listeners.control.is_empty() {
+                false => control::server::serve(listeners.control, service).await,
+                true => pending().await,
             }
         }
     });
-    notify::ready(&service.status());
+    spawn_local(async {
+        loop {
+            sleep(REPEATS).await;
+            records::tell_repeated();
+        }
+    });
+    service.notifier.ready(&service.status());
+    let mut kept = true;
     loop {
         select! {
             biased;
-            _ = restart.recv() => restarting = true,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => service.reload(sources),
+            _ = keeper_gone.recv() => {
+                if channel.keeper_lives() {
+                    continue;
+                }
+                kept = false;
+                break;
+            }
+            told = next_signal(&channel, &commands) => match told {
+                Signal::SIGHUP => service.reload(sources),
+                // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this.
+                Signal::SIGUSR1 => restarting = true,
+                _ => break,
+            },
             _ = heartbeat.tick() => bell.write_all(&[0])?,
             ended = &mut accepting => return ended?,
             ended = &mut administrators => return ended?,
@@ -254,6 +284,10 @@ pub async fn run(
     }
     drop(bell);
     accepting.await??;
+    if !kept && service.places.is_backed() {
+        // systemd ends us at once. What is in its store, the next instance answers: nobody else may.
+        return pending().await;
+    }
     drain(&service, restarting).await;
     if let Configuration::Valid { store, .. } = &*service.configuration() {
         store.save().await;
@@ -261,57 +295,61 @@ pub async fn run(
     Ok(())
 }
 
-/// Takes on what the last instance left in the store.
-fn adopt(stored: Vec<Passed>, service: &Arc<Service>) {
-    let mut requests = Vec::new();
-    for Passed { name, socket } in stored {
-        match socket {
-            Some(socket) if name.starts_with(park::PREFIX) => requests.push((name, UnixStream::from(socket))),
-            _ => {
-                warn!("dropped a descriptor of unknown kind, {name:?}, from systemd's store");
-                notify::unstore(&name);
-            }
+async fn next_signal(channel: &Channel, commands: &UnixDatagram) -> Signal {
+    loop {
+        if let Ok(signal) = commands.async_io(Interest::READABLE, || Ok(channel.signal()?)).await {
+            return signal;
         }
+        // The runtime cannot watch the channel for now.
+        sleep(GRACE).await;
     }
-    if !requests.is_empty() {
+}
+
+/// Takes on what the last instance left in the store.
+fn adopt(stored: Vec<(String, OwnedFd)>, service: &Arc<Service>) {
+    if !stored.is_empty() {
         info!(
             message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c07",
             "found {} waiting requests in the store",
-            requests.len()
+            stored.len()
         );
     }
-    for (name, stream) in requests {
-        let place = service.park.found(name);
-        request::handle(Request { address: stream.peer_addr(), stream, place: Some(place) }, service);
+    for (name, connection) in stored {
+        request::take_up(UnixStream::from(connection), name, service);
     }
 }
 
 /// Finishes what it can. The rest stays in systemd's store if an instance follows, and is refused if none does: the
 /// store goes with the unit, and its connections would end without a byte, which systemd takes for an empty secret.
 async fn drain(service: &Service, restarting: bool) {
-    let waiting = || service.waiting();
-    notify::stopping(&format!("Finishing {} requests.", waiting()));
-    let emptied_within = async |limit: Duration| {
-        let end = Instant::now() + limit;
-        while waiting() > 0 && Instant::now() < end {
-            notify::watchdog();
-            sleep(Duration::from_millis(20)).await;
+    service.notifier.stopping(&format!("Finishing {} requests.", service.waiting()));
+    service.unanswered.close();
+    let all_answered = async |limit: Duration| timeout(limit, service.unanswered.wait()).await.is_ok();
+    let beats = async {
+        loop {
+            service.notifier.heartbeat();
+            sleep(GRACE / 4).await;
         }
-        waiting() == 0
     };
-    if emptied_within(GRACE).await {
-        return;
-    }
-    if service.park.is_backed() && restarting {
-        info!(
-            message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c08",
-            "left {} requests to the next instance",
-            waiting()
-        );
-        return;
-    }
-    service.refusing.send_replace(true);
-    if !emptied_within(LAST_WORDS).await {
-        error!("{} peers did not read their refusal", waiting());
+    let finish = async {
+        if all_answered(GRACE).await {
+            return;
+        }
+        if service.places.is_backed() && restarting {
+            info!(
+                message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c08",
+                "left {} requests to the next instance",
+                service.waiting()
+            );
+            return;
+        }
+        service.refusing.cancel();
+        if !all_answered(LAST_WORDS).await {
+            error!("{} peers did not read their refusal", service.waiting());
+        }
+    };
+    select! {
+        () = finish => {}
+        () = beats => {}
     }
 }

@@ -1,124 +1,262 @@
-//! One request, top to bottom: identify, decide, record, get, answer. (Accepting is the loop's, in `mod.rs`.)
+//! One request, top to bottom: identify, decide, get, answer, record. (Accepting is the loop's, in `accept.rs`.)
 //!
-//! Each step yields the only type that the next one takes: a stream becomes a `Peer`, a `Peer` a `Grant`, a `Grant` a
-//! `Permit`, and only a `Permit` opens the store. A value for a peer that was not identified, allowed and recorded
-//! does not compile.
+//! Each step yields the only type that the next one takes: a stream becomes a `Peer`, a `Peer` a `Grant`, and only a
+//! `Grant` opens the store. A value for a peer that was not identified and allowed does not compile.
+//!
+//! [`handle`] runs on the accept thread and waits for nothing. What cannot be answered at once goes to the runtime.
 
-use std::io;
+use std::future::Future;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::select;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 
-use super::answer;
-use super::park::Place;
+use super::answer::{self, AtOnce, End};
+use super::places::Kind;
 use super::refusal::Refusal;
 use super::{Configuration, Service};
-use crate::audit::{self, Permit};
-use crate::peer::{self, Claim};
+use crate::peer::{self, Claim, Identity, Pretender, Stranger, Unidentified};
+use crate::policy::Grant;
+use crate::records;
 use crate::store::Served;
 
-/// A connection that wants an answer: just accepted, or found in the store, where it then has its place.
+/// How long to wait before the kernel is asked again who a peer is, when it is short of something.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a peer that sits in another unit than it claims has to read its refusal.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection that wants an answer.
 pub struct Request {
     pub stream: UnixStream,
-    /// Whose end the other one is. Read it only to be told who claims to ask.
-    pub address: io::Result<SocketAddr>,
-    pub place: Option<Place>,
+    /// Its name in the store, if an earlier instance left it there.
+    pub found: Option<String>,
 }
 
-pub fn handle(request: Request, service: &Arc<Service>) {
-    let configuration = service.configuration();
-    let permit = match permit(&request, &configuration, service) {
-        Ok(permit) => permit,
-        Err((claim, refusal)) => return refuse(request, claim, refusal, service),
-    };
-    // From memory: answered here and now, so that it needs no protection from our death.
-    if request.place.is_none() && answered_at_once(&request.stream, &permit, &configuration) {
-        // The peer waits for the end of the connection; all else can be tidied up after it.
-        return drop(request);
+pub fn handle(request: Request, address: SocketAddr, service: &Arc<Service>) {
+    match peer::identify(&request.stream, &address, &service.trust) {
+        Ok(Identity::Unit(peer)) => {
+            let configuration = service.configuration();
+            // An instance that died may have begun to answer.
+            let interrupted = request.found.is_some() && answer::may_be_begun(&request.stream);
+            let decided = if interrupted {
+                Err((peer.into(), Refusal::Interrupted))
+            } else {
+                configuration.decide(peer)
+            };
+            match decided {
+                Ok(grant) => serve(request, grant, configuration, service),
+                Err((claim, refusal)) => go_on(service, refuse(request, claim, refusal, service.clone())),
+            }
+        }
+        Ok(Identity::Pretender(pretender)) => {
+            go_on(service, turn_away(request, pretender, service.clone()));
+        }
+        Ok(Identity::Stranger(stranger)) => {
+            // Nobody who stops the service waits for it: it has no end of its own.
+            service.base.runtime.spawn(hold(request, stranger, service.clone()));
+        }
+        Err(errno) => go_on(service, identify_again(request, address, errno, service.clone())),
     }
-    // All else takes time, and so is parked first: if we die, the next instance answers it.
-    let place = match request.place.map_or_else(|| service.park.wait(&request.stream), Ok) {
+}
+
+/// What an earlier instance left, whose address is still to be had.
+pub fn take_up(stream: UnixStream, name: String, service: &Arc<Service>) {
+    let service = service.clone();
+    go_on(&service.clone(), async move {
+        let address = loop {
+            match stream.peer_addr() {
+                Ok(address) => break address,
+                Err(_) => sleep(PAUSE).await,
+            }
+        };
+        handle(Request { stream, found: Some(name) }, address, &service);
+    });
+}
+
+/// On the runtime; who stops the service waits for it.
+fn go_on(service: &Arc<Service>, task: impl Future<Output = ()> + Send + 'static) {
+    service.unanswered.spawn_on(task, &service.base.runtime);
+}
+
+/// From memory here and now, else on the runtime.
+fn serve(request: Request, grant: Grant, configuration: Arc<Configuration>, service: &Arc<Service>) {
+    let ready = configuration.ready(&grant);
+    let mut sent = 0;
+    if let Some(served) = ready.as_ref().filter(|_| request.found.is_none()) {
+        match answer::at_once(&request.stream, &served.value) {
+            AtOnce::Ended(end) => {
+                // The peer waits for the end of the connection; all else can be tidied up after it.
+                drop(request);
+                return on_record(&grant, served, end);
+            }
+            AtOnce::Later(written) => sent = written,
+        }
+    }
+    go_on(service, wait(request, grant, ready, sent, configuration, service.clone()));
+}
+
+/// Answers when the value is there. `sent` bytes of what is `ready` were written already.
+async fn wait(
+    request: Request,
+    grant: Grant,
+    ready: Option<Served>,
+    sent: usize,
+    configuration: Arc<Configuration>,
+    service: Arc<Service>,
+) {
+    let claim = grant.claim();
+    let places = &service.places;
+    let Request { stream, found } = request;
+    let place = match found {
+        Some(name) => Ok(places.found(Kind::Waiting, claim.unit.as_str(), name, None)),
+        None => places.take(Kind::Waiting, claim.unit.as_str(), &stream, None),
+    };
+    let place = match place {
         Ok(place) => place,
         Err(full) => {
-            let request = Request { place: None, ..request };
-            return refuse(request, Some(permit.claim()), Refusal::Park(full), service);
+            let request = Request { stream, found: None };
+            return refuse(request, claim, Refusal::Places(full), service.clone()).await;
         }
     };
-    let service = service.clone();
-    service.base.runtime.clone().spawn(async move {
-        let claim = permit.claim();
-        let Some(stream) = watched(request.stream) else { return };
-        let value = select! {
-            value = configuration.get(&permit) => value,
-            () = answer::hung_up(&stream) => {
-                audit::abandoned(Some(&claim));
-                return place.leave();
-            }
-            () = service.refusing() => Err(Refusal::Stopping),
-        };
-        match value {
-            // The peer may hang up while it is answered; there is nobody left to tell then.
-            Ok(served) => {
-                stand_in_on_record(&claim, &served);
-                drop(answer::whole(&stream, &served.value).await);
-            }
-            Err(refusal) => {
-                audit::refused(Some(&claim), refusal.check(), &refusal);
-                drop(answer::refuse(&stream).await);
+    let stream = answer::watched(stream).await;
+    let value = match ready {
+        Some(served) => Ok(served),
+        None => {
+            records::waits(&claim);
+            select! {
+                value = configuration.get(&grant) => value,
+                () = answer::hung_up(&stream) => {
+                    records::abandoned(Some(&claim));
+                    return place.leave();
+                }
+                () = service.refusing.cancelled() => Err(Refusal::Stopping),
             }
         }
-        place.leave();
-    });
-}
-
-/// Who asks, may it, and the record of that.
-fn permit(
-    request: &Request,
-    configuration: &Configuration,
-    service: &Service,
-) -> Result<Permit, (Option<Claim>, Refusal)> {
-    let Request { stream, address, place } = request;
-    let peer = peer::identify(stream, address.as_ref().ok(), &service.trust)
-        .map_err(|(claim, why)| (claim, Refusal::Peer(why)))?;
-    if place.is_some() && answer::begun(stream) {
-        return Err((Some(peer.into()), Refusal::Interrupted));
+    };
+    match value {
+        Ok(served) => {
+            let end = answer::whole(&stream, &served.value, sent).await;
+            on_record(&grant, &served, end);
+        }
+        Err(refusal) => {
+            records::refused(&claim, refusal.check(), &refusal);
+            let _ = answer::refuse(&stream).await;
+        }
     }
-    let grant = configuration.decide(peer).map_err(|(claim, refusal)| (Some(claim), refusal))?;
-    Ok(audit::granted(grant))
+    place.leave();
 }
 
-fn answered_at_once(stream: &UnixStream, permit: &Permit, configuration: &Configuration) -> bool {
-    let Some(served) = configuration.ready(permit) else { return false };
-    // An error means that the peer is gone; the connection closes here either way.
-    let answered = answer::at_once(stream, &served.value).unwrap_or(true);
-    if answered {
-        stand_in_on_record(&permit.claim(), &served);
+fn on_record(grant: &Grant, served: &Served, end: End) {
+    if end == End::Gone {
+        return records::abandoned(Some(&grant.claim()));
     }
-    answered
-}
-
-fn stand_in_on_record(claim: &Claim, served: &Served) {
+    records::granted(grant);
     if let Some(caveat) = &served.caveat {
-        audit::stood_in(claim, caveat);
+        records::stood_in(&grant.claim(), caveat);
     }
 }
 
-/// Says no, on record. Takes time too, as the peer must read all of the refusal, and so is parked as well.
-fn refuse(request: Request, claim: Option<Claim>, refusal: Refusal, service: &Arc<Service>) {
-    audit::refused(claim.as_ref(), refusal.check(), &refusal);
-    let place = request.place.map_or_else(|| service.park.hold(&request.stream), Ok);
-    service.base.runtime.spawn(async move {
-        let Some(stream) = watched(request.stream) else { return };
-        drop(answer::refuse(&stream).await);
-        place
-            .map(Place::leave)
-            .unwrap_or_else(|error| tracing::error!("a refusal went out unprotected: {error}"));
-    });
+/// Says no to a unit, on record. Takes time, because the peer must read all of it.
+async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<Service>) {
+    records::refused(&claim, refusal.check(), &refusal);
+    let places = &service.places;
+    let unit = claim.unit.as_str();
+    let Request { stream, found } = request;
+    let take = |kind| places.take(kind, unit, &stream, None);
+    let place = match found {
+        Some(name) => Ok(places.found(Kind::Refused, unit, name, None)),
+        None => take(Kind::Refused).or_else(|_| take(Kind::Spare)),
+    };
+    match place {
+        Ok(place) => {
+            let stream = answer::watched(stream).await;
+            let _ = answer::refuse(&stream).await;
+            place.leave();
+        }
+        // Only a unit that asks again and again and does not read comes here, and takes this from nobody but itself.
+        Err(full) => records::closed(Some(&claim), unit, &full),
+    }
 }
 
-/// Fails when the kernel is out of memory. The request then stays in the store for the next instance: closing it would
-/// be an empty answer.
-fn watched(stream: UnixStream) -> Option<tokio::net::UnixStream> {
-    answer::watched(stream).inspect_err(|error| tracing::error!("cannot watch a connection: {error}")).ok()
+/// Says no to a peer that claims to be a unit and is not, or may not be.
+async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>) {
+    let Pretender { claim, why, group, foreign } = pretender;
+    records::refused_pretender(claim.as_ref(), &group, "peer", &why);
+    let (leave, left) = oneshot::channel();
+    // Closed before it has read everything is only who sits for certain in another unit: what it has read would be a valid
+    // secret.
+    let leave = foreign.then_some(leave);
+    let Request { stream, found } = request;
+    let place = match found {
+        Some(name) => Ok(service.places.found(Kind::Pretender, &group, name, leave)),
+        None => service.places.take(Kind::Pretender, &group, &stream, leave),
+    };
+    let place = match place {
+        Ok(place) => place,
+        Err(full) => return records::closed(claim.as_ref(), &group, &full),
+    };
+    let stream = answer::watched(stream).await;
+    let closed = select! {
+        _ = answer::refuse(&stream) => None,
+        _ = left, if foreign => Some("others needed its place, and it had not read its refusal"),
+        () = sleep(PATIENCE), if foreign => Some("it did not read its refusal"),
+    };
+    if let Some(why) = closed {
+        records::closed(claim.as_ref(), &group, &why);
+    }
+    place.leave();
+}
+
+/// Gives a peer that is no start of a unit nothing, not even the end of the connection, until it goes by itself.
+async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
+    let Request { stream, found } = request;
+    if !stranger.trusted {
+        let why = format!("it belongs to user {} and is no start of a unit", stranger.uid);
+        return close(found, &stranger, &why, &service);
+    }
+    let place = match found.clone() {
+        Some(name) => Ok(service.places.found(Kind::Stranger, &stranger.group, name, None)),
+        None => service.places.take(Kind::Stranger, &stranger.group, &stream, None),
+    };
+    match place {
+        Ok(place) => {
+            records::held(&stranger);
+            let stream = answer::watched(stream).await;
+            answer::hung_up(&stream).await;
+            place.leave();
+        }
+        Err(full) => close(found, &stranger, &full, &service),
+    }
+}
+
+fn close(found: Option<String>, stranger: &Stranger, why: &(dyn std::fmt::Display + Sync), service: &Arc<Service>) {
+    records::closed(None, &stranger.group, why);
+    if let Some(name) = found {
+        service.places.found(Kind::Stranger, &stranger.group, name, None).leave();
+    }
+}
+
+/// Asks the kernel until it can say who the peer is. Its answers about a shortage say nothing about the peer.
+async fn identify_again(request: Request, address: SocketAddr, errno: Errno, service: Arc<Service>) {
+    let pretender = |why| Pretender { claim: None, why, group: "a place that is not known".into(), foreign: false };
+    tracing::error!("cannot find out who asks, and tries again: {errno}");
+    loop {
+        select! {
+            () = sleep(PAUSE) => {}
+            () = service.refusing.cancelled() => {
+                let why = Unidentified::Kernel(errno);
+                return turn_away(request, pretender(why), service.clone()).await;
+            }
+        }
+        if answer::is_gone(&request.stream) {
+            return records::abandoned(None);
+        }
+        if peer::identify(&request.stream, &address, &service.trust).is_ok() {
+            return handle(request, address, &service);
+        }
+    }
 }

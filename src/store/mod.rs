@@ -22,10 +22,10 @@ use tracing::{error, info, warn};
 
 use self::disk::{Disk, Snapshot};
 use self::flight::{Flight, Passenger};
-use crate::audit::Permit;
 use crate::cache::freshness::{Decision, Health, Settings};
 use crate::cache::memory::{Entry, Memory};
 use crate::config::Timing;
+use crate::policy::Grant;
 use crate::providers::budget::{Budget, Meter, Purpose};
 use crate::providers::health::Breaker;
 use crate::providers::{FetchError, Provider};
@@ -217,8 +217,8 @@ impl Store {
     }
 
     /// The value, if it can be had from memory at once.
-    pub fn ready(&self, permit: &Permit) -> Option<Served> {
-        let content = &permit.entry().content;
+    pub fn ready(&self, grant: &Grant) -> Option<Served> {
+        let content = &grant.entry().content;
         let now = SystemTime::now();
         let state = self.0.state();
         let mut values = Vec::new();
@@ -235,13 +235,13 @@ impl Store {
     }
 
     /// The value, fetched where needed. Takes no longer than the deadline.
-    pub async fn get(&self, permit: &Permit) -> Result<Served, FetchError> {
+    pub async fn get(&self, grant: &Grant) -> Result<Served, FetchError> {
         let deadline = self.deadline();
-        timeout(deadline, self.collect(permit)).await.unwrap_or(Err(FetchError::TimedOut(deadline)))
+        timeout(deadline, self.collect(grant)).await.unwrap_or(Err(FetchError::TimedOut(deadline)))
     }
 
-    async fn collect(&self, permit: &Permit) -> Result<Served, FetchError> {
-        let content = &permit.entry().content;
+    async fn collect(&self, grant: &Grant) -> Result<Served, FetchError> {
+        let content = &grant.entry().content;
         let patience = Instant::now() + self.0.timing.short_deadline;
         let mut sources = Vec::new();
         // All of them before the first is waited for, so that they go together.
@@ -266,7 +266,7 @@ impl Store {
         if let (Some(_), [value]) = (content.as_plain(), &values[..]) {
             return Ok(Served { value: value.clone(), caveat });
         }
-        let named = permit.entry().name.clone();
+        let named = grant.entry().name.clone();
         let value = content.render(&values).map_err(|error| match error {
             RenderError::Empty(_) => FetchError::Empty { reference: named },
             RenderError::NoText => FetchError::Malformed { reference: named, what: error.to_string() },

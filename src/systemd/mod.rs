@@ -1,6 +1,5 @@
-//! What systemd hands to us and what we tell it: sockets, state, stored descriptors, and the journal.
+//! What systemd hands to us and what we tell it: sockets, state, stored descriptors.
 
 pub mod activation;
 pub mod asker;
-pub mod journal;
 pub mod notify;

@@ -1,47 +1,119 @@
-//! What the service tells systemd. Without systemd (`$NOTIFY_SOCKET` unset) all of it does nothing.
+//! What is told to systemd. Without systemd (`$NOTIFY_SOCKET` unset) all of it does nothing.
 
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
-pub fn ready(status: &str) {
-    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+use crate::server::keeper::Channel;
+
+/// How long the last words may take to be passed on.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Tells systemd what the unit does.
+#[derive(Debug, Clone)]
+pub struct Notifier(Way);
+
+#[derive(Debug, Clone)]
+enum Way {
+    /// From the unit's main process.
+    Direct,
+    /// Through the keeper, which is the main process: by a thread, because systemd may keep it waiting.
+    Keeper { words: Sender<Word>, channel: Arc<Channel> },
 }
 
-/// The start of a reload; [`ready`] is its end.
-pub fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => send(&[NotifyState::Reloading, now]),
-        Err(error) => warn!("cannot read the clock to announce a reload: {error}"),
+#[derive(Debug)]
+enum Word {
+    Message(String, Option<OwnedFd>),
+    /// Answered when all before it is passed on.
+    Flush(SyncSender<()>),
+}
+
+impl Notifier {
+    pub fn direct() -> Self {
+        Self(Way::Direct)
+    }
+
+    pub fn through(channel: Arc<Channel>) -> std::io::Result<Self> {
+        let (words, said) = self::channel();
+        let to = channel.clone();
+        thread::Builder::new().name("notifier".into()).spawn(move || pass_on(&said, &to))?;
+        Ok(Self(Way::Keeper { words, channel }))
+    }
+
+    pub fn ready(&self, status: &str) {
+        self.send(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// The start of a reload; [`Notifier::ready`] is its end.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.send(&[NotifyState::Reloading, now]),
+            Err(error) => warn!("cannot read the clock to announce a reload: {error}"),
+        }
+    }
+
+    pub fn stopping(&self, status: &str) {
+        self.send(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    }
+
+    /// Never waits: a heartbeat that finds no room is left out.
+    pub fn heartbeat(&self) {
+        match &self.0 {
+            Way::Direct => self.send(&[NotifyState::Watchdog]),
+            Way::Keeper { channel, .. } => channel.mention(b"WATCHDOG=1"),
+        }
+    }
+
+    /// Puts a descriptor into systemd's store, with the message that says how.
+    pub fn store(&self, message: String, descriptor: OwnedFd) {
+        if let Way::Keeper { words, .. } = &self.0 {
+            let _ = words.send(Word::Message(message, Some(descriptor)));
+        }
+    }
+
+    /// Takes all descriptors of that name out of systemd's store.
+    pub fn unstore(&self, name: &str) {
+        self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+    }
+
+    /// Waits a while for what was said to be passed on.
+    pub fn flush(&self) {
+        if let Way::Keeper { words, .. } = &self.0 {
+            let (done, all_done) = sync_channel(1);
+            let _ = words.send(Word::Flush(done));
+            let _ = all_done.recv_timeout(LAST_WORDS);
+        }
+    }
+
+    fn send(&self, states: &[NotifyState<'_>]) {
+        match &self.0 {
+            Way::Direct => {
+                if let Err(error) = sd_notify::notify(states) {
+                    warn!("cannot notify systemd: {error}");
+                }
+            }
+            Way::Keeper { words, .. } => {
+                let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+                let _ = words.send(Word::Message(lines.join("\n"), None));
+            }
+        }
     }
 }
 
-pub fn stopping(status: &str) {
-    send(&[NotifyState::Stopping, NotifyState::Status(status)]);
-}
-
-pub fn watchdog() {
-    send(&[NotifyState::Watchdog]);
-}
-
-fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!("cannot notify systemd: {error}");
+fn pass_on(said: &Receiver<Word>, to: &Channel) {
+    for word in said {
+        match word {
+            Word::Message(message, descriptor) => {
+                if let Err(error) = to.pass_on(&message, descriptor) {
+                    warn!("cannot notify systemd through the keeper: {error}");
+                }
+            }
+            Word::Flush(done) => drop(done.send(())),
+        }
     }
-}
-
-/// Puts a descriptor into systemd's store. When this returns, the kernel holds it for systemd, whatever becomes of us.
-/// `FDPOLL=0`: systemd must not drop it by itself when the peer hangs up, so that our count of it stays right.
-pub fn store(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
-    sd_notify::notify_with_fds(
-        &[NotifyState::FdStore, NotifyState::FdName(name), NotifyState::Custom("FDPOLL=0")],
-        &[fd],
-    )
-}
-
-/// Takes all descriptors of that name out of systemd's store.
-pub fn unstore(name: &str) {
-    send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
 }

@@ -1,0 +1,52 @@
+//! Calls of the kernel that no library offers safely. With 1Password's library (`providers/service_account/core.rs`) the
+//! only unsafe code.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::libc;
+use nix::unistd::Pid;
+
+/// Which of two processes this one is.
+pub enum Twin {
+    /// The one that was there before, and the number of the other.
+    Parent(Pid),
+    Child,
+}
+
+/// Makes a copy of this process that shares nothing with it but the table of open descriptors: what one of them opens or
+/// closes, the other has open or closed as well, and when one is killed nothing closes.
+///
+/// To be called while the process has a single thread: the copy has none of the others, but the locks that they hold.
+pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the process has several threads already"));
+    }
+    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with no stack of its own the copy goes on as after fork(2), on its own copy of this
+    // stack. The C library's handlers for fork do not run; with a single thread none of its locks is held. It goes on to
+    // believe that its first thread has the parent's number, by which only robust and recursive locks go, which nobody
+    // here takes across this call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Twin::Child),
+        pid => Ok(Twin::Parent(Pid::from_raw(pid as libc::pid_t))),
+    }
+}
+
+/// A descriptor that systemd passed to this process by its number, or that the worker left behind.
+pub fn own(number: RawFd) -> OwnedFd {
+    // SAFETY: the caller took the number from systemd's list, where each stands once, or asks for a descriptor whose only
+    // other user is a process that has ended. A number that is not open only makes each use fail.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// A look at whatever is open under this number, if anything is. For the keeper, when the worker has ended and nobody else
+/// opens or closes anything.
+pub fn look_at(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: a borrowed descriptor frees nothing; on a number that is not open each use fails with EBADF.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}

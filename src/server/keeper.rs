@@ -1,0 +1,282 @@
+//! The keeper: the unit's main process, which outlives the worker, so that no connection closes when the worker dies.
+//!
+//! `opnix serve` makes a second process that shares nothing with the first but the table of open descriptors, before it
+//! has a thread or a secret. The second, the worker, does everything. The first, the keeper, touches no secret and parses
+//! nothing: it passes the worker's words on to systemd, which believes only the main process, passes signals on to the
+//! worker, and waits. However the worker ends, its connections are still open in the common table: the keeper gives
+//! them to systemd's descriptor store, where the next instance finds them, and then ends in the same way. Without
+//! systemd it refuses them.
+
+use std::collections::HashSet;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::process;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::{self, SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, getpeername, getsockname, recv, send,
+    sendmsg, socket, socketpair,
+};
+use nix::sys::stat::fstat;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid, getppid};
+
+use super::answer::Refusing;
+use super::places;
+use crate::kernel::{self, Twin};
+use crate::secret;
+
+/// What the worker is told when the keeper is gone.
+pub const KEEPER_GONE: Signal = Signal::SIGUSR2;
+/// Those that are for the service as a whole: the keeper passes them on, in this order if they come together.
+const PASSED_ON: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGTERM];
+/// The longest message to systemd, in bytes.
+const MESSAGE_MAX: usize = 4096;
+/// How long peers have to read their refusal where nobody comes after us. Together with what the worker takes this is less
+/// than `TimeoutStopSec=` and `TimeoutAbortSec=` of `systemd/opnix.service`.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long to wait before something is tried again that the kernel had no memory for.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often a message to systemd is tried that the kernel has no memory for.
+const TRIES: u32 = 50;
+
+/// Which of the two processes this one is.
+pub enum Role {
+    Worker(Channel),
+    Keeper(Keeper),
+}
+
+/// The worker's end of what connects the two.
+#[derive(Debug)]
+pub struct Channel {
+    end: OwnedFd,
+    keeper: Pid,
+}
+
+pub struct Keeper {
+    worker: Pid,
+    channel: OwnedFd,
+    signals: SignalFd,
+    /// Where systemd listens, and whether it holds a descriptor store for us.
+    notify: Option<(OwnedFd, UnixAddr)>,
+    /// The names of the sockets that units connect to, which their connections have as well.
+    listening: Vec<UnixAddr>,
+}
+
+/// Makes the second process. `listening` are the sockets that units connect to; `backed`, whether systemd started us and
+/// stores descriptors.
+pub fn divide<'a>(listening: impl Iterator<Item = BorrowedFd<'a>>, backed: bool) -> io::Result<Role> {
+    let listening = listening.map(|socket| getsockname(socket.as_raw_fd())).collect::<Result<_, _>>()?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let mut handled: SigSet = PASSED_ON.into_iter().collect();
+    handled.add(Signal::SIGCHLD);
+    handled.add(Signal::SIGABRT);
+    handled.thread_block()?;
+    let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let notify = if backed { notify_socket()? } else { None };
+    let keeper = getpid();
+    match kernel::clone_with_shared_descriptors()? {
+        Twin::Child => {
+            // The signals that are passed on stay blocked here: the keeper says in which order they came.
+            [Signal::SIGCHLD, Signal::SIGABRT].into_iter().collect::<SigSet>().thread_unblock()?;
+            prctl::set_pdeathsig(KEEPER_GONE)?;
+            if getppid() != keeper {
+                return Err(io::Error::other("the keeper ended while it made the worker"));
+            }
+            be_killed_first();
+            // Its copy of the values; the descriptors themselves are the keeper's.
+            std::mem::forget((ours, signals, notify));
+            Ok(Role::Worker(Channel { end: theirs, keeper }))
+        }
+        Twin::Parent(worker) => {
+            std::mem::forget(theirs);
+            Ok(Role::Keeper(Keeper { worker, channel: ours, signals, notify, listening }))
+        }
+    }
+}
+
+/// Where `$NOTIFY_SOCKET` says that systemd listens.
+fn notify_socket() -> io::Result<Option<(OwnedFd, UnixAddr)>> {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
+    let address = match name.as_encoded_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name)?,
+        _ => UnixAddr::new(name.as_os_str())?,
+    };
+    let end = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    Ok(Some((end, address)))
+}
+
+/// When memory runs out, the kernel is to take the worker, whose end costs nothing, and not the keeper, whose score
+/// `OOMScoreAdjust=` of the unit lowers.
+fn be_killed_first() {
+    // Not possible where /proc is not; the two then have the same score.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "100");
+}
+
+impl Channel {
+    /// Has the keeper pass a message on to systemd, with a descriptor that is the keeper's from here on.
+    pub fn pass_on(&self, message: &str, descriptor: Option<OwnedFd>) -> io::Result<()> {
+        let number = descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd).to_ne_bytes();
+        let parts = [IoSlice::new(&number), IoSlice::new(message.as_bytes())];
+        loop {
+            match sendmsg::<()>(self.end.as_raw_fd(), &parts, &[], MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN) => std::thread::sleep(PAUSE),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        // The number was told: whoever closes it now would close the keeper's.
+        std::mem::forget(descriptor);
+        Ok(())
+    }
+
+    /// The same without a descriptor and without waiting: it is left out when the keeper is behind.
+    pub fn mention(&self, message: &[u8]) {
+        let number = (-1_i32).to_ne_bytes();
+        let parts = [IoSlice::new(&number), IoSlice::new(message)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = sendmsg::<()>(self.end.as_raw_fd(), &parts, &[], flags, None);
+    }
+
+    /// Under the runtime's eyes, to learn of signals. (It has no type for sockets that keep packets and their order.)
+    pub fn watched(&self) -> io::Result<tokio::net::UnixDatagram> {
+        let eyes = std::os::unix::net::UnixDatagram::from(self.end.try_clone()?);
+        eyes.set_nonblocking(true)?;
+        tokio::net::UnixDatagram::from_std(eyes)
+    }
+
+    pub fn keeper_lives(&self) -> bool {
+        getppid() == self.keeper
+    }
+
+    /// The next signal that was passed on, if there is one: [`Errno::EAGAIN`] says that there is none.
+    pub fn signal(&self) -> nix::Result<Signal> {
+        let mut number = [0];
+        recv(self.end.as_raw_fd(), &mut number, MsgFlags::MSG_DONTWAIT)?;
+        Signal::try_from(i32::from(number[0]))
+    }
+}
+
+impl Keeper {
+    /// Keeps until the worker ends, looks after what it left, and ends this process as the worker ended.
+    pub fn keep(self) -> ! {
+        // Not dumped nor swapped, like the worker, though there is nothing in here: it must not wait for the disk.
+        let _ = secret::protect_process();
+        let end = self.watch();
+        self.pass_messages_on();
+        let left = self.left_behind();
+        match &self.notify {
+            Some(_) => left.iter().for_each(|connection| self.store(*connection)),
+            None => refuse(left),
+        }
+        match end {
+            WaitStatus::Signaled(_, signal, _) => end_by(signal),
+            WaitStatus::Exited(_, code) => process::exit(code),
+            _ => process::exit(1),
+        }
+    }
+
+    /// Returns when the worker has ended: all of its threads, so that nobody but us uses the descriptors.
+    fn watch(&self) -> WaitStatus {
+        loop {
+            let ends = [self.channel.as_fd(), self.signals.as_fd()];
+            let mut ends = ends.map(|end| PollFd::new(end, PollFlags::POLLIN));
+            // No signal interrupts this: they are blocked. What an error means, the calls below find out.
+            let _ = poll(&mut ends, PollTimeout::NONE);
+            self.pass_messages_on();
+            while let Ok(Some(info)) = self.signals.read_signal() {
+                match Signal::try_from(info.ssi_signo as i32) {
+                    Ok(Signal::SIGCHLD) => match waitpid(self.worker, Some(WaitPidFlag::WNOHANG)) {
+                        Ok(end @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => return end,
+                        _ => {}
+                    },
+                    // systemd's watchdog, whose signal this is, has waited in vain for the worker's heartbeat.
+                    Ok(Signal::SIGABRT) => drop(signal::kill(self.worker, Signal::SIGKILL)),
+                    Ok(passed) => {
+                        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                        // There is no room only if the worker has not read hundreds of them.
+                        let _ = send(self.channel.as_raw_fd(), &[passed as i32 as u8], flags);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Passes on what the worker has said so far, in its order.
+    fn pass_messages_on(&self) {
+        let mut buffer = [0; MESSAGE_MAX];
+        while let Ok(length) = recv(self.channel.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            let Some((number, message)) = buffer[..length].split_first_chunk() else { return };
+            let number = RawFd::from_ne_bytes(*number);
+            let descriptor = (number >= 0).then(|| kernel::own(number));
+            self.tell_systemd(message, descriptor.as_ref().map(|descriptor| descriptor.as_raw_fd()));
+        }
+    }
+
+    fn tell_systemd(&self, message: &[u8], descriptor: Option<RawFd>) {
+        let Some((end, address)) = &self.notify else { return };
+        let descriptors: Vec<RawFd> = descriptor.into_iter().collect();
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let rights = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        for _ in 0..TRIES {
+            let parts = [IoSlice::new(message)];
+            match sendmsg(end.as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, Some(address)) {
+                Err(Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::ETOOMANYREFS) => {
+                    std::thread::sleep(PAUSE);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The connections of units that are open still. Each once, though it may have several descriptors.
+    fn left_behind(&self) -> Vec<RawFd> {
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1 << 16, 0));
+        let mut seen = HashSet::new();
+        let is_connection = |number: &RawFd| {
+            let name = getsockname::<UnixAddr>(*number);
+            // A socket that listens has the same name, and no peer.
+            name.is_ok_and(|name| self.listening.contains(&name)) && getpeername::<UnixAddr>(*number).is_ok()
+        };
+        let inode = |number: RawFd| fstat(kernel::look_at(number)).map(|file| file.st_ino);
+        (0..limit.min(1 << 20) as RawFd)
+            .filter(is_connection)
+            .filter(|number| inode(*number).map_or(true, |inode| seen.insert(inode)))
+            .collect()
+    }
+
+    fn store(&self, connection: RawFd) {
+        let inode = fstat(kernel::look_at(connection)).map_or(0, |file| file.st_ino);
+        // systemd knows which of them it has already.
+        self.tell_systemd(places::store_message(inode).as_bytes(), Some(connection));
+    }
+}
+
+/// Refuses what nobody comes to answer any more.
+fn refuse(connections: Vec<RawFd>) {
+    let mut left: Vec<(RawFd, Refusing)> =
+        connections.into_iter().map(|connection| (connection, Refusing::default())).collect();
+    let end = Instant::now() + LAST_WORDS;
+    while !left.is_empty() && Instant::now() < end {
+        left.retain_mut(|(connection, refusing)| !refusing.go_on(kernel::look_at(*connection)));
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Ends this process as the worker ended, so that systemd says what it was.
+fn end_by(signal: Signal) -> ! {
+    let _ = SigSet::all().thread_unblock();
+    // The first of two finds the handler of the runtime library, which then steps aside.
+    let _ = signal::raise(signal);
+    let _ = signal::raise(signal);
+    process::exit(128 + signal as i32)
+}

@@ -1,0 +1,259 @@
+//! Places for requests that cannot be answered at once. Each kind of peer has its own, and each group of peers only so many
+//! of them, so that nobody's behaviour takes the place of a unit that starts.
+//!
+//! What has a place is in systemd's descriptor store as well, so that the next instance finds it even if the keeper dies
+//! with the worker. All places together are fewer than systemd stores, because it closes what is more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::stat::fstat;
+use tokio::sync::oneshot;
+
+use crate::policy::MIRROR;
+use crate::systemd::notify::Notifier;
+
+/// The names of our connections in the store: this and the socket's inode number, which is unique while it lives.
+pub const PREFIX: &str = "request-";
+/// `FileDescriptorStoreMax=` of `systemd/opnix.service` (a test compares them). systemd 254 and later say it in `$FDSTORE`.
+pub const STORE_MAX: usize = 4096;
+
+/// What a request takes a place for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A unit that waits for its value.
+    Waiting,
+    /// A unit that is being refused.
+    Refused,
+    /// The same, when too many are being refused that do not read it: a unit that does read is soon done.
+    Spare,
+    /// A peer that claims to be a unit which it is not, or may not be, and is being refused.
+    Pretender,
+    /// A peer that does not claim to be a unit, and is held without an answer.
+    Stranger,
+}
+
+const KINDS: [Kind; 5] = [Kind::Waiting, Kind::Refused, Kind::Spare, Kind::Pretender, Kind::Stranger];
+
+impl Kind {
+    /// How many places there are in all, and for each unit, or each unit in whose cgroup peers sit.
+    const fn limits(self) -> (usize, usize) {
+        match self {
+            Self::Waiting => (2560, 64),
+            Self::Refused => (512, 64),
+            Self::Spare => (60, 4),
+            Self::Pretender => (512, 64),
+            Self::Stranger => (448, 16),
+        }
+    }
+
+    fn limit_of(self, group: &str) -> usize {
+        let (_, each) = self.limits();
+        // It asks for 256 files at a time, and its next instance may do so before the last one's requests are cleared away.
+        if group == MIRROR { each * 8 } else { each }
+    }
+}
+
+pub struct Places {
+    notifier: Notifier,
+    /// Whether systemd holds a store for us at all.
+    backed: bool,
+    /// How many connections it stores.
+    capacity: usize,
+    pools: Mutex<[Pool; KINDS.len()]>,
+}
+
+#[derive(Default)]
+struct Pool {
+    next: u64,
+    /// In the order in which they came.
+    taken: BTreeMap<u64, Occupant>,
+    by_group: HashMap<Arc<str>, usize>,
+}
+
+struct Occupant {
+    group: Arc<str>,
+    /// Told when it has to make room, if it is one that may have to.
+    leave: Option<oneshot::Sender<()>>,
+}
+
+/// One place. Dropping it leaves the request in the store; [`Place::leave`] takes it out.
+#[must_use]
+pub struct Place {
+    places: Arc<Places>,
+    kind: Kind,
+    number: u64,
+    name: String,
+}
+
+/// There is no place for a further request of this kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    #[error("{0} requests of this unit wait already\nfind out why it asks so often, and start it again")]
+    Group(usize),
+    #[error("{0} requests wait already\nfind out what they wait for: opnix status")]
+    All(usize),
+}
+
+impl Places {
+    pub fn new(notifier: Notifier, backed: bool) -> Arc<Self> {
+        let capacity = std::env::var("FDSTORE").ok().and_then(|max| max.parse().ok()).unwrap_or(STORE_MAX);
+        Arc::new(Self { notifier, backed, capacity, pools: Mutex::default() })
+    }
+
+    pub fn is_backed(&self) -> bool {
+        self.backed
+    }
+
+    /// How many requests have a place that will have an answer.
+    pub fn unanswered(&self) -> usize {
+        let pools = self.pools();
+        let answered = KINDS.iter().filter(|kind| **kind != Kind::Stranger);
+        answered.map(|kind| pools[*kind as usize].taken.len()).sum()
+    }
+
+    /// `leave` is told when the request has to make room for a later one.
+    pub fn take(
+        self: &Arc<Self>,
+        kind: Kind,
+        group: &str,
+        stream: &UnixStream,
+        leave: Option<oneshot::Sender<()>>,
+    ) -> Result<Place, Full> {
+        let (total, _) = kind.limits();
+        let total = total * self.capacity / STORE_MAX;
+        let number = {
+            let pool = &mut self.pools()[kind as usize];
+            let held = pool.by_group.get(group).copied().unwrap_or(0);
+            if held >= kind.limit_of(group) {
+                return Err(Full::Group(held));
+            }
+            if pool.taken.len() >= total && !pool.make_room() {
+                return Err(Full::All(pool.taken.len()));
+            }
+            pool.add(group, leave)
+        };
+        let inode = fstat(stream).map_or(0, |file| file.st_ino);
+        let name = format!("{PREFIX}{inode}");
+        // A copy, because systemd is told in a moment, when this one may be closed. Without one the keeper has it.
+        if let Some(copy) = self.backed.then(|| stream.try_clone().ok()).flatten() {
+            self.notifier.store(store_message(inode), copy.into());
+        }
+        Ok(Place { places: self.clone(), kind, number, name })
+    }
+
+    /// The place of a request that was found in the store: it has one in any case.
+    pub fn found(
+        self: &Arc<Self>,
+        kind: Kind,
+        group: &str,
+        name: String,
+        leave: Option<oneshot::Sender<()>>,
+    ) -> Place {
+        let number = self.pools()[kind as usize].add(group, leave);
+        Place { places: self.clone(), kind, number, name }
+    }
+
+    fn pools(&self) -> MutexGuard<'_, [Pool; KINDS.len()]> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    fn add(&mut self, group: &str, leave: Option<oneshot::Sender<()>>) -> u64 {
+        let group: Arc<str> = group.into();
+        *self.by_group.entry(group.clone()).or_default() += 1;
+        self.next += 1;
+        self.taken.insert(self.next, Occupant { group, leave });
+        self.next
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(Occupant { group, .. }) = self.taken.remove(&number) else { return };
+        if let Some(count) = self.by_group.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_group.remove(&group);
+            }
+        }
+    }
+
+    /// Sends away the one of those that may be sent away which has been here longest.
+    fn make_room(&mut self) -> bool {
+        let longest = self.taken.iter_mut().find_map(|(number, occupant)| Some((*number, occupant.leave.take()?)));
+        let Some((number, leave)) = longest else { return false };
+        self.remove(number);
+        leave.send(()).is_ok()
+    }
+}
+
+impl Place {
+    pub fn leave(self) {
+        if self.places.backed {
+            self.places.notifier.unstore(&self.name);
+        }
+        self.places.pools()[self.kind as usize].remove(self.number);
+    }
+}
+
+/// What systemd is told with a connection that it is to store. `FDPOLL=0`: it must not drop one by itself when the peer
+/// hangs up, so that our count of them stays right.
+pub fn store_message(inode: u64) -> String {
+    format!("FDSTORE=1\nFDNAME={PREFIX}{inode}\nFDPOLL=0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(places: &Arc<Places>, kind: Kind, group: &str) -> Result<Place, Full> {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        places.take(kind, group, &ours, None)
+    }
+
+    #[test]
+    fn all_places_together_are_fewer_than_systemd_stores() {
+        // The records have one, too.
+        assert!(KINDS.iter().map(|kind| kind.limits().0).sum::<usize>() < STORE_MAX);
+    }
+
+    #[test]
+    fn one_unit_that_asks_in_a_loop_leaves_places_to_the_others() {
+        let places = Places::new(Notifier::direct(), false);
+        let held: Vec<_> = (0..64).map(|_| place(&places, Kind::Waiting, "loop.service").unwrap()).collect();
+        assert_eq!(place(&places, Kind::Waiting, "loop.service").err(), Some(Full::Group(64)));
+        place(&places, Kind::Waiting, "other.service").unwrap().leave();
+        held.into_iter().for_each(Place::leave);
+        place(&places, Kind::Waiting, "loop.service").unwrap().leave();
+        assert_eq!(places.unanswered(), 0);
+    }
+
+    #[test]
+    fn the_kinds_have_places_of_their_own_and_who_is_held_has_none_of_an_answer() {
+        let places = Places::new(Notifier::direct(), false);
+        let held: Vec<_> = (0..16).map(|_| place(&places, Kind::Stranger, "box.service").unwrap()).collect();
+        assert!(place(&places, Kind::Stranger, "box.service").is_err());
+        let _waiting = place(&places, Kind::Waiting, "box.service").unwrap();
+        assert_eq!((held.len(), places.unanswered()), (16, 1));
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_longest_of_those_that_may_goes() {
+        let places = Places::new(Notifier::direct(), false);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (total, each) = Kind::Pretender.limits();
+        let mut told = Vec::new();
+        for number in 0..total {
+            let (leave, leaves) = oneshot::channel();
+            // The first ones may not be sent away.
+            let leave = (number >= 2).then_some(leave);
+            told.push(leaves);
+            let group = format!("group-{}.service", number / each);
+            let _ = places.take(Kind::Pretender, &group, &ours, leave).unwrap();
+        }
+        let _ = place(&places, Kind::Pretender, "late.service").unwrap();
+        assert!(told[2].try_recv().is_ok());
+        assert!(told[3].try_recv().is_err());
+    }
+}
