@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -70,7 +69,7 @@ pub fn run(arguments: Arguments) -> Exit {
     // It is for the main process.
     let heartbeat = sd_notify::watchdog_enabled();
     // Before there is a thread or a secret.
-    match keeper::divide(passed.credentials.iter().map(AsFd::as_fd), activated) {
+    match keeper::divide(&passed.credentials, &passed.control, activated) {
         Ok(Role::Keeper(keeper)) => keeper.keep(),
         Ok(Role::Worker(channel)) => {
             let exit = work(&arguments, passed, Arc::new(channel), heartbeat);

@@ -85,6 +85,12 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     if let Some(until) = status.budget.limited_until {
         line("", format!("a limit is reached; the background goes on {}", relative(until, now)));
     }
+    match (status.records.queued, status.records.dropped) {
+        (0, 0) => {}
+        (queued, dropped) => {
+            line("records", format!("{queued} wait for the journal, {dropped} were dropped; is systemd-journald well?"));
+        }
+    }
     let width = status.secrets.iter().map(|secret| secret.name.len()).max().unwrap_or(0);
     for (number, secret) in status.secrets.iter().enumerate() {
         let state = match secret.state {

@@ -1,12 +1,14 @@
 //! What the calls answer, from the configuration in force and its store.
 
-use super::interface::{Budget, Cache, Error, Explanation, Refreshed, Rule, Secret, Status, Window};
+use super::interface::{Budget, Cache, Error, Explanation, Records, Refreshed, Rule, Secret, Status, Window};
 use crate::names::{CredentialName, UnitName};
 use crate::policy::{self, Denied, Entry, Policy};
+use crate::records;
 use crate::server::{Configuration, Service};
 
 impl Service {
     pub fn overview(&self) -> Status {
+        let (queued, dropped) = records::counts();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             faults: None,
@@ -21,6 +23,7 @@ impl Service {
             budget: Budget { hour: unlimited(), day: unlimited(), limited_until: None },
             secrets: Vec::new(),
             waiting: self.waiting() as u64,
+            records: Records { queued, dropped: dropped.iter().sum() },
         };
         match &*self.configuration() {
             Configuration::Valid { provider, store, entries, .. } => {

@@ -21,6 +21,16 @@ pub struct Status {
     pub secrets: Vec<Secret>,
     /// How many requests of units wait for their value.
     pub waiting: u64,
+    pub records: Records,
+}
+
+/// What is on its way to the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Records {
+    /// How many records wait for the journal to take them.
+    pub queued: u64,
+    /// How many were dropped since the service began, because there was no room for more.
+    pub dropped: u64,
 }
 
 /// Where secrets come from.

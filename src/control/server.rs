@@ -1,6 +1,7 @@
 //! The service's end of the control socket. Each connection is served by itself, so that one that waits holds up nobody.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -15,10 +16,10 @@ use zlink::tokio::unix;
 use zlink::{ReadyListener, Reply, Server, service};
 
 use super::interface::{
-    Budget, Cache, Changes, Error, Explanation, Health, Outcome, Provider, Refreshed, Renewal, Rule, Secret,
+    Budget, Cache, Changes, Error, Explanation, Health, Outcome, Provider, Records, Refreshed, Renewal, Rule, Secret,
     State, Status, Window,
 };
-use crate::server::Service;
+use crate::server::{Service, request};
 
 /// How many connections there can be at a time.
 const CONNECTIONS: usize = 64;
@@ -43,6 +44,17 @@ async fn serve_one(listener: UnixListener, room: &Arc<Semaphore>, service: &Arc<
                 continue;
             }
         };
+        // A unit whose LoadCredential= names this socket: the end of its connection would be an empty secret.
+        if request::asks_for_a_unit(&stream) {
+            match stream.as_fd().try_clone_to_owned() {
+                Ok(copy) => request::take_up(copy.into(), None, true, service),
+                Err(error) => {
+                    warn!("holds a unit that asks on the control socket, and cannot refuse it: {error}");
+                    std::mem::forget(stream);
+                }
+            }
+            continue;
+        }
         // The socket's mode says the same. Who runs the service may ask it, too.
         let peer = stream.peer_cred().map(|peer| peer.uid());
         if !peer.as_ref().is_ok_and(|uid| *uid == 0 || *uid == Uid::effective().as_raw()) {
@@ -66,7 +78,7 @@ struct Control(Arc<Service>);
 /// No value of a secret ever goes through here.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Records, Rule, Renewal, Outcome],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),

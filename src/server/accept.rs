@@ -60,7 +60,9 @@ pub fn accept(listeners: &[UnixListener], mut bell: UnixStream, service: &Arc<Se
 fn accept_from(listener: &UnixListener, service: &Arc<Service>) -> io::Result<()> {
     for _ in 0..ROUND {
         match listener.accept() {
-            Ok((stream, address)) => request::handle(Request { stream, found: None }, address, service),
+            Ok((stream, address)) => {
+                request::handle(Request { stream, found: None, misdirected: false }, address, service);
+            }
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EAGAIN) => return Ok(()),
                 Some(Errno::ECONNABORTED | Errno::EINTR) => {}

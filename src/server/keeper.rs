@@ -9,7 +9,8 @@
 
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::process;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::answer::Refusing;
-use super::places;
+use super::{places, request};
 use crate::kernel::{self, Twin};
 use crate::secret;
 
@@ -67,12 +68,17 @@ pub struct Keeper {
     notify: Option<(OwnedFd, UnixAddr)>,
     /// The names of the sockets that units connect to, which their connections have as well.
     listening: Vec<UnixAddr>,
+    /// Those of the control sockets, where a unit may ask by mistake.
+    control: Vec<UnixAddr>,
 }
 
-/// Makes the second process. `listening` are the sockets that units connect to; `backed`, whether systemd started us and
-/// stores descriptors.
-pub fn divide<'a>(listening: impl Iterator<Item = BorrowedFd<'a>>, backed: bool) -> io::Result<Role> {
-    let listening = listening.map(|socket| getsockname(socket.as_raw_fd())).collect::<Result<_, _>>()?;
+/// Makes the second process. `listening` are the sockets that units connect to, `control` those of administrators;
+/// `backed`, whether systemd started us and stores descriptors.
+pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool) -> io::Result<Role> {
+    let names = |sockets: &[UnixListener]| {
+        sockets.iter().map(|socket| getsockname(socket.as_raw_fd())).collect::<Result<_, _>>()
+    };
+    let (listening, control) = (names(listening)?, names(control)?);
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let mut handled: SigSet = PASSED_ON.into_iter().collect();
@@ -97,7 +103,7 @@ pub fn divide<'a>(listening: impl Iterator<Item = BorrowedFd<'a>>, backed: bool)
         }
         Twin::Parent(worker) => {
             std::mem::forget(theirs);
-            Ok(Role::Keeper(Keeper { worker, channel: ours, signals, notify, listening }))
+            Ok(Role::Keeper(Keeper { worker, channel: ours, signals, notify, listening, control }))
         }
     }
 }
@@ -243,9 +249,11 @@ impl Keeper {
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1 << 16, 0));
         let mut seen = HashSet::new();
         let is_connection = |number: &RawFd| {
-            let name = getsockname::<UnixAddr>(*number);
+            let Ok(name) = getsockname::<UnixAddr>(*number) else { return false };
             // A socket that listens has the same name, and no peer.
-            name.is_ok_and(|name| self.listening.contains(&name)) && getpeername::<UnixAddr>(*number).is_ok()
+            let has_peer = || getpeername::<UnixAddr>(*number).is_ok();
+            self.listening.contains(&name) && has_peer()
+                || self.control.contains(&name) && request::asks_for_a_unit(&kernel::look_at(*number))
         };
         let inode = |number: RawFd| fstat(kernel::look_at(number)).map(|file| file.st_ino);
         (0..limit.min(1 << 20) as RawFd)

@@ -6,17 +6,18 @@ mod answer;
 pub mod keeper;
 pub mod places;
 mod refusal;
-mod request;
+pub(crate) mod request;
 
 use std::future::pending;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{UnixAddr, getsockname};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::runtime::Handle;
@@ -239,7 +240,7 @@ pub async fn run(
     let (mut bell, heard) = UnixStream::pair()?;
     let mut restarting = false;
 
-    adopt(stored, &service);
+    adopt(stored, &listeners.control, &service);
     let mut accepting = spawn_blocking({
         let service = service.clone();
         move || accept::accept(&listeners.credentials, heard, &service)
@@ -306,7 +307,9 @@ async fn next_signal(channel: &Channel, commands: &UnixDatagram) -> Signal {
 }
 
 /// Takes on what the last instance left in the store.
-fn adopt(stored: Vec<(String, OwnedFd)>, service: &Arc<Service>) {
+fn adopt(stored: Vec<(String, OwnedFd)>, control: &[UnixListener], service: &Arc<Service>) {
+    let name = |socket: RawFd| getsockname::<UnixAddr>(socket).ok();
+    let control: Vec<_> = control.iter().map(|socket| name(socket.as_raw_fd())).collect();
     if !stored.is_empty() {
         info!(
             message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c07",
@@ -314,8 +317,9 @@ fn adopt(stored: Vec<(String, OwnedFd)>, service: &Arc<Service>) {
             stored.len()
         );
     }
-    for (name, connection) in stored {
-        request::take_up(UnixStream::from(connection), name, service);
+    for (stored_as, connection) in stored {
+        let misdirected = control.contains(&name(connection.as_raw_fd()));
+        request::take_up(UnixStream::from(connection), Some(stored_as), misdirected, service);
     }
 }
 

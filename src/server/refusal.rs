@@ -19,6 +19,8 @@ pub enum Refusal {
     Places(Full),
     #[error("an earlier instance of opnix died while it answered\nstart the unit again")]
     Interrupted,
+    #[error("the unit asks on the control socket\nwrite LoadCredential=NAME:{SOCKET} in it", SOCKET = crate::cli::SOCKET)]
+    WrongSocket,
     #[error("opnix is being stopped\nstart it, then the unit")]
     Stopping,
 }
@@ -34,6 +36,7 @@ impl Refusal {
             Self::TooLarge { .. } => "size",
             Self::Places(_) => "places",
             Self::Interrupted => "interrupted",
+            Self::WrongSocket => "socket",
             Self::Stopping => "stopping",
         }
     }

@@ -6,11 +6,13 @@
 //! [`handle`] runs on the accept thread and waits for nothing. What cannot be answered at once goes to the runtime.
 
 use std::future::Future;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::{UnixAddr, getpeername};
 use tokio::select;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -34,6 +36,8 @@ pub struct Request {
     pub stream: UnixStream,
     /// Its name in the store, if an earlier instance left it there.
     pub found: Option<String>,
+    /// It came over the control socket, where no unit gets anything.
+    pub misdirected: bool,
 }
 
 pub fn handle(request: Request, address: SocketAddr, service: &Arc<Service>) {
@@ -42,10 +46,10 @@ pub fn handle(request: Request, address: SocketAddr, service: &Arc<Service>) {
             let configuration = service.configuration();
             // An instance that died may have begun to answer.
             let interrupted = request.found.is_some() && answer::may_be_begun(&request.stream);
-            let decided = if interrupted {
-                Err((peer.into(), Refusal::Interrupted))
-            } else {
-                configuration.decide(peer)
+            let decided = match (interrupted, request.misdirected) {
+                (true, _) => Err((peer.into(), Refusal::Interrupted)),
+                (_, true) => Err((peer.into(), Refusal::WrongSocket)),
+                _ => configuration.decide(peer),
             };
             match decided {
                 Ok(grant) => serve(request, grant, configuration, service),
@@ -63,8 +67,9 @@ pub fn handle(request: Request, address: SocketAddr, service: &Arc<Service>) {
     }
 }
 
-/// What an earlier instance left, whose address is still to be had.
-pub fn take_up(stream: UnixStream, name: String, service: &Arc<Service>) {
+/// A connection whose address is still to be had: one that an earlier instance left, or that came another way than through
+/// the accept loop.
+pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, service: &Arc<Service>) {
     let service = service.clone();
     go_on(&service.clone(), async move {
         let address = loop {
@@ -73,8 +78,14 @@ pub fn take_up(stream: UnixStream, name: String, service: &Arc<Service>) {
                 Err(_) => sleep(PAUSE).await,
             }
         };
-        handle(Request { stream, found: Some(name) }, address, &service);
+        handle(Request { stream, found, misdirected }, address, &service);
     });
+}
+
+/// Whether systemd asks there for a credential of a unit: by the address that it asks from.
+pub fn asks_for_a_unit(stream: &impl AsRawFd) -> bool {
+    let address = getpeername::<UnixAddr>(stream.as_raw_fd());
+    address.is_ok_and(|address| address.as_abstract().is_some_and(peer::is_of_a_unit))
 }
 
 /// On the runtime; who stops the service waits for it.
@@ -110,7 +121,7 @@ async fn wait(
 ) {
     let claim = grant.claim();
     let places = &service.places;
-    let Request { stream, found } = request;
+    let Request { stream, found, .. } = request;
     let place = match found {
         Some(name) => Ok(places.found(Kind::Waiting, claim.unit.as_str(), name, None)),
         None => places.take(Kind::Waiting, claim.unit.as_str(), &stream, None),
@@ -118,7 +129,7 @@ async fn wait(
     let place = match place {
         Ok(place) => place,
         Err(full) => {
-            let request = Request { stream, found: None };
+            let request = Request { stream, found: None, misdirected: false };
             return refuse(request, claim, Refusal::Places(full), service.clone()).await;
         }
     };
@@ -165,7 +176,7 @@ async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<S
     records::refused(&claim, refusal.check(), &refusal);
     let places = &service.places;
     let unit = claim.unit.as_str();
-    let Request { stream, found } = request;
+    let Request { stream, found, .. } = request;
     let take = |kind| places.take(kind, unit, &stream, None);
     let place = match found {
         Some(name) => Ok(places.found(Kind::Refused, unit, name, None)),
@@ -190,7 +201,7 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
     // Closed before it has read everything is only who sits for certain in another unit: what it has read would be a valid
     // secret.
     let leave = foreign.then_some(leave);
-    let Request { stream, found } = request;
+    let Request { stream, found, .. } = request;
     let place = match found {
         Some(name) => Ok(service.places.found(Kind::Pretender, &group, name, leave)),
         None => service.places.take(Kind::Pretender, &group, &stream, leave),
@@ -213,7 +224,7 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
 
 /// Gives a peer that is no start of a unit nothing, not even the end of the connection, until it goes by itself.
 async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
-    let Request { stream, found } = request;
+    let Request { stream, found, .. } = request;
     if !stranger.trusted {
         let why = format!("it belongs to user {} and is no start of a unit", stranger.uid);
         return close(found, &stranger, &why, &service);

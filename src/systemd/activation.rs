@@ -54,9 +54,10 @@ impl Passed {
                 _ => rest.push((name, descriptor)),
             }
         }
-        // Whatever its name, a connection to our socket is a request.
+        // Whatever its name, a connection to one of our sockets is a request.
+        let listeners = sorted.credentials.iter().chain(&sorted.control);
         let ours: Vec<UnixAddr> =
-            sorted.credentials.iter().filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
+            listeners.filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
         for (name, descriptor) in rest {
             let is_ours = getsockname(descriptor.as_raw_fd()).is_ok_and(|name| ours.contains(&name));
             if is_connection(&descriptor) && (is_ours || name.starts_with(places::PREFIX)) {

@@ -108,16 +108,14 @@ impl Daemon {
         (String::from_utf8(said).unwrap(), command.status.code().unwrap())
     }
 
+    /// The worker, which does everything: the child of the keeper.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        children(self.process.id())[0]
     }
 
     /// The processes that the service has started, by whichever of its threads.
     pub fn children(&self) -> Vec<u32> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let lists =
-            tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
-        lists.collect::<Vec<_>>().join(" ").split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        children(self.pid())
     }
 
     pub fn replace_token(&self, token: &str) {
@@ -131,7 +129,7 @@ impl Daemon {
 
     /// Ends the service as systemd does, and returns its log.
     pub fn stop(mut self) -> String {
-        let pid = self.pid().to_string();
+        let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.process.wait().unwrap();
         self.log()
@@ -140,7 +138,7 @@ impl Daemon {
     /// Returns when the reload is done.
     pub fn reload(&self) {
         let before = self.log().matches("reloaded the configuration").count();
-        let pid = self.pid().to_string();
+        let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
         let end = Instant::now() + LIMIT;
         while self.log().matches("reloaded the configuration").count() == before {
@@ -164,9 +162,16 @@ impl Daemon {
     pub fn refusal(&self, credential: &str) -> String {
         let before = self.log().lines().count();
         assert_eq!(self.ask(credential), None);
-        let log = self.log();
-        let record = log.lines().skip(before).find(|line| line.contains("refused"));
-        record.unwrap_or_default().split_once(": ").unwrap_or_default().1.to_owned()
+        // The answer does not wait for its record.
+        let end = Instant::now() + LIMIT;
+        loop {
+            let log = self.log();
+            if let Some(record) = log.lines().skip(before).find(|line| line.contains("refused")) {
+                return record.split_once(": ").unwrap_or_default().1.to_owned();
+            }
+            assert!(Instant::now() < end, "no record of the refusal: {log}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub fn log(&self) -> String {
@@ -184,9 +189,21 @@ pub fn new_directory(name: &str) -> PathBuf {
     directory
 }
 
+/// The processes that this one has started, by whichever of its threads.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lists =
+        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+    lists.collect::<Vec<_>>().join(" ").split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        // The worker first: without its keeper it would finish what it has in hand.
+        if let Ok(None) = self.process.try_wait() {
+            let worker = self.pid().to_string();
+            let _ = Command::new("kill").args(["-KILL", &worker]).status();
+        }
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }

@@ -28,11 +28,6 @@ fn start(machine: &Machine, from: usize, to: usize) {
     machine.sh(&format!("systemctl start --no-block {units}")).ok();
 }
 
-fn stored(machine: &Machine, count: usize) {
-    let stored = || machine.show("opnix.service", "NFileDescriptorStore") == count.to_string();
-    machine.wait("the requests in the store", stored, LONG);
-}
-
 fn in_state(machine: &Machine, state: &str) -> usize {
     let list = machine.systemctl(&["list-units", "--all", "--plain", "--no-legend", "waiter@*"]).ok();
     list.lines().filter(|line| line.split_whitespace().nth(2) == Some(state)).count()

@@ -101,3 +101,10 @@ pub fn assert_refused(machine: &Machine, unit: &str, credential: &str, check: &s
     assert_eq!(records[0]["OPNIX_CHECK"], check);
     assert_ne!(records[0]["OPNIX_REASON"], "", "with a reason");
 }
+
+/// Waits until systemd stores this many requests. The running service's records are in its store as well.
+#[track_caller]
+pub fn stored(machine: &Machine, requests: usize) {
+    let count = || machine.show("opnix.service", "NFileDescriptorStore") == (requests + 1).to_string();
+    machine.wait(&format!("{requests} requests in the store"), count, LONG);
+}

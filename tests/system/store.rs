@@ -11,11 +11,6 @@ use crate::opnix::*;
 const STORE: usize = 4096;
 const WAITING: usize = STORE - STORE / 4;
 
-fn stored(machine: &Machine, count: usize) {
-    let stored = || machine.show("opnix.service", "NFileDescriptorStore") == count.to_string();
-    machine.wait(&format!("{count} requests in the store"), stored, LONG);
-}
-
 fn recovered(machine: &Machine, unit: &str) {
     stored(machine, 0);
     machine.systemctl(&["restart", unit]).ok();
