@@ -5,6 +5,7 @@
 //! from [`providers`], and [`server`] answers. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
+pub mod moment;
 pub mod names;
 pub mod place;
 pub mod quote;

@@ -167,6 +167,7 @@ pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
             denied: line.denied.map(from_millis),
             doubtful: false,
             comparable: false,
+            asked: 0,
         };
         entries.push((line.reference, entry));
     }
@@ -214,6 +215,7 @@ mod tests {
             denied: (millis % 2 == 1).then(|| from_millis(millis + 5)),
             doubtful: false,
             comparable: false,
+            asked: 0,
         }
     }
 

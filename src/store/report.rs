@@ -24,9 +24,9 @@ impl Store {
             kind: kind.to_owned(),
             account: state.account.clone().or_else(|| self.0.provider.account()),
             health: self.0.health(&state, now).into(),
-            down_since: down.map(|down| seconds(down.since)),
+            down_since: down.map(|down| seconds(down.since.date())),
             error: down.map(|down| down.error.to_string()),
-            next_refresh: state.next_refresh.map(seconds),
+            next_refresh: state.next_refresh.map(|moment| seconds(moment.date())),
         }
     }
 
@@ -81,7 +81,7 @@ impl Store {
             age: oldest.map(|age| age.as_secs()),
             denied_for: denied.map(|denied| denied.as_secs()),
             error: error.map(|failure| failure.error.to_string()),
-            error_at: error.map(|failure| seconds(failure.at)),
+            error_at: error.map(|failure| seconds(failure.at.date())),
         }
     }
 
