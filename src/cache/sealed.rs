@@ -300,6 +300,19 @@ mod tests {
         assert!(open(&key(7), &one).is_ok() && open(&key(7), &two).is_ok());
     }
 
+    #[test]
+    fn any_time_in_a_file_is_taken_without_panic() {
+        let now = SystemTime::now();
+        for millis in [0, 1, 253_402_300_800_000, i64::MAX as u64, u64::MAX - 6] {
+            let name: Reference = "op://vault/item/field".parse().unwrap();
+            for (_, entry) in open(&key(7), &sealed(&[(name, entry(b"x", millis))])).unwrap().entries {
+                assert_eq!(entry.fetched, from_millis(millis));
+                let known = entry.known(now);
+                assert!(known.age.is_none() || entry.fetched <= now);
+            }
+        }
+    }
+
     // The next two are fuzzing: `PROPTEST_CASES=10000000 cargo test --release --lib sealed` goes on for as long as you like.
     proptest! {
         #[test]

@@ -16,6 +16,8 @@ const STEP: Duration = Duration::from_secs(5 * 60);
 /// out not to be over, up to the longest.
 const FIRST_REST: Duration = Duration::from_secs(10 * 60);
 const LONGEST_REST: Duration = HOUR;
+/// 1Password's own limits are over after a day; who says more is wrong, and must not stop us for years.
+pub const LONGEST_LIMIT: Duration = DAY;
 
 /// How many requests this machine may send. What is not set has no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +96,7 @@ impl Ledger {
     pub fn spend(&mut self, now: SystemTime, requests: u32) {
         let step = step(now);
         // Of a clock that was set back; they count as of now, as nobody knows better.
-        let later: u32 = self.steps.split_off(&(step + 1)).into_values().sum();
+        let later = self.steps.split_off(&(step + 1)).into_values().fold(0, u32::saturating_add);
         let oldest = step.saturating_sub((DAY.as_secs() / STEP.as_secs()) + 1);
         self.steps = self.steps.split_off(&oldest);
         let count = self.steps.entry(step).or_default();
@@ -131,10 +133,11 @@ impl Ledger {
 
     /// 1Password says that a limit is reached, and perhaps until when.
     pub fn limit(&mut self, now: SystemTime, told: Option<SystemTime>) {
-        let rest = self.limited.map_or(FIRST_REST, |limited| limited.next_rest);
+        // It may come from the file, which anybody can have written into.
+        let rest =
+            self.limited.map_or(FIRST_REST, |limited| limited.next_rest.clamp(FIRST_REST, LONGEST_REST));
         let until = told.unwrap_or(now + rest);
-        // A server that is wrong by years must not stop us for years.
-        let until = until.min(now + DAY);
+        let until = until.min(now + LONGEST_LIMIT);
         self.limited = Some(Limited {
             until: millis(until),
             told: told.is_some(),
@@ -281,6 +284,26 @@ mod tests {
         ledger.limit(at(3), None);
         let text = serde_json::to_string(&ledger).unwrap();
         assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), ledger);
+    }
+
+    #[test]
+    fn no_content_of_the_file_makes_it_panic() {
+        let long = r#"{"secs": 18446744073709551615, "nanos": 999999999}"#;
+        for until in [0, 1, u64::MAX] {
+            for next_rest in [r#"{"secs": 0, "nanos": 0}"#, long] {
+                let steps = r#"{"18446744073709551614": 4294967295, "18446744073709551615": 4294967295}"#;
+                let limited = format!(r#"{{"until": {until}, "told": true, "next_rest": {next_rest}}}"#);
+                let text = format!(r#"{{"account": null, "steps": {steps}, "limited": {limited}}}"#);
+                let mut ledger: Ledger = serde_json::from_str(&text).unwrap();
+                assert_eq!(ledger.limited_until(at(0)), None, "no limit is that long");
+                assert_eq!(ledger.last_day(at(0)), u32::MAX);
+                ledger.spend(at(0), 1);
+                assert_eq!(ledger.last_day(at(0)), u32::MAX);
+                ledger.limit(at(0), None);
+                let rest = ledger.limited_until(at(0)).unwrap().duration_since(at(0)).unwrap();
+                assert!((FIRST_REST..=LONGEST_REST).contains(&rest), "{rest:?}");
+            }
+        }
     }
 
     proptest! {
