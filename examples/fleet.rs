@@ -76,6 +76,7 @@ fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
             budget,
             cost,
             probe: None,
+            limit: Duration::ZERO,
             spread,
         };
         let round = next_round(&outlook, &ledger).map_or(began + 3 * DAY, |wait| now + wait);

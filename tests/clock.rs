@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use daemon::{Daemon, UNIT, library, new_directory};
 use serde_json::{Value, json};
 use simulators::account::{Account, FieldValue};
+use simulators::connect::{Connect, TOKEN};
 use simulators::http::Fault;
 use simulators::service_account::ServiceAccount;
 
@@ -26,6 +27,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Host {
     simulator: ServiceAccount,
     directory: PathBuf,
+    state: PathBuf,
+    clock: PathBuf,
 }
 
 impl Host {
@@ -35,9 +38,10 @@ impl Host {
             account.add(VAULT, name, &[("value", FieldValue::Concealed("old".into()))]);
         }
         let directory = new_directory("clock");
-        fs::create_dir(directory.join("state")).unwrap();
+        let (state, clock) = (directory.join("state"), directory.join("clock"));
+        fs::create_dir(&state).unwrap();
         fs::write(directory.join("opnix.cache-key"), [7; 32]).unwrap();
-        let host = Self { simulator: ServiceAccount::local(account), directory };
+        let host = Self { simulator: ServiceAccount::local(account), directory, state, clock };
         host.set_clock("+0");
         host
     }
@@ -46,26 +50,24 @@ impl Host {
     fn set_clock(&self, offset: &str) {
         let new = self.directory.join("clock.new");
         fs::write(&new, offset).unwrap();
-        fs::rename(new, self.clock()).unwrap();
+        fs::rename(new, &self.clock).unwrap();
     }
 
-    fn clock(&self) -> PathBuf {
-        self.directory.join("clock")
-    }
-
-    fn start(&self, config: &Value) -> Daemon {
-        let (state, clock) = (self.directory.join("state"), self.clock());
+    fn environment(&self) -> [(&'static str, &Path); 7] {
         let one = Path::new("1");
-        let environment = [
-            ("STATE_DIRECTORY", state.as_path()),
-            ("CREDENTIALS_DIRECTORY", self.directory.as_path()),
+        [
+            ("STATE_DIRECTORY", &self.state),
+            ("CREDENTIALS_DIRECTORY", &self.directory),
             ("LD_PRELOAD", faketime()),
-            ("FAKETIME_TIMESTAMP_FILE", clock.as_path()),
+            ("FAKETIME_TIMESTAMP_FILE", &self.clock),
             ("FAKETIME_NO_CACHE", one),
             ("FAKETIME_DONT_FAKE_MONOTONIC", one),
             ("NO_FAKE_STAT", one),
-        ];
-        let daemon = Daemon::configured(&environment, config, &self.simulator.token());
+        ]
+    }
+
+    fn start(&self, config: &Value) -> Daemon {
+        let daemon = Daemon::configured(&self.environment(), config, &self.simulator.token());
         assert!(!daemon.log().contains("LD_PRELOAD"), "{}", daemon.log());
         daemon
     }
@@ -240,6 +242,20 @@ fn a_provider_that_was_down_is_probed_soon_whatever_the_clock() {
         // No unit asks.
         wait("a probe", || daemon.log().contains("values come from the provider again"));
     }
+}
+
+#[test]
+fn a_limit_ends_when_it_was_said_to_whatever_the_clock() {
+    let simulator = Connect::local(Account::everything());
+    let host = Host::new(&[]);
+    let secret = json!({"name": "key", "reference": "op://Zoo/Sections/username", "units": [UNIT]});
+    let provider = json!({"kind": "connect", "host": simulator.url()});
+    let config = json!({"provider": provider, "deadline": "1s", "secrets": [secret]});
+    let daemon = Daemon::configured(&host.environment(), &config, TOKEN);
+    simulator.server.fault("", 1, Fault::Limited(Some(5)));
+    assert!(daemon.refusal("key").contains("limit on requests is reached until"));
+    host.set_clock("-1h");
+    wait("the end of the limit", || daemon.ask("key").as_deref() == Some("keeper"));
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Shared {
         });
         match (limit, failures.first()) {
             (Some(until), _) => {
-                self.meter.ledger().limit(SystemTime::now(), until);
+                self.meter.ledger().limit(SystemTime::now(), Moment::now(), until);
                 // Not out of order, but nothing to wait for either.
                 state.breaker.works();
                 self.down.send_replace(());
@@ -211,7 +211,7 @@ async fn fly(shared: Arc<Shared>) {
     // Who comes while the provider gets ready comes along.
     let ready = async {
         let now = SystemTime::now();
-        let told = shared.meter.ledger().told_until(now);
+        let told = shared.meter.ledger().told_until(now, Moment::now());
         if let Some(wait) = told.and_then(|until| until.duration_since(now).ok()) {
             sleep(wait).await;
         }

@@ -286,7 +286,9 @@ impl Store {
             return Ok(Source::Kept(served));
         }
         match state.memory.decide(reference, now, self.0.health(&state, now)) {
-            Decision::Refuse => Err(FetchError::RateLimited { until: self.0.meter.ledger().told_until(now) }),
+            Decision::Refuse => {
+                Err(FetchError::RateLimited { until: self.0.meter.ledger().told_until(now, Moment::now()) })
+            }
             Decision::Fetch { fall_back: true } => {
                 let down = self.0.down.subscribe();
                 Ok(Source::FlightOrKept(self.0.board(&mut state, reference, false), down))
@@ -319,14 +321,14 @@ impl Shared {
     }
 
     fn health(&self, state: &State, now: SystemTime) -> Health {
-        let ledger = self.meter.ledger();
+        let (ledger, moment) = (self.meter.ledger(), Moment::now());
         let affords = || ledger.affords(now, &self.budget, 1, Purpose::Start);
         // A limit that is over before a unit's time is can be waited for.
-        if ledger.told_until(now).is_some_and(|until| until > now + self.timing.deadline) {
+        if ledger.told_until(now, moment).is_some_and(|until| until > now + self.timing.deadline) {
             Health::Limited
         } else if state.breaker.down().is_some() {
             Health::Down
-        } else if ledger.limited_until(now).is_some() || !affords() {
+        } else if ledger.limited_until(now, moment).is_some() || !affords() {
             Health::Spent
         } else {
             Health::Up
@@ -344,7 +346,7 @@ impl Shared {
         if state.memory.decide(reference, now, health) != Decision::ServeAndRefresh {
             return None;
         }
-        let limited = self.meter.ledger().limited_until(now);
+        let limited = self.meter.ledger().limited_until(now, Moment::now());
         let why = match (limited, state.breaker.down()) {
             (Some(until), _) => FetchError::RateLimited { until: Some(until) }.to_string(),
             (None, Some(down)) => down.error.to_string(),

@@ -43,6 +43,8 @@ pub struct Outlook {
     pub cost: u32,
     /// The provider is down, and to be tried again after this.
     pub probe: Option<Duration>,
+    /// How long a limit of 1Password's goes on.
+    pub limit: Duration,
     /// From 0 to 1: keeps machines apart that began together.
     pub spread: f64,
 }
@@ -61,8 +63,7 @@ pub fn next_round(outlook: &Outlook, ledger: &Ledger) -> Option<Duration> {
             }
         }
     };
-    let limit = ledger.limited_until(outlook.now).and_then(|until| until.duration_since(outlook.now).ok());
-    let due = due.max(limit.unwrap_or_default());
+    let due = due.max(outlook.limit);
     let affords = ledger.affords(outlook.now, &outlook.budget, outlook.cost, Purpose::Refresh);
     Some(if affords { due } else { due.max(LATER) })
 }
@@ -86,6 +87,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 let state = shared.state();
                 (state.breaker.down().map(|down| down.probe), state.renewed)
             };
+            let limit = shared.meter.ledger().limited_until(date, now);
             let outlook = Outlook {
                 now: date,
                 last: last.max(renewed).map(|last| now.since(last)),
@@ -94,6 +96,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 budget: shared.budget,
                 cost,
                 probe: probe.map(|probe| probe.since(now)),
+                limit: limit.map_or(Duration::ZERO, |until| until.duration_since(date).unwrap_or_default()),
                 spread,
             };
             let due = next_round(&outlook, &shared.meter.ledger());
@@ -157,6 +160,7 @@ mod tests {
             budget: Budget::NONE,
             cost: FIRST_COST,
             probe: None,
+            limit: Duration::ZERO,
             spread: 0.5,
         }
     }
@@ -171,6 +175,9 @@ mod tests {
         assert_eq!(due(&Outlook { last: Some(Duration::MAX), ..outlook() }), Some(Duration::ZERO));
         assert_eq!(due(&Outlook { interval: None, ..outlook() }), None);
         assert_eq!(due(&Outlook { probe: Some(MINUTE), interval: None, ..outlook() }), Some(MINUTE));
+        let limited = Outlook { limit: 90 * MINUTE, ..outlook() };
+        assert_eq!(due(&limited), Some(90 * MINUTE));
+        assert_eq!(due(&Outlook { probe: Some(MINUTE), ..limited }), Some(90 * MINUTE));
     }
 
     #[test]

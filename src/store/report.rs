@@ -8,6 +8,7 @@ use super::Store;
 use super::flight::Flight;
 use crate::cache::freshness::{Decision, Health, Keep};
 use crate::control::interface::{self, Outcome, Provider, Renewal, State, Window};
+use crate::moment::Moment;
 use crate::policy::Entry;
 use crate::providers::FetchError;
 use crate::providers::budget::Ledger;
@@ -55,7 +56,7 @@ impl Store {
         interface::Budget {
             hour: window(ledger.last_hour(now), self.0.budget.hourly),
             day: window(ledger.last_day(now), self.0.budget.daily),
-            limited_until: ledger.limited_until(now).map(seconds),
+            limited_until: ledger.limited_until(now, Moment::now()).map(seconds),
         }
     }
 
