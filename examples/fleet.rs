@@ -67,9 +67,19 @@ fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
     let mut changed = false;
     let mut now = began;
     loop {
-        let outlook =
-            Outlook { now, last, began, interval: Some(2 * HOUR), budget, cost, probe: None, spread };
-        let round = next_round(&outlook, &ledger).unwrap_or(began + 3 * DAY);
+        let since = |then: SystemTime| now.duration_since(then).unwrap_or_default();
+        let outlook = Outlook {
+            now,
+            last: last.map(since),
+            up: since(began),
+            interval: Some(2 * HOUR),
+            budget,
+            cost,
+            probe: None,
+            limit: Duration::ZERO,
+            spread,
+        };
+        let round = next_round(&outlook, &ledger).map_or(began + 3 * DAY, |wait| now + wait);
         let start = starts.peek().map_or(began + 3 * DAY, |start| began + *start);
         let is_round = round <= start;
         now = round.min(start).max(now);

@@ -6,6 +6,7 @@
 
 // What everything is made of.
 pub mod kernel;
+pub mod moment;
 pub mod names;
 pub mod place;
 pub mod quote;

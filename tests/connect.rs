@@ -128,6 +128,9 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
         ("GET /v1/vaults", Fault::Status(403), "may not read the account's vaults"),
         ("GET /v1/vaults", Fault::Limited(None), "limit on requests"),
         ("GET /v1/vaults", Fault::Limited(Some(3600)), "limit on requests is reached until 20"),
+        // A day at most, whatever it says.
+        ("GET /v1/vaults", Fault::Limited(Some(300_000_000_000)), "limit on requests is reached until 20"),
+        ("GET /v1/vaults", Fault::Limited(Some(u64::MAX)), "limit on requests is reached until 20"),
         ("GET /v1/vaults", Fault::Status(500), "out of order: the Connect server answers with 500"),
         ("GET /v1/vaults", Fault::Status(302), "out of order"),
         ("GET /v1/vaults", Fault::Reset, "cannot be reached"),

@@ -8,7 +8,8 @@ use super::freshness::{Decision, Health, Keep, Known, Settings, decide};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// A value that is kept. Times are those of the wall clock, because ages go on through a reboot.
+/// A value that is kept. Times are those of the wall clock, because ages go on through a reboot. They tell ages and
+/// nothing else: that clock can be set back.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub value: Arc<Secret>,
@@ -20,6 +21,18 @@ pub struct Entry {
     pub doubtful: bool,
     /// Fetched since the provider's versions were noted, so that they tell whether it still holds.
     pub comparable: bool,
+    /// The number that the store gave to the fetch or the confirmation that this was last had from; it comes after those
+    /// of all that began before. 0 if that was before this store: what is read from disk, or taken over at a reload.
+    pub asked: u64,
+}
+
+/// When 1Password was asked for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// See [`Entry::asked`].
+    pub number: u64,
+    /// By the wall clock.
+    pub at: SystemTime,
 }
 
 impl Entry {
@@ -82,23 +95,34 @@ impl Memory {
         &mut self,
         reference: &Reference,
         value: Arc<Secret>,
-        fetched: SystemTime,
+        asked: Asked,
         comparable: bool,
     ) -> bool {
         if self.settings.get(reference).is_none_or(|settings| settings.keep == Keep::Never) {
             return false;
         }
-        let entry = Entry { value: value.clone(), fetched, denied: None, doubtful: false, comparable };
+        let entry = Entry {
+            value: value.clone(),
+            fetched: asked.at,
+            denied: None,
+            doubtful: false,
+            comparable,
+            asked: asked.number,
+        };
         let before = self.entries.insert(reference.clone(), entry);
         before.is_none_or(|before| !before.value.is_same_as(&value))
     }
 
-    /// The provider said `at` that the values of these still are what they were. Of the others it cannot say so any more:
-    /// only fetching them tells.
-    pub fn confirm(&mut self, unchanged: &HashSet<Reference>, at: SystemTime) {
+    /// The provider says that the values of these still are what they were. Of the others it cannot say so any more: only
+    /// fetching them tells.
+    pub fn confirm(&mut self, unchanged: &HashSet<Reference>, asked: Asked) {
         for (reference, entry) in &mut self.entries {
             if unchanged.contains(reference) {
-                *entry = Entry { fetched: at, denied: None, doubtful: false, ..entry.clone() };
+                // A fetch that began later may have ended before.
+                if entry.asked < asked.number {
+                    (entry.fetched, entry.asked) = (asked.at, asked.number);
+                }
+                (entry.denied, entry.doubtful) = (None, false);
             } else {
                 entry.comparable = false;
             }
@@ -108,7 +132,8 @@ impl Memory {
     /// 1Password says that there is no such value. It goes when the grace is over; says whether it did.
     pub fn deny(&mut self, reference: &Reference, now: SystemTime) -> bool {
         let Some(entry) = self.entries.get_mut(reference) else { return false };
-        entry.denied.get_or_insert(now);
+        // A denial that is yet to come is of a clock that was set back: its grace is not to last until then.
+        entry.denied = Some(entry.denied.filter(|denied| *denied <= now).unwrap_or(now));
         let grace = self.settings[reference].grace;
         let over = entry.known(now).denied_for.is_some_and(|denied| denied >= grace);
         if over {

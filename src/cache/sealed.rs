@@ -167,6 +167,7 @@ pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
             denied: line.denied.map(from_millis),
             doubtful: false,
             comparable: false,
+            asked: 0,
         };
         entries.push((line.reference, entry));
     }
@@ -214,6 +215,7 @@ mod tests {
             denied: (millis % 2 == 1).then(|| from_millis(millis + 5)),
             doubtful: false,
             comparable: false,
+            asked: 0,
         }
     }
 
@@ -296,6 +298,19 @@ mod tests {
         let mixed = [&one[..middle], &two[middle..]].concat();
         assert_eq!(open(&key(7), &mixed).unwrap_err(), OpenError::Sealed);
         assert!(open(&key(7), &one).is_ok() && open(&key(7), &two).is_ok());
+    }
+
+    #[test]
+    fn any_time_in_a_file_is_taken_without_panic() {
+        let now = SystemTime::now();
+        for millis in [0, 1, 253_402_300_800_000, i64::MAX as u64, u64::MAX - 6] {
+            let name: Reference = "op://vault/item/field".parse().unwrap();
+            for (_, entry) in open(&key(7), &sealed(&[(name, entry(b"x", millis))])).unwrap().entries {
+                assert_eq!(entry.fetched, from_millis(millis));
+                let known = entry.known(now);
+                assert!(known.age.is_none() || entry.fetched <= now);
+            }
+        }
     }
 
     // The next two are fuzzing: `PROPTEST_CASES=10000000 cargo test --release --lib sealed` goes on for as long as you like.

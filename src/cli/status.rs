@@ -140,3 +140,19 @@ fn relative(at: u64, now: SystemTime) -> String {
 fn duration(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_that_the_service_tells_has_words() {
+        let first = SystemTime::UNIX_EPOCH;
+        for at in [0, 1, i64::MAX as u64, u64::MAX] {
+            assert!(!duration(at).is_empty());
+            for now in [first, first - Duration::from_secs(1), SystemTime::now()] {
+                assert!(relative(at, now).starts_with("in ") || relative(at, now).ends_with(" ago"));
+            }
+        }
+    }
+}

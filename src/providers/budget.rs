@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::moment::Moment;
+
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Requests are counted in steps of this. A window counts the step that it begins in as a whole, to be on the safe side.
@@ -16,6 +18,8 @@ const STEP: Duration = Duration::from_secs(5 * 60);
 /// out not to be over, up to the longest.
 const FIRST_REST: Duration = Duration::from_secs(10 * 60);
 const LONGEST_REST: Duration = HOUR;
+/// 1Password's own limits are over after a day; who says more is wrong, and must not stop us for years.
+pub const LONGEST_LIMIT: Duration = DAY;
 
 /// How many requests this machine may send. What is not set has no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,9 @@ struct Limited {
     until: u64,
     /// Whether 1Password said so itself.
     told: bool,
+    /// The same, whatever the clock is set to meanwhile; not known of one that was noted before the service began.
+    #[serde(skip)]
+    ends: Option<Moment>,
     /// How long the next rest is, if this one turns out to be too short and 1Password does not tell.
     next_rest: Duration,
 }
@@ -94,7 +101,7 @@ impl Ledger {
     pub fn spend(&mut self, now: SystemTime, requests: u32) {
         let step = step(now);
         // Of a clock that was set back; they count as of now, as nobody knows better.
-        let later: u32 = self.steps.split_off(&(step + 1)).into_values().sum();
+        let later = self.steps.split_off(&(step + 1)).into_values().fold(0, u32::saturating_add);
         let oldest = step.saturating_sub((DAY.as_secs() / STEP.as_secs()) + 1);
         self.steps = self.steps.split_off(&oldest);
         let count = self.steps.entry(step).or_default();
@@ -130,13 +137,15 @@ impl Ledger {
     }
 
     /// 1Password says that a limit is reached, and perhaps until when.
-    pub fn limit(&mut self, now: SystemTime, told: Option<SystemTime>) {
-        let rest = self.limited.map_or(FIRST_REST, |limited| limited.next_rest);
+    pub fn limit(&mut self, now: SystemTime, moment: Moment, told: Option<SystemTime>) {
+        // It may come from the file, which anybody can have written into.
+        let rest =
+            self.limited.map_or(FIRST_REST, |limited| limited.next_rest.clamp(FIRST_REST, LONGEST_REST));
         let until = told.unwrap_or(now + rest);
-        // A server that is wrong by years must not stop us for years.
-        let until = until.min(now + DAY);
+        let until = until.min(now + LONGEST_LIMIT);
         self.limited = Some(Limited {
             until: millis(until),
+            ends: Some(moment + until.duration_since(now).unwrap_or_default()),
             told: told.is_some(),
             next_rest: (rest * 2).min(LONGEST_REST),
         });
@@ -148,13 +157,17 @@ impl Ledger {
     }
 
     /// Until when 1Password said that it is not to be asked.
-    pub fn told_until(&self, now: SystemTime) -> Option<SystemTime> {
-        self.limited_until(now).filter(|_| self.limited.is_some_and(|limited| limited.told))
+    pub fn told_until(&self, now: SystemTime, moment: Moment) -> Option<SystemTime> {
+        self.limited_until(now, moment).filter(|_| self.limited.is_some_and(|limited| limited.told))
     }
 
     /// Until when 1Password is not to be asked for what can wait.
-    pub fn limited_until(&self, now: SystemTime) -> Option<SystemTime> {
-        let until = SystemTime::UNIX_EPOCH + Duration::from_millis(self.limited?.until);
+    pub fn limited_until(&self, now: SystemTime, moment: Moment) -> Option<SystemTime> {
+        let limited = self.limited?;
+        if let Some(ends) = limited.ends {
+            return (moment < ends).then(|| now + ends.since(moment));
+        }
+        let until = SystemTime::UNIX_EPOCH + Duration::from_millis(limited.until);
         // What lies further ahead than any limit that we ever note is of a clock that was set back.
         (now < until && until <= now + DAY).then_some(until)
     }
@@ -197,6 +210,14 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + minutes * 60)
     }
 
+    fn moment(minutes: u64) -> Moment {
+        Moment::BOOT + Duration::from_secs(minutes * 60)
+    }
+
+    fn saved(ledger: &Ledger) -> Ledger {
+        serde_json::from_str(&serde_json::to_string(ledger).unwrap()).unwrap()
+    }
+
     #[test]
     fn requests_count_for_an_hour_and_a_day() {
         let mut ledger = Ledger::default();
@@ -236,29 +257,36 @@ mod tests {
     #[test]
     fn a_limit_holds_until_its_end_and_longer_each_time_if_that_is_not_told() {
         let mut ledger = Ledger::default();
-        ledger.limit(at(0), Some(at(7)));
-        assert_eq!(ledger.limited_until(at(6)), Some(at(7)));
-        assert_eq!(ledger.limited_until(at(7)), None);
-        assert_eq!(ledger.told_until(at(6)), Some(at(7)));
+        ledger.limit(at(0), moment(0), Some(at(7)));
+        assert_eq!(ledger.limited_until(at(6), moment(6)), Some(at(7)));
+        assert_eq!(ledger.limited_until(at(7), moment(7)), None);
+        assert_eq!(ledger.told_until(at(6), moment(6)), Some(at(7)));
         ledger.lift();
         for (from, until) in [(100, 110), (200, 220), (300, 340), (400, 460), (500, 560)] {
-            ledger.limit(at(from), None);
-            assert_eq!(ledger.limited_until(at(from)), Some(at(until)));
-            assert_eq!(ledger.told_until(at(from)), None);
+            ledger.limit(at(from), moment(from), None);
+            assert_eq!(ledger.limited_until(at(from), moment(from)), Some(at(until)));
+            assert_eq!(ledger.told_until(at(from), moment(from)), None);
         }
-        ledger.limit(at(0), Some(at(1_000_000)));
-        assert_eq!(ledger.limited_until(at(0)), Some(at(24 * 60)));
+        ledger.limit(at(0), moment(0), Some(at(1_000_000)));
+        assert_eq!(ledger.limited_until(at(0), moment(0)), Some(at(24 * 60)));
         ledger.lift();
-        assert_eq!(ledger.limited_until(at(0)), None);
+        assert_eq!(ledger.limited_until(at(0), moment(0)), None);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_loses_no_requests_and_ends_a_limit() {
+    fn a_clock_that_was_set_back_loses_no_requests_and_does_not_prolong_a_limit() {
         let mut ledger = Ledger::default();
         ledger.spend(at(10_000), 7);
-        ledger.limit(at(10_000), None);
+        ledger.limit(at(10_000), moment(0), Some(at(10_007)));
         assert_eq!(ledger.last_hour(at(0)), 7);
-        assert_eq!(ledger.limited_until(at(0)), None);
+        for date in [0, 9_990, 10_000, 20_000] {
+            assert_eq!(ledger.told_until(at(date), moment(3)), Some(at(date + 4)));
+            assert_eq!(ledger.told_until(at(date), moment(7)), None);
+        }
+        // Of one from the file nobody knows more than its date.
+        let ledger_read = saved(&ledger);
+        assert_eq!(ledger_read.limited_until(at(10_000), moment(0)), Some(at(10_007)));
+        assert_eq!(ledger_read.limited_until(at(0), moment(0)), None);
         ledger.spend(at(0), 1);
         assert_eq!((ledger.last_hour(at(0)), ledger.last_hour(at(70))), (8, 0));
     }
@@ -267,20 +295,41 @@ mod tests {
     fn the_requests_of_another_account_do_not_count() {
         let mut ledger = Ledger::default();
         ledger.spend(at(0), 7);
-        ledger.limit(at(0), None);
+        ledger.limit(at(0), moment(0), None);
         ledger.belongs_to("first");
-        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0)).is_some()), (7, true));
+        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0), moment(0)).is_some()), (7, true));
         ledger.belongs_to("second");
-        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0))), (0, None));
+        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0), moment(0))), (0, None));
     }
 
     #[test]
     fn a_ledger_survives_as_json() {
         let mut ledger = Ledger::default();
         ledger.spend(at(3), 4);
-        ledger.limit(at(3), None);
-        let text = serde_json::to_string(&ledger).unwrap();
-        assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), ledger);
+        ledger.limit(at(3), moment(3), None);
+        let read = saved(&ledger);
+        assert_eq!((&read.steps, read.limited.unwrap().until), (&ledger.steps, millis(at(13))));
+        assert_eq!(read.limited_until(at(4), moment(0)), Some(at(13)));
+    }
+
+    #[test]
+    fn no_content_of_the_file_makes_it_panic() {
+        let long = r#"{"secs": 18446744073709551615, "nanos": 999999999}"#;
+        for until in [0, 1, u64::MAX] {
+            for next_rest in [r#"{"secs": 0, "nanos": 0}"#, long] {
+                let steps = r#"{"18446744073709551614": 4294967295, "18446744073709551615": 4294967295}"#;
+                let limited = format!(r#"{{"until": {until}, "told": true, "next_rest": {next_rest}}}"#);
+                let text = format!(r#"{{"account": null, "steps": {steps}, "limited": {limited}}}"#);
+                let mut ledger: Ledger = serde_json::from_str(&text).unwrap();
+                assert_eq!(ledger.limited_until(at(0), moment(0)), None, "no limit is that long");
+                assert_eq!(ledger.last_day(at(0)), u32::MAX);
+                ledger.spend(at(0), 1);
+                assert_eq!(ledger.last_day(at(0)), u32::MAX);
+                ledger.limit(at(0), moment(0), None);
+                let rest = ledger.limited_until(at(0), moment(0)).unwrap().duration_since(at(0)).unwrap();
+                assert!((FIRST_REST..=LONGEST_REST).contains(&rest), "{rest:?}");
+            }
+        }
     }
 
     proptest! {

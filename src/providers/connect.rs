@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::budget::LONGEST_LIMIT;
 use super::error::{Asked, FetchError};
 use super::items::{File, Item};
 use super::remote::child::{Counter, MESSAGE_MAX};
@@ -166,9 +167,9 @@ fn refusal(status: StatusCode, headers: &HeaderMap, asked: &Asked<'_>) -> FetchE
         StatusCode::NOT_FOUND => asked.item_not_found(),
         StatusCode::TOO_MANY_REQUESTS => {
             let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            FetchError::RateLimited {
-                until: seconds.map(|seconds| SystemTime::now() + Duration::from_secs(seconds)),
-            }
+            // Any number can stand there: more than a time can hold, or a year that no date is written in.
+            let wait = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_LIMIT));
+            FetchError::RateLimited { until: wait.and_then(|wait| SystemTime::now().checked_add(wait)) }
         }
         status => FetchError::Unavailable { why: format!("the Connect server answers with {status}") },
     }
@@ -186,4 +187,31 @@ fn cause(error: &reqwest::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn until(retry_after: &str) -> Option<Duration> {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(retry_after).unwrap())]);
+        let error = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, &Asked::Account);
+        assert!(error.to_string().starts_with("1Password's limit on requests is reached"), "{error}");
+        let FetchError::RateLimited { until } = error else { panic!("{error}") };
+        until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    #[test]
+    fn a_server_tells_when_to_come_back_within_a_day() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        assert_eq!(until("0"), Some(Duration::ZERO));
+        assert!(until("60").is_some_and(|wait| wait.as_secs().abs_diff(60) <= 1));
+        for long in ["86401", "300000000000", "9223372036854775807", "18446744073709551615"] {
+            let wait = until(long).unwrap();
+            assert!(wait <= day && wait > day - Duration::from_secs(60), "{long}: {wait:?}");
+        }
+        for none in ["", "-1", "soon", "18446744073709551616", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(until(none), None, "{none}");
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::budget::LONGEST_LIMIT;
+
 /// Why a value cannot be had. Holds names and ids, never values. Crosses the pipe between the service and the process
 /// that holds 1Password's core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -92,9 +94,19 @@ impl fmt::Display for Named {
 
 struct Until(Option<SystemTime>);
 
+/// The first second, since 1970, whose year has five digits: RFC 3339 knows none such.
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+
 impl fmt::Display for Until {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |until| write!(f, " until {}", humantime::format_rfc3339_seconds(until)))
+        // The time may come from the other end, and `to_string` panics where Display fails, as does humantime itself
+        // before 1970. What is not written as a date tells nobody anything.
+        let date = |until: &SystemTime| {
+            until.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < YEAR_10000)
+        };
+        self.0
+            .filter(date)
+            .map_or(Ok(()), |until| write!(f, " until {}", humantime::format_rfc3339_seconds(until)))
     }
 }
 
@@ -152,7 +164,8 @@ impl FetchError {
     pub fn retry_in(&self, pause: Duration) -> Option<Duration> {
         match self {
             Self::RateLimited { until: Some(until) } => {
-                Some(until.duration_since(SystemTime::now()).unwrap_or_default() + pause)
+                let rest = until.duration_since(SystemTime::now()).unwrap_or_default();
+                Some(rest.min(LONGEST_LIMIT).saturating_add(pause))
             }
             _ => self.policy().retry.then_some(pause),
         }
@@ -212,6 +225,25 @@ mod tests {
             Policy { retry: false, cached_may_stand_in: false, stop_background: false }
         );
         assert_eq!(gone.retry_in(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn the_end_of_a_limit_is_told_if_it_is_a_date_and_waited_for_a_day_at_most() {
+        let text = |until| FetchError::RateLimited { until: Some(until) }.to_string();
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert!(text(epoch).contains("is reached until 1970-01-01T00:00:00Z\n"));
+        assert!(text(epoch + Duration::from_secs(253_402_300_799)).contains("until 9999-12-31T23:59:59Z\n"));
+        // What the last that a time can say is depends on the system.
+        let last = (0..63)
+            .rev()
+            .fold(epoch, |time, bit| time.checked_add(Duration::from_secs(1 << bit)).unwrap_or(time));
+        for until in [epoch - Duration::from_secs(1), epoch + Duration::from_secs(253_402_300_800), last] {
+            assert!(text(until).contains("is reached\n"), "{}", text(until));
+            let wait = FetchError::RateLimited { until: Some(until) }.retry_in(Duration::MAX);
+            assert_eq!(wait, Some(Duration::MAX));
+            let wait = FetchError::RateLimited { until: Some(until) }.retry_in(Duration::ZERO).unwrap();
+            assert!(wait <= Duration::from_secs(24 * 60 * 60), "{wait:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Whether the provider works, as far as the last attempts tell: what lets a thousand starts wait for it only once.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::FetchError;
+use crate::moment::Moment;
 
 /// How long to wait before it is tried again in the background; each next time twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -16,10 +17,10 @@ pub struct Breaker(Option<Down>);
 /// A provider that does not work.
 #[derive(Debug, Clone)]
 pub struct Down {
-    pub since: SystemTime,
+    pub since: Moment,
     pub error: FetchError,
     /// When to try again, if no unit does before.
-    pub probe: SystemTime,
+    pub probe: Moment,
     next_pause: Duration,
 }
 
@@ -33,7 +34,7 @@ impl Breaker {
     }
 
     /// `spread`, from 0 to 1, keeps machines that failed together from trying again together.
-    pub fn fails(&mut self, now: SystemTime, error: FetchError, spread: f64) {
+    pub fn fails(&mut self, now: Moment, error: FetchError, spread: f64) {
         let (since, pause) = self.0.as_ref().map_or((now, FIRST_PAUSE), |down| (down.since, down.next_pause));
         let wait = if error == FetchError::TokenRejected { REJECTED_PAUSE } else { pause };
         let probe = now + wait.mul_f64(0.5 + spread / 2.0);
@@ -51,12 +52,12 @@ mod tests {
 
     #[test]
     fn it_is_tried_again_less_and_less_often_until_it_works() {
-        let now = SystemTime::UNIX_EPOCH;
+        let now = Moment::BOOT;
         let mut breaker = Breaker::default();
         let mut pauses = Vec::new();
         for _ in 0..10 {
             breaker.fails(now, unreachable(), 1.0);
-            pauses.push(breaker.down().unwrap().probe.duration_since(now).unwrap().as_secs());
+            pauses.push(breaker.down().unwrap().probe.since(now).as_secs());
         }
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]);
         breaker.works();
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn since_when_it_is_down_is_kept_and_why_is_renewed() {
-        let (first, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + FIRST_PAUSE);
+        let (first, later) = (Moment::BOOT, Moment::BOOT + FIRST_PAUSE);
         let mut breaker = Breaker::default();
         breaker.fails(first, unreachable(), 0.5);
         breaker.fails(later, FetchError::TokenRejected, 0.0);

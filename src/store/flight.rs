@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::refresh::random;
 use super::{Failure, Outcome, Shared, State};
-use crate::cache::memory::Memory;
+use crate::cache::memory::{Asked, Memory};
+use crate::moment::Moment;
 use crate::providers::FetchError;
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -32,8 +33,8 @@ pub struct Flight {
 /// A reference that is to be fetched.
 pub struct Passenger {
     reference: Reference,
-    /// What the provider said before is not what was asked for.
-    boarded: SystemTime,
+    /// How many fetches and confirmations had begun: what the provider said to those is not what was asked for.
+    boarded: u64,
     arrival: watch::Sender<Option<Outcome>>,
     urgent: Arc<AtomicBool>,
 }
@@ -60,7 +61,7 @@ impl Shared {
         }
         state.boarding.push(Passenger {
             reference: reference.clone(),
-            boarded: SystemTime::now(),
+            boarded: state.began,
             arrival: sender,
             urgent: flight.urgent.clone(),
         });
@@ -82,15 +83,16 @@ impl Shared {
 
     /// Asks which values still hold, if that tells about any that is wanted.
     async fn confirm(&self) -> Result<(), FetchError> {
-        let asked = SystemTime::now();
-        let comparable: Vec<Reference> = {
-            let state = self.state();
+        let (comparable, asked, now) = {
+            let mut state = self.state();
             let comparable =
                 |reference: &Reference| state.memory.get(reference).is_some_and(|e| e.comparable);
             if !state.boarding.iter().any(|passenger| comparable(&passenger.reference)) {
                 return Ok(());
             }
-            state.memory.iter().filter(|(_, entry)| entry.comparable).map(|(r, _)| r.clone()).collect()
+            let known = state.memory.iter().filter(|(_, entry)| entry.comparable);
+            let known: Vec<Reference> = known.map(|(reference, _)| reference.clone()).collect();
+            (known, state.ask(), Moment::now())
         };
         let unchanged = self.provider.unchanged(&comparable).await?;
         let mut state = self.state();
@@ -101,7 +103,7 @@ impl Shared {
             comparable.into_iter().zip(unchanged).filter_map(|(known, same)| same.then_some(known)).collect();
         if state.memory.iter().all(|(reference, _)| holds.contains(reference)) {
             // As good as a round of the background.
-            state.renewed = Some(asked);
+            state.renewed = Some(now);
         }
         state.memory.confirm(&holds, asked);
         state.unsaved = true;
@@ -114,8 +116,7 @@ impl Shared {
         let State { memory, flights, boarding, .. } = &mut *state;
         let mut aboard = std::mem::take(boarding);
         aboard.retain(|Passenger { reference, boarded, arrival, .. }| {
-            let had =
-                memory.get(reference).filter(|entry| entry.fetched >= *boarded && entry.denied.is_none());
+            let had = memory.get(reference).filter(|entry| entry.asked > *boarded && entry.denied.is_none());
             let Some(entry) = had else { return true };
             flights.remove(reference);
             let _ = arrival.send(Some(Ok(entry.value.clone())));
@@ -129,7 +130,7 @@ impl Shared {
         &self,
         aboard: Vec<Passenger>,
         results: Vec<Result<Secret, FetchError>>,
-        began: SystemTime,
+        asked: Asked,
         generation: u64,
         try_again: bool,
     ) -> Vec<Passenger> {
@@ -146,7 +147,7 @@ impl Shared {
                         state.memory.deny(reference, now);
                         state.unsaved = true;
                     }
-                    let failure = Failure::of(error.clone(), now, state.errors.get(reference));
+                    let failure = Failure::of(error.clone(), Moment::now(), state.errors.get(reference));
                     state.errors.insert(reference.clone(), failure);
                 }
             }
@@ -158,7 +159,7 @@ impl Shared {
             let outcome = result.map(Arc::new);
             if let Ok(value) = &outcome {
                 let comparable = state.generation == generation;
-                if state.memory.insert(reference, value.clone(), began, comparable) {
+                if state.memory.insert(reference, value.clone(), asked, comparable) {
                     self.changes.send_modify(|count| *count += 1);
                 }
                 state.unsaved = true;
@@ -182,7 +183,7 @@ impl Shared {
         });
         match (limit, failures.first()) {
             (Some(until), _) => {
-                self.meter.ledger().limit(SystemTime::now(), until);
+                self.meter.ledger().limit(SystemTime::now(), Moment::now(), until);
                 // Not out of order, but nothing to wait for either.
                 state.breaker.works();
                 self.down.send_replace(());
@@ -210,7 +211,7 @@ async fn fly(shared: Arc<Shared>) {
     // Who comes while the provider gets ready comes along.
     let ready = async {
         let now = SystemTime::now();
-        let told = shared.meter.ledger().told_until(now);
+        let told = shared.meter.ledger().told_until(now, Moment::now());
         if let Some(wait) = told.and_then(|until| until.duration_since(now).ok()) {
             sleep(wait).await;
         }
@@ -226,7 +227,10 @@ async fn fly(shared: Arc<Shared>) {
     while !aboard.is_empty() {
         let wanted: Vec<Reference> = aboard.iter().map(|passenger| passenger.reference.clone()).collect();
         let all = |error: FetchError| wanted.iter().map(|_| Err(error.clone())).collect();
-        let (began, generation) = (SystemTime::now(), shared.state().generation);
+        let (asked, generation) = {
+            let mut state = shared.state();
+            (state.ask(), state.generation)
+        };
         let results: Vec<_> = match std::mem::replace(&mut prepared, Ok(())) {
             // A fetch would only fail in the same way once more.
             Err(error) => all(error),
@@ -239,7 +243,7 @@ async fn fly(shared: Arc<Shared>) {
             results.iter().filter_map(|result| result.as_ref().err()?.retry_in(jittered(pause))).max();
         let again = again.map(|pause| Instant::now() + pause).filter(|again| *again < last_try);
         let again = again.filter(|_| aboard.iter().any(|passenger| passenger.urgent.load(Ordering::Relaxed)));
-        aboard = shared.land(aboard, results, began, generation, again.is_some());
+        aboard = shared.land(aboard, results, asked, generation, again.is_some());
         let Some(again) = again else { break };
         sleep_until(again).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

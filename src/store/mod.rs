@@ -23,8 +23,9 @@ use tracing::{error, info, warn};
 use self::disk::{Disk, Snapshot};
 use self::flight::{Flight, Passenger};
 use crate::cache::freshness::{Decision, Health, Settings};
-use crate::cache::memory::{Entry, Memory};
+use crate::cache::memory::{Asked, Entry, Memory};
 use crate::config::Timing;
+use crate::moment::Moment;
 use crate::policy::Grant;
 use crate::providers::budget::{Budget, Meter, Purpose};
 use crate::providers::health::Breaker;
@@ -91,12 +92,15 @@ struct State {
     flights: HashMap<Reference, Flight>,
     /// What the next fetch will be for.
     boarding: Vec<Passenger>,
+    /// Counts the fetches and confirmations that began. What began before what is told by this: the wall clock can be set
+    /// back between the two.
+    began: u64,
     /// How often the provider was asked what changed.
     generation: u64,
     /// When all values that are kept were last found to hold.
-    renewed: Option<SystemTime>,
+    renewed: Option<Moment>,
     /// When values are renewed next in the background.
-    next_refresh: Option<SystemTime>,
+    next_refresh: Option<Moment>,
     /// Whether memory has changed since it was written to disk.
     unsaved: bool,
 }
@@ -104,7 +108,7 @@ struct State {
 /// A fetch that failed.
 struct Failure {
     error: FetchError,
-    at: SystemTime,
+    at: Moment,
     /// How often in a row 1Password has said that there is no such value.
     denials: u32,
 }
@@ -114,7 +118,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 impl Failure {
-    fn of(error: FetchError, at: SystemTime, last: Option<&Self>) -> Self {
+    fn of(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
         let denied = !error.policy().cached_may_stand_in;
         let before = last.map_or(0, |last| last.denials);
         Self { error, at, denials: if denied { before + 1 } else { 0 } }
@@ -122,10 +126,10 @@ impl Failure {
 
     /// Whether it is too early to ask again. A unit that systemd starts again and again, for a value that is not there,
     /// must not use up the limits of the account.
-    fn stands(&self, now: SystemTime) -> bool {
+    fn stands(&self, now: Moment) -> bool {
         let Some(doublings) = self.denials.checked_sub(2) else { return false };
         let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE);
-        now.duration_since(self.at).is_ok_and(|since| since < pause)
+        now.since(self.at) < pause
     }
 }
 
@@ -203,7 +207,8 @@ impl Store {
         self.0.news.notify_one();
         let state = self.0.state();
         let doubtful = |(reference, entry): (&Reference, &Entry)| {
-            (reference.clone(), Entry { doubtful: true, ..entry.clone() })
+            // The numbers of another store begin anew.
+            (reference.clone(), Entry { doubtful: true, asked: 0, ..entry.clone() })
         };
         Heritage { account: state.account.clone(), entries: state.memory.iter().map(doubtful).collect() }
     }
@@ -281,13 +286,15 @@ impl Store {
             return Ok(Source::Kept(served));
         }
         match state.memory.decide(reference, now, self.0.health(&state, now)) {
-            Decision::Refuse => Err(FetchError::RateLimited { until: self.0.meter.ledger().told_until(now) }),
+            Decision::Refuse => {
+                Err(FetchError::RateLimited { until: self.0.meter.ledger().told_until(now, Moment::now()) })
+            }
             Decision::Fetch { fall_back: true } => {
                 let down = self.0.down.subscribe();
                 Ok(Source::FlightOrKept(self.0.board(&mut state, reference, false), down))
             }
             _ => {
-                let stands = state.errors.get(reference).filter(|failure| failure.stands(now));
+                let stands = state.errors.get(reference).filter(|failure| failure.stands(Moment::now()));
                 let Some(error) = stands.map(|failure| failure.error.clone()) else {
                     return Ok(Source::Flight(self.0.board(&mut state, reference, true)));
                 };
@@ -314,14 +321,14 @@ impl Shared {
     }
 
     fn health(&self, state: &State, now: SystemTime) -> Health {
-        let ledger = self.meter.ledger();
+        let (ledger, moment) = (self.meter.ledger(), Moment::now());
         let affords = || ledger.affords(now, &self.budget, 1, Purpose::Start);
         // A limit that is over before a unit's time is can be waited for.
-        if ledger.told_until(now).is_some_and(|until| until > now + self.timing.deadline) {
+        if ledger.told_until(now, moment).is_some_and(|until| until > now + self.timing.deadline) {
             Health::Limited
         } else if state.breaker.down().is_some() {
             Health::Down
-        } else if ledger.limited_until(now).is_some() || !affords() {
+        } else if ledger.limited_until(now, moment).is_some() || !affords() {
             Health::Spent
         } else {
             Health::Up
@@ -339,7 +346,7 @@ impl Shared {
         if state.memory.decide(reference, now, health) != Decision::ServeAndRefresh {
             return None;
         }
-        let limited = self.meter.ledger().limited_until(now);
+        let limited = self.meter.ledger().limited_until(now, Moment::now());
         let why = match (limited, state.breaker.down()) {
             (Some(until), _) => FetchError::RateLimited { until: Some(until) }.to_string(),
             (None, Some(down)) => down.error.to_string(),
@@ -411,7 +418,7 @@ impl Shared {
                 "values come from the cache where they can: {why}"
             );
         }
-        state.breaker.fails(SystemTime::now(), error, refresh::random());
+        state.breaker.fails(Moment::now(), error, refresh::random());
         self.down.send_replace(());
         self.news.notify_one();
     }
@@ -449,6 +456,12 @@ impl Shared {
 }
 
 impl State {
+    /// A fetch or a confirmation begins.
+    fn ask(&mut self) -> Asked {
+        self.began += 1;
+        Asked { number: self.began, at: SystemTime::now() }
+    }
+
     /// What is to be written, if anything.
     fn snapshot(&mut self) -> Option<Snapshot> {
         let account = self.account.clone().filter(|_| self.unsaved)?;

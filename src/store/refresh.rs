@@ -14,6 +14,7 @@ use tracing::info;
 use super::Shared;
 use super::flight::Flight;
 use crate::cache::freshness::Keep;
+use crate::moment::Moment;
 use crate::providers::budget::{Budget, Ledger, Purpose};
 use crate::reference::Reference;
 
@@ -21,49 +22,55 @@ use crate::reference::Reference;
 const FIRST_COST: u32 = 8;
 /// When to look again whether the budget has room.
 const LATER: Duration = Duration::from_secs(5 * 60);
-/// The wall clock, by which rounds are planned, may be set while we sleep by another one.
+/// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
+/// A longer interval is as good as this one, and could be more than can be reckoned with.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What the next round is planned from.
+/// What the next round is planned from. The clock may be set at any time: only the ledger, which counts by the day, goes
+/// by what it says.
 #[derive(Debug, Clone)]
 pub struct Outlook {
     pub now: SystemTime,
-    /// When the last round began, or all values were last found to hold.
-    pub last: Option<SystemTime>,
-    /// When the service began.
-    pub began: SystemTime,
+    /// How long ago the last round began, or all values were last found to hold.
+    pub last: Option<Duration>,
+    /// How long ago the service began.
+    pub up: Duration,
     /// As configured.
     pub interval: Option<Duration>,
     pub budget: Budget,
     /// How many requests a round takes.
     pub cost: u32,
-    /// The provider is down, and to be tried again then.
-    pub probe: Option<SystemTime>,
+    /// The provider is down, and to be tried again after this.
+    pub probe: Option<Duration>,
+    /// How long a limit of 1Password's goes on.
+    pub limit: Duration,
     /// From 0 to 1: keeps machines apart that began together.
     pub spread: f64,
 }
 
-/// When the next round is due; `None`: not before something changes.
-pub fn next_round(outlook: &Outlook, ledger: &Ledger) -> Option<SystemTime> {
+/// How long until the next round is due; `None`: not before something changes.
+pub fn next_round(outlook: &Outlook, ledger: &Ledger) -> Option<Duration> {
     let due = match outlook.probe {
         Some(probe) => probe,
         None => {
             let interval = outlook.interval?.max(outlook.budget.least_interval(outlook.cost)?);
+            let interval = interval.min(LONGEST_INTERVAL);
             match outlook.last {
                 // A tenth longer or shorter; never shorter than the budget bears.
-                Some(last) => last + interval.mul_f64(1.0 + outlook.spread / 10.0),
-                None => outlook.began + interval.mul_f64(outlook.spread),
+                Some(last) => interval.mul_f64(1.0 + outlook.spread / 10.0).saturating_sub(last),
+                None => interval.mul_f64(outlook.spread).saturating_sub(outlook.up),
             }
         }
     };
-    let due = due.max(ledger.limited_until(outlook.now).unwrap_or(due));
+    let due = due.max(outlook.limit);
     let affords = ledger.affords(outlook.now, &outlook.budget, outlook.cost, Purpose::Refresh);
-    Some(if affords { due } else { due.max(outlook.now + LATER) })
+    Some(if affords { due } else { due.max(LATER) })
 }
 
 /// Renews values until the store is dropped or retires.
 pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
-    let began = SystemTime::now();
+    let began = Moment::now();
     let (mut last, mut cost, mut spread) = (None, FIRST_COST, random());
     // What left the configuration leaves the disk now.
     if let Some(shared) = store.upgrade() {
@@ -75,26 +82,28 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             else {
                 return;
             };
-            let now = SystemTime::now();
+            let (now, date) = (Moment::now(), SystemTime::now());
             let (probe, renewed) = {
                 let state = shared.state();
                 (state.breaker.down().map(|down| down.probe), state.renewed)
             };
+            let limit = shared.meter.ledger().limited_until(date, now);
             let outlook = Outlook {
-                now,
-                last: last.max(renewed),
-                began,
+                now: date,
+                last: last.max(renewed).map(|last| now.since(last)),
+                up: now.since(began),
                 interval: shared.timing.refresh,
                 budget: shared.budget,
                 cost,
-                probe,
+                probe: probe.map(|probe| probe.since(now)),
+                limit: limit.map_or(Duration::ZERO, |until| until.duration_since(date).unwrap_or_default()),
                 spread,
             };
             let due = next_round(&outlook, &shared.meter.ledger());
-            shared.state().next_refresh = due;
-            match due.map(|due| due.duration_since(now).unwrap_or_default()) {
+            shared.state().next_refresh = due.map(|wait| now + wait);
+            match due {
                 Some(Duration::ZERO) => {
-                    let before = shared.meter.ledger().last_day(now);
+                    let before = shared.meter.ledger().last_day(date);
                     shared.round().await;
                     let spent = shared.meter.ledger().last_day(SystemTime::now()).saturating_sub(before);
                     (last, spread) = (Some(now), random());
@@ -134,4 +143,52 @@ impl Shared {
 /// Between 0 and 1; good enough to keep machines apart.
 pub fn random() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn outlook() -> Outlook {
+        Outlook {
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            last: None,
+            up: Duration::ZERO,
+            interval: Some(120 * MINUTE),
+            budget: Budget::NONE,
+            cost: FIRST_COST,
+            probe: None,
+            limit: Duration::ZERO,
+            spread: 0.5,
+        }
+    }
+
+    #[test]
+    fn the_first_round_comes_within_an_interval_and_the_next_an_interval_after_the_last() {
+        let due = |outlook: &Outlook| next_round(outlook, &Ledger::default());
+        assert_eq!(due(&outlook()), Some(60 * MINUTE));
+        assert_eq!(due(&Outlook { up: 50 * MINUTE, ..outlook() }), Some(10 * MINUTE));
+        assert_eq!(due(&Outlook { last: Some(Duration::ZERO), ..outlook() }), Some(126 * MINUTE));
+        assert_eq!(due(&Outlook { last: Some(126 * MINUTE), ..outlook() }), Some(Duration::ZERO));
+        assert_eq!(due(&Outlook { last: Some(Duration::MAX), ..outlook() }), Some(Duration::ZERO));
+        assert_eq!(due(&Outlook { interval: None, ..outlook() }), None);
+        assert_eq!(due(&Outlook { probe: Some(MINUTE), interval: None, ..outlook() }), Some(MINUTE));
+        let limited = Outlook { limit: 90 * MINUTE, ..outlook() };
+        assert_eq!(due(&limited), Some(90 * MINUTE));
+        assert_eq!(due(&Outlook { probe: Some(MINUTE), ..limited }), Some(90 * MINUTE));
+    }
+
+    #[test]
+    fn no_interval_and_no_date_is_too_much_to_reckon_with() {
+        for interval in [Duration::MAX, Duration::from_secs(u64::MAX)] {
+            for last in [None, Some(Duration::ZERO), Some(Duration::MAX)] {
+                for now in [SystemTime::UNIX_EPOCH, outlook().now] {
+                    let far = Outlook { now, last, interval: Some(interval), spread: 1.0, ..outlook() };
+                    assert!(next_round(&far, &Ledger::default()).is_some());
+                }
+            }
+        }
+    }
 }

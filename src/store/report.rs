@@ -8,6 +8,7 @@ use super::Store;
 use super::flight::Flight;
 use crate::cache::freshness::{Decision, Health, Keep};
 use crate::control::interface::{self, Outcome, Provider, Renewal, State, Window};
+use crate::moment::Moment;
 use crate::policy::Entry;
 use crate::providers::FetchError;
 use crate::providers::budget::Ledger;
@@ -24,9 +25,9 @@ impl Store {
             kind: kind.to_owned(),
             account: state.account.clone().or_else(|| self.0.provider.account()),
             health: self.0.health(&state, now).into(),
-            down_since: down.map(|down| seconds(down.since)),
+            down_since: down.map(|down| seconds(down.since.date())),
             error: down.map(|down| down.error.to_string()),
-            next_refresh: state.next_refresh.map(seconds),
+            next_refresh: state.next_refresh.map(|moment| seconds(moment.date())),
         }
     }
 
@@ -55,7 +56,7 @@ impl Store {
         interface::Budget {
             hour: window(ledger.last_hour(now), self.0.budget.hourly),
             day: window(ledger.last_day(now), self.0.budget.daily),
-            limited_until: ledger.limited_until(now).map(seconds),
+            limited_until: ledger.limited_until(now, Moment::now()).map(seconds),
         }
     }
 
@@ -81,7 +82,7 @@ impl Store {
             age: oldest.map(|age| age.as_secs()),
             denied_for: denied.map(|denied| denied.as_secs()),
             error: error.map(|failure| failure.error.to_string()),
-            error_at: error.map(|failure| seconds(failure.at)),
+            error_at: error.map(|failure| seconds(failure.at.date())),
         }
     }
 

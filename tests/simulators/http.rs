@@ -60,7 +60,7 @@ pub trait Site: Send + Sync + 'static {
 pub enum Fault {
     Status(u16),
     /// 429, and after how many seconds to come back.
-    Limited(Option<u32>),
+    Limited(Option<u64>),
     /// An answer, but later.
     Delay(Duration),
     /// An answer, but not before the faults are cleared.

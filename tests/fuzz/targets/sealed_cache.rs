@@ -18,7 +18,7 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let entry = |name: &str| -> (Reference, Entry) {
         let value = Secret::copy_from(name.as_bytes()).expect("not empty").into();
         let fetched = SystemTime::UNIX_EPOCH;
-        let entry = Entry { value, fetched, denied: None, doubtful: false, comparable: false };
+        let entry = Entry { value, fetched, denied: None, doubtful: false, comparable: false, asked: 0 };
         (format!("op://vault/item/{name}").parse().expect("a reference"), entry)
     };
     let entries = ["one", "two", "three"].map(entry);
