@@ -298,6 +298,56 @@ mod tests {
         assert_eq!(unified_path("0::\n"), None);
     }
 
+    /// With this process's file in `/proc` covered by one of this content, which takes root: what is made of it.
+    /// `None`: this is not root.
+    fn cgroup_of(content: &str) -> Option<Option<String>> {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("NOT SHOWN: it takes root to cover a file in /proc");
+            return None;
+        }
+        let pid = std::process::id() as i32;
+        let file = std::env::temp_dir().join(format!("opnix-cgroup-{pid}-{}", content.len()));
+        fs::write(&file, content).unwrap();
+        // A thread's own mounts go with it.
+        let read = std::thread::scope(|scope| {
+            let covered = || {
+                let none = None::<&str>;
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+                let target = format!("/proc/{pid}/cgroup");
+                mount(Some(&file), target.as_str(), none, MsFlags::MS_BIND, none).unwrap();
+                read_cgroup(pid, &mut [0; CGROUP_MAX]).ok().map(str::to_owned)
+            };
+            scope.spawn(covered).join().unwrap()
+        });
+        fs::remove_file(file).unwrap();
+        Some(read)
+    }
+
+    #[test]
+    fn a_cgroup_file_that_may_be_cut_off_says_nothing() {
+        let unit = "0::/system.slice/victim.service";
+        // Other hierarchies come first, and this line is filled up so that the whole has that many bytes.
+        let up_to = |length: usize, last: &str| {
+            let filling = length - "1:name=systemd:/\n".len() - last.len();
+            format!("1:name=systemd:/{}\n{last}", "x".repeat(filling))
+        };
+        let whole = up_to(CGROUP_MAX - 1, &format!("{unit}\n"));
+        let Some(read) = cgroup_of(&whole) else { return };
+        assert_eq!(read.as_deref().and_then(unified_path), Some("/system.slice/victim.service"));
+        for (cut_off, what) in [
+            (up_to(CGROUP_MAX, unit) + "-of-another.service\n", "in the middle of the unit's name"),
+            (up_to(CGROUP_MAX, &format!("{unit}\n")) + "0::/elsewhere\n", "after a line"),
+            (up_to(CGROUP_MAX, &format!("{unit}\n")), "or perhaps not at all"),
+            (up_to(CGROUP_MAX + 1, &format!("{unit}\n")), "before the last line end"),
+        ] {
+            assert_eq!(cgroup_of(&cut_off), Some(None), "cut off {what}");
+        }
+        assert_eq!(cgroup_of(unit), Some(None), "without a line end it is not whole either");
+    }
+
     #[test]
     fn a_peer_in_the_managers_own_cgroup_is_the_manager() {
         let is_at = |manager: &str, path| ManagerCgroup(manager.into()).is_at(path);
