@@ -325,3 +325,26 @@ pub fn a_request_from_the_store_has_its_whole_answer_although_systemd_itself_is_
     drop(systemd);
     machine.wait("an empty store", || stored() == "0", LONG);
 }
+
+pub fn a_request_whose_value_is_at_hand_when_the_next_instance_finds_it_is_ended_as_any_other(
+    machine: &Machine,
+) {
+    set_up(machine, &[secret("kept", &["kept.service"])], &[("kept", value("kept"))], "60s");
+    machine.run(&["opnix", "setup"]).ok();
+    assert_eq!(ask(machine, "kept.service", "kept", &[]).1, value("kept"));
+    const CACHE: &str = "/var/lib/private/opnix/cache";
+    machine.wait("the sealed cache", || machine.run(&["test", "-s", CACHE]).code == Some(0), LONG);
+    // Without it the next instance has to wait for the vault.
+    machine.systemctl(&["stop", "opnix.service"]).ok();
+    machine.sh(&format!("mv {CACHE} /run/kept-cache")).ok();
+    let vault = slow_vault(machine);
+    client(machine, "kept", &ASK.replace("sys.argv[1], sys.argv[2]", "'kept.service', 'kept'"));
+    let stored = || machine.show("opnix.service", "NFileDescriptorStore");
+    machine.wait("the request in the store", || stored() == "1", LONG);
+    // And with it, the one after that does not.
+    machine.sh(&format!("cp -p /run/kept-cache {CACHE}")).ok();
+    machine.systemctl(&["kill", "--signal=KILL", "opnix.service"]).ok();
+    machine.wait("the whole answer", || said(machine, "kept").ends_with(&value("kept")), LONG);
+    machine.wait("an empty store", || stored() == "0", LONG);
+    drop(vault);
+}

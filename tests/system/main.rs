@@ -89,5 +89,6 @@ fn main() -> std::process::ExitCode {
         faults::nobody_but_root_looks_into_the_service_or_into_what_asks_1password,
         faults::each_value_that_is_served_is_on_record_once_with_who_got_what,
         faults::a_request_from_the_store_has_its_whole_answer_although_systemd_itself_is_held_up,
+        faults::a_request_whose_value_is_at_hand_when_the_next_instance_finds_it_is_ended_as_any_other,
     ])
 }
