@@ -143,6 +143,26 @@ fn a_child_that_is_stuck_ends_with_the_service() {
     }
 }
 
+#[test]
+fn a_signal_that_is_meant_for_the_service_does_not_end_a_fetch() {
+    let simulator = everything();
+    let daemon = daemon(&simulator, "20s", &[USERNAME]);
+    simulator.server.fault("GET", 1, Fault::Hold);
+    thread::scope(|scope| {
+        let value = scope.spawn(|| daemon.ask("key"));
+        wait("the request", LIMIT, || !simulator.server.requests().is_empty());
+        let [child] = daemon.children()[..] else { panic!("one child") };
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            send(child, signal);
+        }
+        thread::sleep(Duration::from_millis(100));
+        assert!(lives(child));
+        simulator.server.clear_faults();
+        assert_eq!(value.join().unwrap().as_deref(), Some("keeper"));
+        assert_eq!(daemon.children(), [child]);
+    });
+}
+
 fn socket(daemon: &Daemon) -> std::path::PathBuf {
     daemon.control().with_file_name("socket")
 }

@@ -13,6 +13,7 @@ use crate::opnix::*;
 use crate::simulators::connect::{self, Connect};
 
 const GRANTED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c01";
+const ABANDONED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c03";
 const TOKEN: &str = "/etc/opnix/token";
 
 /// Asks as systemd does, for the unit and credential that it is given, and says what systemd would make of the answer.
@@ -346,5 +347,46 @@ pub fn a_request_whose_value_is_at_hand_when_the_next_instance_finds_it_is_ended
     machine.systemctl(&["kill", "--signal=KILL", "opnix.service"]).ok();
     machine.wait("the whole answer", || said(machine, "kept").ends_with(&value("kept")), LONG);
     machine.wait("an empty store", || stored() == "0", LONG);
+    drop(vault);
+}
+
+pub fn only_the_services_main_process_speaks_to_systemd_for_it(machine: &Machine) {
+    set_up(machine, &[secret("key", &["any.service"])], &[("key", value("key"))], "30s");
+    machine.systemctl(&["start", "opnix.service"]).ok();
+    let main = machine.show("opnix.service", "MainPID");
+    // As what asks 1Password could, whose code is not ours: it is in the service's cgroup.
+    let program = r"
+import os, socket, sys
+with open('/sys/fs/cgroup' + sys.argv[1] + '/cgroup.procs', 'w') as procs:
+    procs.write('0')
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect('/run/systemd/notify')
+socket.send_fds(s, [b'FDSTORE=1\nFDPOLL=0\nFDNAME=request-1'], [os.pipe()[0]])
+s.send(b'STATUS=Not said by the service.')
+s.send(b'MAINPID=%d' % os.getpid())
+# What it has heard of whom is asked while this one is still there to be looked up.
+sys.stdin.read()
+";
+    machine.write("/run/talker.py", program, "0644");
+    let cgroup = machine.show("opnix.service", "ControlGroup");
+    let talk = format!("(sleep 1; echo) | python3 /run/talker.py {cgroup}");
+    machine.sh(&talk).ok();
+    assert_eq!(machine.show("opnix.service", "NFileDescriptorStore"), "0");
+    assert_eq!(machine.show("opnix.service", "MainPID"), main);
+    assert_ne!(machine.show("opnix.service", "StatusText"), "Not said by the service.");
+}
+
+pub fn a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_record(machine: &Machine) {
+    set_up(machine, &[secret("slow", &["leaver.service"])], &[("slow", value("slow"))], "60s");
+    let vault = slow_vault(machine);
+    consumer(machine, "leaver.service", "slow", "");
+    machine.systemctl(&["start", "--no-block", "leaver.service"]).ok();
+    let stored = || machine.show("opnix.service", "NFileDescriptorStore");
+    machine.wait("the request in the store", || stored() == "1", LONG);
+    machine.systemctl(&["stop", "leaver.service"]).ok();
+    machine.wait("an empty store, long before the deadline", || stored() == "0", LONG / 3);
+    let records = || machine.journal(&[&format!("MESSAGE_ID={ABANDONED}"), "OPNIX_UNIT=leaver.service"]);
+    machine.wait("the record", || !records().is_empty(), LONG);
+    assert_eq!(records().len(), 1, "{:?}", records());
     drop(vault);
 }

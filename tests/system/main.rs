@@ -90,5 +90,7 @@ fn main() -> std::process::ExitCode {
         faults::each_value_that_is_served_is_on_record_once_with_who_got_what,
         faults::a_request_from_the_store_has_its_whole_answer_although_systemd_itself_is_held_up,
         faults::a_request_whose_value_is_at_hand_when_the_next_instance_finds_it_is_ended_as_any_other,
+        faults::only_the_services_main_process_speaks_to_systemd_for_it,
+        faults::a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_record,
     ])
 }
