@@ -17,7 +17,7 @@ use daemon::{Daemon, new_directory};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use simulators::account::Account;
 use simulators::connect::{Connect, TOKEN};
 use simulators::http::Fault;
@@ -117,6 +117,52 @@ fn an_answer_that_comes_after_the_deadline_is_never_taken_for_that_of_the_next_q
     let lines = simulator_value(&OTHER);
     assert_eq!(daemon.ask("other"), Some(lines));
     assert_eq!(daemon.ask("key").as_deref(), Some("keeper"));
+}
+
+#[test]
+fn what_is_fetched_together_reaches_whoever_asked_for_it_past_what_is_missing() {
+    let simulator = everything();
+    let secrets = [
+        ("first", "op://Zoo/Sections/prod/only"),
+        USERNAME,
+        ("no-item", "op://Zoo/Nope/x"),
+        OTHER,
+        ("no-field", "op://Zoo/Sections/nope"),
+        ("another", "op://One Vault/Item 7/value"),
+        ("no-vault", "op://Nope/x/x"),
+        ("last", "op://Zoo/Sections/test/password"),
+    ];
+    let daemon = daemon(&simulator, "20s", &secrets);
+    // While this one is held up, the others gather for the next fetch.
+    simulator.server.fault("GET", 1, Fault::Hold);
+    thread::scope(|scope| {
+        let asks = secrets.map(|secret| {
+            let ask = scope.spawn({
+                let daemon = &daemon;
+                move || (secret, daemon.ask(secret.0))
+            });
+            wait("the first request", LIMIT, || !simulator.server.requests().is_empty());
+            ask
+        });
+        wait("all to wait", LIMIT, || waiting(&daemon) == secrets.len());
+        thread::sleep(Duration::from_millis(100));
+        simulator.server.clear_faults();
+        for ask in asks {
+            let (secret, answer) = ask.join().unwrap();
+            let expected = (!secret.0.starts_with("no-")).then(|| simulator_value(&secret));
+            assert_eq!(answer, expected, "{}", secret.0);
+        }
+    });
+    // One for the first, and for the others one for each item: they went together.
+    let requests = simulator.server.requests();
+    assert_eq!(requests.iter().filter(|request| request.contains("/items/")).count(), 4, "{requests:?}");
+}
+
+/// How many requests of units wait for their value.
+fn waiting(daemon: &Daemon) -> usize {
+    let (status, _) = daemon.command(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&status).unwrap();
+    usize::try_from(status["waiting"].as_u64().unwrap()).unwrap()
 }
 
 fn simulator_value((_, reference): &(&str, &str)) -> String {
