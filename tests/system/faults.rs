@@ -390,3 +390,54 @@ pub fn a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_re
     assert_eq!(records().len(), 1, "{:?}", records());
     drop(vault);
 }
+
+/// As if that thread hung: in a lock, in a system call. Whatever it is for, units start.
+pub fn whichever_thread_hangs_a_unit_has_its_secret_soon(machine: &Machine) {
+    set_up(machine, &[secret("key", &["patient.service"])], &[("key", value("key"))], "60s");
+    machine.unit("opnix.service.d/60-more.conf", "[Service]\nWatchdogSec=2s\n");
+    assert_eq!(ask(machine, "patient.service", "key", &[]).1, value("key"));
+    machine.sh("systemd-run --quiet --collect --unit=patient sleep infinity").ok();
+    let cgroup = machine.show("patient.service", "ControlGroup");
+    // Seized by a debugger, one thread stands still and the others run on.
+    let program = r"
+import ctypes, os, socket, sys, time
+cgroup, thread = sys.argv[1], int(sys.argv[2])
+with open('/sys/fs/cgroup' + cgroup + '/cgroup.procs', 'w') as procs:
+    procs.write('0')
+libc = ctypes.CDLL(None, use_errno=True)
+for request in [0x4206, 0x4207]: # PTRACE_SEIZE, PTRACE_INTERRUPT
+    assert libc.ptrace(request, thread, None, None) == 0, os.strerror(ctypes.get_errno())
+os.waitpid(thread, 0x40000000) # __WALL
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(0.1)
+s.bind('\0%016x/unit/patient.service/key' % thread)
+s.connect('/run/opnix/creds.sock')
+s.shutdown(socket.SHUT_WR)
+answer, part, end = b'', b'?', time.monotonic() + 20
+while part:
+    assert time.monotonic() < end, 'no answer'
+    try:
+        part = s.recv(1 << 20)
+        answer += part
+    except TimeoutError:
+        # When it is killed, it is gone only when its debugger has heard of it.
+        try:
+            os.waitpid(thread, 0x40000000 | os.WNOHANG)
+        except ChildProcessError:
+            pass
+print('refused' if len(answer) > 1 << 20 else answer.decode())
+";
+    machine.write("/run/debugger.py", program, "0644");
+    let threads = || machine.run(&["ls", &format!("/proc/{}/task", worker(machine))]).ok();
+    let count = threads().lines().count();
+    assert!(count > 1, "{count}");
+    // By number, as the instance may be another one each time.
+    for number in 0..count {
+        machine.wait("it to run", || machine.show("opnix.service", "SubState") == "running", LONG);
+        let threads = threads();
+        let Some(thread) = threads.lines().nth(number) else { continue };
+        let said = machine.run(&["python3", "/run/debugger.py", &cgroup, thread]);
+        assert_eq!(said.text(), value("key"), "thread {number} of {count}: {said}");
+    }
+    machine.sh("systemctl stop patient.service; systemctl reset-failed").ok();
+}

@@ -92,5 +92,6 @@ fn main() -> std::process::ExitCode {
         faults::a_request_whose_value_is_at_hand_when_the_next_instance_finds_it_is_ended_as_any_other,
         faults::only_the_services_main_process_speaks_to_systemd_for_it,
         faults::a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_record,
+        faults::whichever_thread_hangs_a_unit_has_its_secret_soon,
     ])
 }
