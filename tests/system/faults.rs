@@ -164,6 +164,7 @@ answer = b''
 while part := s.recv(1 << 20):
     answer += part
 assert cgroup().endswith('/victim.service\n')
+os.kill(peer, signal.SIGKILL)
 print('refused' if len(answer) > 1 << 20 else answer)
 ";
     machine.write("/run/reborn.py", program, "0644");
