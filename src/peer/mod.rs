@@ -359,6 +359,33 @@ mod tests {
         assert_eq!(Claim::parse(b"a/unit/a.service/\xff"), None);
     }
 
+    #[test]
+    fn a_cgroup_file_that_may_be_cut_off_says_nothing() {
+        let unit = "0::/system.slice/victim.service";
+        // Other hierarchies come first, and this line is filled up so that the whole has that many bytes.
+        let up_to = |length: usize, last: &str| {
+            let filling = length - "1:name=systemd:/\n".len() - last.len();
+            format!("1:name=systemd:/{}\n{last}", "x".repeat(filling))
+        };
+        let read = |content: &str| {
+            let mut buffer = [0; CGROUP_MAX];
+            let length = content.len().min(CGROUP_MAX);
+            buffer[..length].copy_from_slice(&content.as_bytes()[..length]);
+            whole_text(&buffer, length).map(str::to_owned)
+        };
+        let whole = read(&up_to(CGROUP_MAX - 1, &format!("{unit}\n")));
+        assert_eq!(whole.as_deref().and_then(unified_path), Some("/system.slice/victim.service"));
+        for (cut_off, what) in [
+            (up_to(CGROUP_MAX, unit) + "-of-another.service\n", "in the middle of the unit's name"),
+            (up_to(CGROUP_MAX, &format!("{unit}\n")) + "0::/elsewhere\n", "after a line"),
+            (up_to(CGROUP_MAX, &format!("{unit}\n")), "or perhaps not at all"),
+            (up_to(CGROUP_MAX + 1, &format!("{unit}\n")), "before the last line end"),
+        ] {
+            assert_eq!(read(&cut_off), None, "cut off {what}");
+        }
+        assert_eq!(read(unit), None, "without a line end it is not whole either");
+    }
+
     proptest! {
         #[test]
         fn parsing_an_address_never_panics(name in proptest::collection::vec(any::<u8>(), 0..120)) {

@@ -59,6 +59,8 @@ pub trait Site: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub enum Fault {
     Status(u16),
+    /// This status, and where to go instead.
+    Redirect(u16, String),
     /// 429, and after how many seconds to come back.
     Limited(Option<u64>),
     /// An answer, but later.
@@ -207,6 +209,11 @@ fn converse(stream: &mut (impl Read + Write), socket: &TcpStream, shared: &Share
                 status,
                 &serde_json::json!({"status": status, "message": "a fault on command"}),
             ),
+            Some(Fault::Redirect(status, location)) => {
+                let mut response = Response::json(status, &serde_json::json!({"status": status}));
+                response.headers.push(("location".into(), location));
+                response
+            }
             Some(Fault::Limited(seconds)) => {
                 let mut response =
                     Response::json(429, &serde_json::json!({"status": 429, "message": "too many requests"}));

@@ -6,6 +6,7 @@ mod cache;
 mod command;
 mod credentials;
 mod crowd;
+mod faults;
 mod harness;
 mod lease;
 mod lifetimes;
@@ -80,5 +81,17 @@ fn main() -> std::process::ExitCode {
         store::a_full_store_survives_a_kill,
         store::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
         store::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
+        faults::a_refusal_that_a_crash_cut_off_stays_one_although_the_value_is_there_by_then,
+        faults::a_process_of_another_user_is_refused_even_in_the_units_own_cgroup,
+        faults::a_peer_that_is_gone_is_refused_although_its_pid_now_means_a_process_of_the_unit,
+        faults::the_control_socket_answers_no_other_user_even_where_its_mode_lets_everybody_in,
+        faults::as_installed_no_other_user_connects_to_either_socket,
+        faults::nobody_but_root_looks_into_the_service_or_into_what_asks_1password,
+        faults::each_value_that_is_served_is_on_record_once_with_who_got_what,
+        faults::a_request_from_the_store_has_its_whole_answer_although_systemd_itself_is_held_up,
+        faults::a_request_whose_value_is_at_hand_when_the_next_instance_finds_it_is_ended_as_any_other,
+        faults::only_the_services_main_process_speaks_to_systemd_for_it,
+        faults::a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_record,
+        faults::whichever_thread_hangs_a_unit_has_its_secret_soon,
     ])
 }

@@ -64,6 +64,21 @@ pub fn write_vault(machine: &Machine, values: &[(&str, String)]) {
         .ok();
 }
 
+/// The process that serves: it may be the unit's main process itself, or a child of that which is not the one that asks
+/// 1Password.
+pub fn worker(machine: &Machine) -> String {
+    let script = r#"
+main=$(systemctl show --value -p MainPID opnix.service)
+worker=$main
+for pid in $(cat /proc/$main/task/*/children); do
+    [ "$(readlink /proc/$pid/exe)" = "$(readlink /proc/$main/exe)" ] || continue
+    tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qx fetch || worker=$pid
+done
+echo "$worker"
+"#;
+    machine.sh(script).ok()
+}
+
 /// Holds up every fetch while it lives.
 pub fn slow_vault(machine: &Machine) -> crate::lease::Lease {
     machine.hold(VAULT)
