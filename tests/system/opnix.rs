@@ -8,6 +8,7 @@ use crate::machine::Machine;
 
 pub const REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
 const VAULT: &str = "/run/opnix-vault/vault.json";
+
 /// Longer than anything here takes, but for what hangs.
 pub const LONG: Duration = Duration::from_secs(30);
 
@@ -45,6 +46,51 @@ pub fn set_up(machine: &Machine, secrets: &[Value], values: &[(&str, String)], d
     configure(machine, secrets, deadline);
     write_vault(machine, values);
     machine.systemctl(&["start", "opnix.socket"]).ok();
+}
+
+/// Lines added to a unit while it lives. A changed socket unit must be started anew: see [`stop`].
+#[must_use]
+pub struct Lines<'a> {
+    machine: &'a Machine,
+    unit: &'static str,
+}
+
+impl<'a> Lines<'a> {
+    pub fn of(machine: &'a Machine, unit: &'static str, lines: &str) -> Self {
+        machine.unit(&format!("{unit}.d/70-lines.conf"), lines);
+        Lines { machine, unit }
+    }
+}
+
+impl Drop for Lines<'_> {
+    fn drop(&mut self) {
+        let directory = format!("/run/systemd/system/{}.d", self.unit);
+        let remove =
+            format!("rm -f {directory}/70-lines.conf; rmdir {directory} || true; systemctl daemon-reload");
+        let _ = self.machine.sh(&remove);
+    }
+}
+
+/// A unit that ends with this, whether the test passes or not.
+#[must_use]
+pub struct Ended<'a> {
+    machine: &'a Machine,
+    unit: String,
+}
+
+impl<'a> Ended<'a> {
+    /// One unit, or all that match a pattern.
+    pub fn with(machine: &'a Machine, unit: impl Into<String>) -> Self {
+        Ended { machine, unit: unit.into() }
+    }
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        for verb in [&["kill", "--signal=KILL"][..], &["stop"], &["reset-failed"]] {
+            let _ = self.machine.systemctl(&[verb, &[&self.unit]].concat());
+        }
+    }
 }
 
 pub fn configure(machine: &Machine, secrets: &[Value], deadline: &str) {
