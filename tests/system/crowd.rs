@@ -62,6 +62,13 @@ impl<'a> Crowd<'a> {
         Self::prepare(machine, name, &asks(machine, credential, each, each, &go(name)))
     }
 
+    /// One unit that asks `count` times, a few at a time.
+    pub fn stream(machine: &'a Machine, name: &'static str, credential: &str, count: usize) -> Self {
+        let crowd = Self::prepare(machine, name, &asks(machine, credential, count, 32, "/run"));
+        crowd.start(1);
+        crowd
+    }
+
     fn prepare(machine: &'a Machine, name: &'static str, asks: &str) -> Self {
         let answers = answers(name);
         machine.sh(&format!("rm -rf {answers}; mkdir {answers}")).ok();

@@ -7,6 +7,7 @@ mod command;
 mod credentials;
 mod crowd;
 mod harness;
+mod journal;
 mod lease;
 mod lifetimes;
 mod machine;
@@ -67,6 +68,12 @@ fn main() -> std::process::ExitCode {
         nixos::the_example_host_boots_with_and_without_its_token_and_network,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
+        journal::units_start_at_once_and_whole_while_the_journal_hangs,
+        journal::the_service_is_restarted_while_the_journal_hangs,
+        journal::records_that_a_kill_left_in_the_queue_are_told_by_the_next_instance,
+        journal::what_finds_no_room_in_the_queue_is_counted_and_grants_go_first,
+        journal::the_journals_rate_limit_takes_no_record,
+        journal::a_grant_is_on_record_when_the_value_was_delivered_and_a_wait_when_it_begins,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,
         lifetimes::units_that_begin_to_wait_during_a_restart_are_served_as_well,

@@ -9,6 +9,11 @@ use crate::machine::Machine;
 pub const REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
 const VAULT: &str = "/run/opnix-vault/vault.json";
 
+/// A kind of record, by the last two digits of its MESSAGE_ID: see `systemd/opnix.catalog`.
+pub fn kind(digits: &str) -> String {
+    format!("MESSAGE_ID=8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c{digits}")
+}
+
 /// Longer than anything here takes, but for what hangs.
 pub const LONG: Duration = Duration::from_secs(30);
 
@@ -22,6 +27,17 @@ pub fn value(name: &str) -> String {
 /// One secret of the configuration, whose value is `value(name)`.
 pub fn secret(name: &str, units: &[&str]) -> Value {
     json!({"name": name, "reference": format!("op://Vault/{name}/value"), "units": units})
+}
+
+/// The process that serves: the child of the unit's main process that is no fetch. Where there is none, the main process
+/// itself.
+pub fn worker(machine: &Machine) -> String {
+    let find = r"main=$(systemctl show --value -p MainPID opnix.service)
+        for child in $(cat /proc/$main/task/*/children); do
+            tr '\0' '\n' </proc/$child/cmdline | grep -qx fetch || { echo $child; exit; }
+        done
+        echo $main";
+    machine.sh(find).ok()
 }
 
 pub fn stop(machine: &Machine) {
@@ -125,6 +141,17 @@ pub fn consumer(machine: &Machine, unit: &str, credential: &str, more: &str) {
          StandardOutput=truncate:/run/got-%n\n"
     );
     machine.unit(unit, &text);
+}
+
+/// The same in a single step: systemd asks anew for each process that it starts, so this one asks once.
+pub fn asks_once(machine: &Machine, unit: &str, credential: &str) {
+    let text = format!(
+        "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=20\n\
+         LoadCredential={credential}:/run/opnix/creds.sock\n\
+         ExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/{credential}'\nStandardOutput=truncate:/run/got-%n\n"
+    );
+    machine.unit(unit, &text);
+    let _ = machine.sh(&format!("systemctl stop '{}'; rm -f /run/got-{unit}", unit.replace("@.", "@*.")));
 }
 
 /// What the unit found. It has started.
