@@ -17,6 +17,7 @@ mod nix;
 mod nixos;
 mod onepassword;
 mod opnix;
+mod peers;
 mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
@@ -82,6 +83,19 @@ fn main() -> std::process::ExitCode {
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
         lifetimes::a_broken_configuration_keeps_the_old_one,
         lifetimes::a_service_that_starts_with_a_broken_configuration_refuses_and_says_so,
+        peers::a_crowd_with_forged_names_that_does_not_read_holds_up_no_start,
+        peers::a_crowd_from_other_addresses_that_does_not_read_holds_up_no_start,
+        peers::a_forger_that_does_not_read_is_closed_on_record_and_a_users_unit_never,
+        peers::who_asks_from_another_address_is_held_through_kills_and_restarts,
+        peers::systemd_nspawn_gets_nothing_for_a_credential,
+        peers::of_one_unit_only_so_many_are_held_and_others_find_their_place,
+        peers::another_user_is_refused_or_closed,
+        peers::forged_requests_in_a_loop_are_a_few_records_and_a_count,
+        peers::every_socket_of_a_socket_unit_is_served,
+        peers::every_control_socket_is_served,
+        peers::a_listener_of_another_name_is_reported_and_left_open,
+        peers::the_control_socket_refuses_who_asks_for_a_credential,
+        peers::signals_while_requests_wait_make_no_empty_answer,
         store::one_unit_takes_no_more_than_its_places_and_others_find_theirs,
         store::the_mirror_has_more_places_than_a_unit,
         store::what_finds_no_place_to_wait_is_refused_and_the_service_recovers,
