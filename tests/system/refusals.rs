@@ -80,8 +80,9 @@ pub fn a_client_that_does_not_read_holds_up_nobody(machine: &Machine) {
         print('deaf', flush=True); time.sleep(60)\n";
     machine.write("/run/deaf.py", deaf, "0644");
     let clients = machine.spawn(&["python3", "/run/deaf.py"]);
-    let count = || machine.journal(&["OPNIX_UNIT=deaf.service"]).len();
-    machine.wait("200 refusals", || count() == 200, LONG);
+    // However many there are, not each of them has a record of its own.
+    let on_record = || !machine.journal(&["OPNIX_UNIT=deaf.service"]).is_empty();
+    machine.wait("their refusal", on_record, LONG);
     consumer(machine, "quick.service", "key", "");
     machine.systemctl(&["start", "quick.service"]).ok();
     assert_eq!(found(machine, "quick.service"), value("key").into_bytes());
