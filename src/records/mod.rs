@@ -277,8 +277,8 @@ fn advice(address: &str) -> &'static str {
         "it looks like the key field of a crypttab: take the socket out of it, and give the credential to \
          systemd-cryptsetup@VOLUME.service (LoadCredential=cryptsetup.passphrase:/run/opnix/creds.sock)"
     } else {
-        "if it is systemd-nspawn --load-credential=ID:PATH, give the credential to the unit that starts the container, and \
-         pass it on by name: --load-credential=ID:ID"
+        "if it is systemd-nspawn --load-credential=ID:PATH, give the credential to the unit that starts the container \
+         (LoadCredential=ID:/run/opnix/creds.sock), and pass it on by name: --load-credential=ID:ID"
     }
 }
 
@@ -305,9 +305,12 @@ fn is_told(group: &str, kind: &'static str, most: u64) -> bool {
     repeats.get_or_insert_default().is_told(Instant::now(), group, kind, most)
 }
 
-/// Tells what was counted and not written, each a minute after its first. To be called from time to time.
-pub fn tell_repeated() {
-    let due = REPEATS.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(|repeats| repeats.due(Instant::now()));
+/// Tells what was counted and not written, each a minute after its first; at the `end`, all of it. To be called from time
+/// to time.
+pub fn tell_repeated(end: bool) {
+    let mut repeats = REPEATS.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = repeats.as_mut().map(|repeats| repeats.due(Instant::now(), end));
+    drop(repeats);
     for (group, kind, more) in due.into_iter().flatten() {
         warn!(
             target: REFUSAL,
@@ -315,7 +318,7 @@ pub fn tell_repeated() {
             opnix_group = group,
             opnix_check = kind,
             opnix_repeated = more,
-            "the same {more} times more within a minute: requests from {group} ({kind})",
+            "{more} more of the same within a minute: requests from {group} ({kind})",
         );
     }
 }

@@ -33,11 +33,11 @@ impl Repeats {
         false
     }
 
-    /// What was counted and not told, of those whose minute is over. They begin anew.
-    pub fn due(&mut self, now: Instant) -> Vec<(String, &'static str, u64)> {
+    /// What was counted and not told, of those whose minute is over, or of `all`. They begin anew.
+    pub fn due(&mut self, now: Instant, all: bool) -> Vec<(String, &'static str, u64)> {
         let mut due = Vec::new();
         self.0.retain(|(group, kind), count| {
-            let over = now.duration_since(count.since) >= PERIOD;
+            let over = all || now.duration_since(count.since) >= PERIOD;
             if over && count.more > 0 {
                 due.push((group.clone(), *kind, count.more));
             }
@@ -58,8 +58,9 @@ mod tests {
         assert_eq!(told, 1);
         assert!(repeats.is_told(start, "forger.service", "policy", 1));
         assert!(repeats.is_told(start, "other.service", "peer", 1));
-        assert_eq!(repeats.due(start + PERIOD / 2), []);
-        assert_eq!(repeats.due(start + PERIOD), [("forger.service".to_owned(), "peer", 4999)]);
+        assert_eq!(repeats.due(start + PERIOD / 2, false), []);
+        assert_eq!(repeats.due(start + PERIOD, false), [("forger.service".to_owned(), "peer", 4999)]);
+        assert_eq!(repeats.due(start + PERIOD, true), []);
         assert!(repeats.is_told(start + PERIOD, "forger.service", "peer", 1));
     }
 

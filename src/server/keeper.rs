@@ -200,10 +200,12 @@ impl Keeper {
             self.pass_messages_on();
             while let Ok(Some(info)) = self.signals.read_signal() {
                 match Signal::try_from(info.ssi_signo as i32) {
-                    Ok(Signal::SIGCHLD) => match waitpid(self.worker, Some(WaitPidFlag::WNOHANG)) {
-                        Ok(end @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => return end,
-                        _ => {}
-                    },
+                    Ok(Signal::SIGCHLD) => {
+                        let end = waitpid(self.worker, Some(WaitPidFlag::WNOHANG));
+                        if let Ok(end @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) = end {
+                            return end;
+                        }
+                    }
                     // systemd's watchdog, whose signal this is, has waited in vain for the worker's heartbeat.
                     Ok(Signal::SIGABRT) => drop(signal::kill(self.worker, Signal::SIGKILL)),
                     Ok(passed) => {

@@ -257,7 +257,7 @@ pub async fn run(
     spawn_local(async {
         loop {
             sleep(REPEATS).await;
-            records::tell_repeated();
+            records::tell_repeated(false);
         }
     });
     service.notifier.ready(&service.status());
@@ -293,6 +293,7 @@ pub async fn run(
     if let Configuration::Valid { store, .. } = &*service.configuration() {
         store.save().await;
     }
+    records::tell_repeated(true);
     Ok(())
 }
 

@@ -1,25 +1,27 @@
-//! Many askers at once, from inside one unit: what each of them got.
+//! Many askers at once, from inside their units: what they got.
 
 use std::collections::BTreeMap;
 
-use crate::command::Running;
 use crate::machine::Machine;
+use crate::opnix::{Ended, LONG};
 
-/// Asks as systemd does, from the unit's own cgroup, `count` times at once. Answers are read from when the file `go`
-/// exists. Then prints how often which answer came; a refusal is called so.
+/// Asks as systemd does, from the unit's own cgroup, `count` times, of them `at_once` at the same time. Answers are read
+/// from when the file `go` exists. Then prints how often which answer came; a refusal is called so.
 const ASKERS: &str = r"
 import collections, json, os, selectors, socket, sys, time
-unit, credential, count, go = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-waiting, got = selectors.DefaultSelector(), collections.Counter()
-for number in range(count):
-    asker = socket.socket(socket.AF_UNIX)
-    asker.bind('\0%016x/unit/%s/%s' % (number, unit, credential))
-    asker.connect('/run/opnix/creds.sock')
-    asker.shutdown(socket.SHUT_WR)
-    waiting.register(asker, selectors.EVENT_READ, [])
-while not os.path.exists(go):
-    time.sleep(0.02)
-while waiting.get_map():
+unit, credential, count, at_once, go = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+waiting, got, asked, may_read = selectors.DefaultSelector(), collections.Counter(), 0, False
+while asked < count or waiting.get_map():
+    while asked < count and len(waiting.get_map()) < at_once:
+        asker = socket.socket(socket.AF_UNIX)
+        asker.bind('\0%016x/unit/%s/%s' % (asked, unit, credential))
+        asker.connect('/run/opnix/creds.sock')
+        asker.shutdown(socket.SHUT_WR)
+        waiting.register(asker, selectors.EVENT_READ, [])
+        asked += 1
+    while not may_read:
+        may_read = os.path.exists(go)
+        time.sleep(0 if may_read else 0.02)
     for key, _ in waiting.select():
         part = key.fileobj.recv(1 << 20)
         if part:
@@ -33,57 +35,97 @@ while waiting.get_map():
 print(json.dumps(got))
 ";
 
-/// Askers at work. Their unit must not be known to systemd otherwise.
-pub struct Crowd {
-    unit: &'static str,
-    run: Running,
+/// Askers at work, in units of their own: `NAME@1.service` and so on. They end with it.
+pub struct Crowd<'a> {
+    machine: &'a Machine,
+    name: &'static str,
+    _ended: Ended<'a>,
 }
 
-impl Crowd {
-    /// They read what comes.
-    pub fn gather(machine: &Machine, unit: &'static str, credential: &str, count: usize) -> Crowd {
-        Crowd::start(machine, unit, credential, count, "/run")
+impl<'a> Crowd<'a> {
+    /// `units` units, each of which asks `each` times at once. They read what comes.
+    pub fn gather(
+        machine: &'a Machine,
+        name: &'static str,
+        credential: &str,
+        units: usize,
+        each: usize,
+    ) -> Self {
+        let crowd = Self::prepare(machine, name, &asks(machine, credential, each, each, "/run"));
+        crowd.start(units);
+        crowd
     }
 
-    /// They read nothing before [`Crowd::listen`].
-    pub fn gather_deaf(machine: &Machine, unit: &'static str, credential: &str, count: usize) -> Crowd {
-        let go = go(unit);
-        machine.run(&["rm", "-f", &go]).ok();
-        Crowd::start(machine, unit, credential, count, &go)
+    /// Units that are not started yet (see [`Crowd::start`]), and read nothing before [`Crowd::listen`].
+    pub fn deaf(machine: &'a Machine, name: &'static str, credential: &str, each: usize) -> Self {
+        machine.run(&["rm", "-f", &go(name)]).ok();
+        Self::prepare(machine, name, &asks(machine, credential, each, each, &go(name)))
     }
 
-    fn start(machine: &Machine, unit: &'static str, credential: &str, count: usize, go: &str) -> Crowd {
-        machine.write("/run/askers.py", ASKERS, "0644");
-        let as_unit = format!("--unit={unit}");
-        let run = machine.spawn(&[
-            "systemd-run",
-            "--quiet",
-            "--wait",
-            "--pipe",
-            "--collect",
-            "--property=LimitNOFILE=16384",
-            &as_unit,
-            "python3",
-            "/run/askers.py",
-            unit,
-            credential,
-            &count.to_string(),
-            go,
-        ]);
-        Crowd { unit, run }
+    /// One unit that asks `count` times, a few at a time.
+    pub fn stream(machine: &'a Machine, name: &'static str, credential: &str, count: usize) -> Self {
+        let crowd = Self::prepare(machine, name, &asks(machine, credential, count, 32, "/run"));
+        crowd.start(1);
+        crowd
     }
 
-    pub fn listen(&self, machine: &Machine) {
-        machine.write(&go(self.unit), "", "0644");
+    fn prepare(machine: &'a Machine, name: &'static str, asks: &str) -> Self {
+        let answers = answers(name);
+        machine.sh(&format!("rm -rf {answers}; mkdir {answers}")).ok();
+        machine.unit(
+            &format!("{name}@.service"),
+            &format!(
+                "[Service]\nType=oneshot\nTimeoutStartSec=infinity\nLimitNOFILE=16384\n\
+                 StandardOutput=truncate:{answers}/%i\n{asks}"
+            ),
+        );
+        Crowd { machine, name, _ended: Ended::with(machine, format!("{name}@*.service")) }
+    }
+
+    pub fn start(&self, units: usize) {
+        let names = format!("$(printf '{}@%s.service ' $(seq {units}))", self.name);
+        self.machine.sh(&format!("systemctl start --no-block {names}")).ok();
+    }
+
+    pub fn listen(&self) {
+        self.machine.write(&go(self.name), "", "0644");
     }
 
     /// When all have their answer: how often which came.
     #[track_caller]
     pub fn answers(self) -> BTreeMap<String, usize> {
-        serde_json::from_str(&self.run.wait().ok()).expect("the askers print JSON")
+        let pattern = format!("{}@*.service", self.name);
+        let at_work =
+            || self.machine.systemctl(&["list-units", "--state=activating", "--no-legend", &pattern]).ok();
+        self.machine.wait("all askers to have their answer", || at_work().is_empty(), 2 * LONG);
+        // A unit that failed printed nothing, and is missed in the sum.
+        sum(&self.machine.sh(&format!("cat {}/*", answers(self.name))).ok())
     }
 }
 
-fn go(unit: &str) -> String {
-    format!("/run/{unit}.go")
+/// The line of a unit that makes it ask like that. What it got is on its standard output: see [`sum`].
+pub fn asks(machine: &Machine, credential: &str, count: usize, at_once: usize, go: &str) -> String {
+    machine.write("/run/askers.py", ASKERS, "0644");
+    format!("ExecStart=python3 /run/askers.py %n {credential} {count} {at_once} {go}\n")
+}
+
+/// How often which answer came to all that printed these lines.
+#[track_caller]
+pub fn sum(lines: &str) -> BTreeMap<String, usize> {
+    let mut sum = BTreeMap::new();
+    for line in lines.lines() {
+        let got: BTreeMap<String, usize> = serde_json::from_str(line).expect("the askers print JSON");
+        for (answer, count) in got {
+            *sum.entry(answer).or_default() += count;
+        }
+    }
+    sum
+}
+
+fn answers(name: &str) -> String {
+    format!("/run/answers-{name}")
+}
+
+fn go(name: &str) -> String {
+    format!("/run/{name}.go")
 }

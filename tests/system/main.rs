@@ -8,6 +8,7 @@ mod credentials;
 mod crowd;
 mod faults;
 mod harness;
+mod journal;
 mod lease;
 mod lifetimes;
 mod machine;
@@ -17,6 +18,7 @@ mod nix;
 mod nixos;
 mod onepassword;
 mod opnix;
+mod peers;
 mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
@@ -68,6 +70,12 @@ fn main() -> std::process::ExitCode {
         nixos::the_example_host_boots_with_and_without_its_token_and_network,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
+        journal::units_start_at_once_and_whole_while_the_journal_hangs,
+        journal::the_service_is_restarted_while_the_journal_hangs,
+        journal::records_that_a_kill_left_in_the_queue_are_told_by_the_next_instance,
+        journal::what_finds_no_room_in_the_queue_is_counted_and_grants_go_first,
+        journal::the_journals_rate_limit_takes_no_record,
+        journal::a_grant_is_on_record_when_the_value_was_delivered_and_a_wait_when_it_begins,
         lifetimes::units_that_wait_survive_a_kill,
         lifetimes::units_that_wait_survive_a_restart,
         lifetimes::units_that_begin_to_wait_during_a_restart_are_served_as_well,
@@ -76,8 +84,22 @@ fn main() -> std::process::ExitCode {
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
         lifetimes::a_broken_configuration_keeps_the_old_one,
         lifetimes::a_service_that_starts_with_a_broken_configuration_refuses_and_says_so,
+        peers::a_crowd_with_forged_names_that_does_not_read_holds_up_no_start,
+        peers::a_crowd_from_other_addresses_that_does_not_read_holds_up_no_start,
+        peers::a_forger_that_does_not_read_is_closed_on_record_and_a_users_unit_never,
+        peers::who_asks_from_another_address_is_held_through_kills_and_restarts,
+        peers::systemd_nspawn_gets_nothing_for_a_credential,
+        peers::of_one_unit_only_so_many_are_held_and_others_find_their_place,
+        peers::another_user_is_refused_or_closed,
+        peers::forged_requests_in_a_loop_are_a_few_records_and_a_count,
+        peers::every_socket_of_a_socket_unit_is_served,
+        peers::every_control_socket_is_served,
+        peers::a_listener_of_another_name_is_reported_and_left_open,
+        peers::the_control_socket_refuses_who_asks_for_a_credential,
+        peers::signals_while_requests_wait_make_no_empty_answer,
+        store::one_unit_takes_no_more_than_its_places_and_others_find_theirs,
+        store::the_mirror_has_more_places_than_a_unit,
         store::what_finds_no_place_to_wait_is_refused_and_the_service_recovers,
-        store::when_no_place_is_left_even_for_refusals_units_wait_in_the_backlog,
         store::a_full_store_survives_a_kill,
         store::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
         store::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,

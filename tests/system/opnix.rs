@@ -8,6 +8,12 @@ use crate::machine::Machine;
 
 pub const REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
 const VAULT: &str = "/run/opnix-vault/vault.json";
+
+/// A kind of record, by the last two digits of its MESSAGE_ID: see `systemd/opnix.catalog`.
+pub fn kind(digits: &str) -> String {
+    format!("MESSAGE_ID=8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c{digits}")
+}
+
 /// Longer than anything here takes, but for what hangs.
 pub const LONG: Duration = Duration::from_secs(30);
 
@@ -21,6 +27,11 @@ pub fn value(name: &str) -> String {
 /// One secret of the configuration, whose value is `value(name)`.
 pub fn secret(name: &str, units: &[&str]) -> Value {
     json!({"name": name, "reference": format!("op://Vault/{name}/value"), "units": units})
+}
+
+/// The process that serves: the child of the unit's main process, which only keeps.
+pub fn worker(machine: &Machine) -> String {
+    machine.sh("cat /proc/$(systemctl show --value -p MainPID opnix.service)/task/*/children").ok().trim().to_owned()
 }
 
 pub fn stop(machine: &Machine) {
@@ -47,6 +58,51 @@ pub fn set_up(machine: &Machine, secrets: &[Value], values: &[(&str, String)], d
     machine.systemctl(&["start", "opnix.socket"]).ok();
 }
 
+/// Lines added to a unit while it lives. A changed socket unit must be started anew: see [`stop`].
+#[must_use]
+pub struct Lines<'a> {
+    machine: &'a Machine,
+    unit: &'static str,
+}
+
+impl<'a> Lines<'a> {
+    pub fn of(machine: &'a Machine, unit: &'static str, lines: &str) -> Self {
+        machine.unit(&format!("{unit}.d/70-lines.conf"), lines);
+        Lines { machine, unit }
+    }
+}
+
+impl Drop for Lines<'_> {
+    fn drop(&mut self) {
+        let directory = format!("/run/systemd/system/{}.d", self.unit);
+        let remove =
+            format!("rm -f {directory}/70-lines.conf; rmdir {directory} || true; systemctl daemon-reload");
+        let _ = self.machine.sh(&remove);
+    }
+}
+
+/// A unit that ends with this, whether the test passes or not.
+#[must_use]
+pub struct Ended<'a> {
+    machine: &'a Machine,
+    unit: String,
+}
+
+impl<'a> Ended<'a> {
+    /// One unit, or all that match a pattern.
+    pub fn with(machine: &'a Machine, unit: impl Into<String>) -> Self {
+        Ended { machine, unit: unit.into() }
+    }
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        for verb in [&["kill", "--signal=KILL"][..], &["stop"], &["reset-failed"]] {
+            let _ = self.machine.systemctl(&[verb, &[&self.unit]].concat());
+        }
+    }
+}
+
 pub fn configure(machine: &Machine, secrets: &[Value], deadline: &str) {
     let config =
         json!({"provider": {"kind": "local", "path": VAULT}, "deadline": deadline, "secrets": secrets});
@@ -64,21 +120,6 @@ pub fn write_vault(machine: &Machine, values: &[(&str, String)]) {
         .ok();
 }
 
-/// The process that serves: it may be the unit's main process itself, or a child of that which is not the one that asks
-/// 1Password.
-pub fn worker(machine: &Machine) -> String {
-    let script = r#"
-main=$(systemctl show --value -p MainPID opnix.service)
-worker=$main
-for pid in $(cat /proc/$main/task/*/children); do
-    [ "$(readlink /proc/$pid/exe)" = "$(readlink /proc/$main/exe)" ] || continue
-    tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qx fetch || worker=$pid
-done
-echo "$worker"
-"#;
-    machine.sh(script).ok()
-}
-
 /// Holds up every fetch while it lives.
 pub fn slow_vault(machine: &Machine) -> crate::lease::Lease {
     machine.hold(VAULT)
@@ -94,6 +135,17 @@ pub fn consumer(machine: &Machine, unit: &str, credential: &str, more: &str) {
          StandardOutput=truncate:/run/got-%n\n"
     );
     machine.unit(unit, &text);
+}
+
+/// The same in a single step: systemd asks anew for each process that it starts, so this one asks once.
+pub fn asks_once(machine: &Machine, unit: &str, credential: &str) {
+    let text = format!(
+        "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=20\n\
+         LoadCredential={credential}:/run/opnix/creds.sock\n\
+         ExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/{credential}'\nStandardOutput=truncate:/run/got-%n\n"
+    );
+    machine.unit(unit, &text);
+    let _ = machine.sh(&format!("systemctl stop '{}'; rm -f /run/got-{unit}", unit.replace("@.", "@*.")));
 }
 
 /// What the unit found. It has started.

@@ -1,15 +1,16 @@
 //! systemd's descriptor store: when it is full, and when something in it is not as it should be.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, asks, sum};
 use crate::machine::Machine;
 use crate::opnix::*;
 
-/// `FileDescriptorStoreMax=` of opnix.service, and what of it requests may fill that wait for their value.
-const STORE: usize = 4096;
-const WAITING: usize = STORE - STORE / 4;
+/// How many requests of one unit may wait at a time, and how many of all units together. The rest of systemd's store
+/// (`FileDescriptorStoreMax=`, 4,096) is for refusals and for what is held.
+const EACH: usize = 64;
+const WAITING: usize = 2560;
+const UNITS: usize = WAITING / EACH;
 
 fn recovered(machine: &Machine, unit: &str) {
     stored(machine, 0);
@@ -22,63 +23,103 @@ fn counts<const N: usize>(answers: [(String, usize); N]) -> BTreeMap<String, usi
     answers.into()
 }
 
-pub fn what_finds_no_place_to_wait_is_refused_and_the_service_recovers(machine: &Machine) {
-    const TOO_MANY: usize = 100;
-    let units = ["crowd.service", "late.service"];
-    set_up(machine, &[secret("slow", &units)], &[("slow", value("slow"))], "60s");
-    consumer(machine, "late.service", "slow", "");
+pub fn one_unit_takes_no_more_than_its_places_and_others_find_theirs(machine: &Machine) {
+    const TOO_MANY: usize = 10;
+    set_up(
+        machine,
+        &[secret("slow", &["greedy@*.service", "modest.service"])],
+        &[("slow", value("slow"))],
+        "60s",
+    );
+    consumer(machine, "modest.service", "slow", "");
     let vault = slow_vault(machine);
-    let crowd = Crowd::gather(machine, "crowd.service", "slow", WAITING + TOO_MANY);
-    let refused = || machine.journal(&["OPNIX_UNIT=crowd.service", "OPNIX_CHECK=park"]).len();
-    machine.wait("the first refusals", || refused() == TOO_MANY, LONG);
-    stored(machine, WAITING);
-    machine.systemctl(&["start", "late.service"]).fails();
-    assert_refused(machine, "late.service", "slow", "park");
+    let greedy = Crowd::gather(machine, "greedy", "slow", 1, EACH + TOO_MANY);
+    let refused = || machine.journal(&["OPNIX_UNIT=greedy@1.service", "OPNIX_CHECK=places"]).len();
+    machine.wait("the refusals of what is too many", || refused() == TOO_MANY, LONG);
+    stored(machine, EACH);
+    machine.systemctl(&["start", "--no-block", "modest.service"]).ok();
+    stored(machine, EACH + 1);
     drop(vault);
-    assert_eq!(crowd.answers(), counts([("refused".into(), TOO_MANY), (value("slow"), WAITING)]));
-    recovered(machine, "late.service");
+    assert_eq!(greedy.answers(), counts([("refused".into(), TOO_MANY), (value("slow"), EACH)]));
+    machine.wait("its start", || machine.show("modest.service", "ActiveState") == "active", LONG);
+    assert_eq!(found(machine, "modest.service"), value("slow").into_bytes());
+    recovered(machine, "modest.service");
 }
 
-pub fn when_no_place_is_left_even_for_refusals_units_wait_in_the_backlog(machine: &Machine) {
-    let units = ["crowd.service", "late.service"];
-    set_up(machine, &[secret("slow", &units)], &[("slow", value("slow"))], "60s");
-    consumer(machine, "late.service", "slow", "");
+/// It asks for 256 values at once, for itself, and for as many more after a restart.
+pub fn the_mirror_has_more_places_than_a_unit(machine: &Machine) {
+    const PLACES: usize = 512;
+    const TOO_MANY: usize = 10;
+    set_up(machine, &[secret("slow", &["opnix-mirror.service"])], &[("slow", value("slow"))], "60s");
+    let asks = asks(machine, "slow", PLACES + TOO_MANY, PLACES + TOO_MANY, "/run");
+    let lines = format!(
+        "[Service]\nType=oneshot\nRestart=no\nExecStart=\n{asks}StandardOutput=truncate:/run/mirror-got\n"
+    );
+    let _lines = Lines::of(machine, "opnix-mirror.service", &lines);
+    // Before its lines are, so that it is never the mirror that ends.
+    let _ended = Ended::with(machine, "opnix-mirror.service");
     let vault = slow_vault(machine);
-    let crowd = Crowd::gather(machine, "crowd.service", "slow", WAITING);
+    machine.systemctl(&["start", "--no-block", "opnix-mirror.service"]).ok();
+    let refused = || machine.journal(&["OPNIX_UNIT=opnix-mirror.service", "OPNIX_CHECK=places"]).len();
+    machine.wait("the refusals of what is too many", || refused() == TOO_MANY, LONG);
+    stored(machine, PLACES);
+    drop(vault);
+    let done = || machine.show("opnix-mirror.service", "ActiveState") != "activating";
+    machine.wait("the mirror's answers", done, LONG);
+    let got = sum(&machine.run(&["cat", "/run/mirror-got"]).ok());
+    assert_eq!(got, counts([("refused".into(), TOO_MANY), (value("slow"), PLACES)]));
+    stored(machine, 0);
+}
+
+/// With every place taken in which a request can wait.
+fn full_store(machine: &Machine) -> (crate::lease::Lease, Crowd<'_>) {
+    let units = ["crowd@*.service", "late.service"];
+    set_up(
+        machine,
+        &[secret("slow", &units), secret("quick", &["quick.service"])],
+        &[("slow", value("slow")), ("quick", value("quick"))],
+        "60s",
+    );
+    consumer(machine, "late.service", "slow", "");
+    consumer(machine, "quick.service", "quick", "");
+    machine.systemctl(&["restart", "quick.service"]).ok();
+    let vault = slow_vault(machine);
+    let crowd = Crowd::gather(machine, "crowd", "slow", UNITS, EACH);
     stored(machine, WAITING);
-    // Nobody of these reads the refusal.
-    let deaf = Crowd::gather_deaf(machine, "deaf.service", "slow", STORE - WAITING + 1);
-    stored(machine, STORE);
-    machine.systemctl(&["start", "--no-block", "late.service"]).ok();
-    let asks = || machine.run(&["grep", "-q", "/unit/late.service/slow", "/proc/net/unix"]).code == Some(0);
-    machine.wait("the last one to ask", asks, LONG);
-    // Several times as long as opnix takes to see that there is a place.
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(machine.show("late.service", "ActiveState"), "activating");
-    assert_eq!(machine.journal(&["OPNIX_UNIT=late.service"]).len(), 0, "nobody has looked at it");
+    (vault, crowd)
+}
+
+fn late_one_is_refused(machine: &Machine) {
+    machine.systemctl(&["start", "late.service"]).fails();
+    assert_refused(machine, "late.service", "slow", "places");
+}
+
+pub fn what_finds_no_place_to_wait_is_refused_and_the_service_recovers(machine: &Machine) {
+    // They may have nothing, and do not read that. (systemd is slow to read unit files anew with a full store.)
+    let deaf = Crowd::deaf(machine, "deaf", "slow", EACH);
+    let (vault, crowd) = full_store(machine);
+    deaf.start(1);
+    let refused = || machine.journal(&["OPNIX_UNIT=deaf@1.service", "OPNIX_CHECK=policy"]).len();
+    machine.wait("their refusals", || refused() == EACH, LONG);
+    late_one_is_refused(machine);
+    // What is in memory needs no place.
+    machine.systemctl(&["restart", "quick.service"]).ok();
+    assert_eq!(found(machine, "quick.service"), value("quick").into_bytes());
     drop(vault);
     assert_eq!(crowd.answers(), counts([(value("slow"), WAITING)]));
-    machine.wait("its start", || machine.show("late.service", "ActiveState") == "active", LONG);
-    assert_eq!(found(machine, "late.service"), value("slow").into_bytes());
-    deaf.listen(machine);
-    assert_eq!(deaf.answers(), counts([("refused".into(), STORE - WAITING + 1)]));
+    deaf.listen();
+    assert_eq!(deaf.answers(), counts([("refused".into(), EACH)]));
     recovered(machine, "late.service");
 }
 
 pub fn a_full_store_survives_a_kill(machine: &Machine) {
-    let units = ["crowd.service", "late.service"];
-    set_up(machine, &[secret("slow", &units)], &[("slow", value("slow"))], "60s");
-    consumer(machine, "late.service", "slow", "");
-    let vault = slow_vault(machine);
-    let crowd = Crowd::gather(machine, "crowd.service", "slow", WAITING);
-    stored(machine, WAITING);
+    let (vault, crowd) = full_store(machine);
     machine.sh("systemctl kill --signal=KILL opnix.service").ok();
     machine.wait("the next instance", || machine.show("opnix.service", "NRestarts") == "1", LONG);
     machine.wait("it to run", || machine.show("opnix.service", "SubState") == "running", LONG);
     let found = machine.journal(&["MESSAGE_ID=8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c07"]);
     assert_eq!(found[0]["MESSAGE"], format!("found {WAITING} waiting requests in the store"));
-    machine.systemctl(&["start", "late.service"]).fails();
-    assert_refused(machine, "late.service", "slow", "park");
+    late_one_is_refused(machine);
     drop(vault);
     assert_eq!(crowd.answers(), counts([(value("slow"), WAITING)]));
     recovered(machine, "late.service");
