@@ -76,8 +76,11 @@ pub fn the_secrets_of_a_host_come_through_the_official_core(machine: &Machine) {
     nothing_shows_a_value(machine);
     let token = simulator.token();
     assert!(!machine.journal_text().contains(&token[..40]), "the token in the journal");
-    let child = "cd /proc/$(systemctl show --value -p MainPID opnix.service)/task; tr '\\0' ' ' </proc/$(cat */children | tr -d ' ')/cmdline";
-    let child = machine.sh(child).ok();
+    let child = format!(
+        "cd /proc/{}/task; tr '\\0' ' ' </proc/$(cat */children | tr -d ' ')/cmdline",
+        worker(machine)
+    );
+    let child = machine.sh(&child).ok();
     assert_eq!(child, "/proc/self/exe fetch", "the core lives apart");
 }
 
