@@ -1,11 +1,13 @@
 //! opnix on a real systemd: see tests/run and docs/architecture.md.
 
 mod activation;
+mod asker;
 mod boot;
 mod cache;
 mod command;
 mod credentials;
 mod crowd;
+mod death;
 mod harness;
 mod lease;
 mod lifetimes;
@@ -20,6 +22,7 @@ mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
 mod store;
+mod strace;
 mod suite;
 mod user_manager;
 
@@ -80,5 +83,6 @@ fn main() -> std::process::ExitCode {
         store::a_full_store_survives_a_kill,
         store::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
         store::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
+        death::a_kill_at_any_system_call_leaves_no_wrong_answer,
     ])
 }
