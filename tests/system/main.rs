@@ -2,6 +2,7 @@
 
 mod activation;
 mod asker;
+mod birth;
 mod boot;
 mod cache;
 mod command;
@@ -25,6 +26,7 @@ mod store;
 mod strace;
 mod suite;
 mod user_manager;
+mod worker;
 
 use suite::tests;
 
@@ -84,5 +86,6 @@ fn main() -> std::process::ExitCode {
         store::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
         store::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
         death::a_kill_at_any_system_call_leaves_no_wrong_answer,
+        death::an_error_at_any_system_call_leaves_no_wrong_answer,
     ])
 }

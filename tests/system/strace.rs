@@ -27,9 +27,12 @@ pub struct Strace {
 
 /// What was seen.
 pub struct Trace {
+    /// In their order.
     pub calls: Vec<Call>,
     /// It was ended by SIGKILL: the injected one, if nobody else sends any.
     pub killed: bool,
+    /// An error was injected.
+    pub failed: bool,
 }
 
 /// A system call that was begun.
@@ -40,14 +43,14 @@ pub struct Call {
 }
 
 impl Strace {
-    /// All threads, and what they start.
-    pub fn process(pid: u32) -> Strace {
-        Strace::attach(&[pid], &["-f"])
+    /// All threads, and what they start. `what` as after `-e`.
+    pub fn process(pid: u32, what: &str) -> Strace {
+        Strace::attach(&[pid], &["-f", "-e", what])
     }
 
     /// These threads alone: strace counts for each thread by itself, and acts on whichever comes to N first.
-    pub fn threads(tids: &[u32], inject: &str) -> Strace {
-        Strace::attach(tids, &["-e", &format!("inject={inject}")])
+    pub fn threads(tids: &[u32], what: &str) -> Strace {
+        Strace::attach(tids, &["-e", what])
     }
 
     /// Returns when it is attached: what the threads do from now on counts.
@@ -87,6 +90,7 @@ impl Strace {
         Trace {
             calls: text.lines().filter_map(call).collect(),
             killed: text.contains("+++ killed by SIGKILL"),
+            failed: text.contains("(INJECTED)"),
         }
     }
 
