@@ -19,6 +19,11 @@ pub fn hold(waiting: u32, gate: &Path, has_keeper: bool) -> u32 {
     held.unwrap_or_else(|why| panic!("process {waiting} was not seen to begin: {why}"))
 }
 
+/// Whether a process with this in /proc/PID/wchan waits for the other end of a pipe.
+pub fn is_before_a_gate(place: &str) -> bool {
+    matches!(place, "wait_for_partner" | "fifo_open")
+}
+
 fn follow(waiting: u32, gate: &Path, has_keeper: bool) -> Result<u32, String> {
     let first = Pid::from_raw(i32::try_from(waiting).map_err(|fault| fault.to_string())?);
     let options = Options::PTRACE_O_TRACEEXEC
@@ -35,7 +40,7 @@ fn follow(waiting: u32, gate: &Path, has_keeper: bool) -> Result<u32, String> {
     };
     let ours = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     loop {
-        match waitpid(None, Some(ours)).map_err(failed)? {
+        match waitpid(first, Some(ours)).map_err(failed)? {
             WaitStatus::PtraceEvent(pid, _, event) => {
                 let is = |wanted: Event| event == wanted as i32;
                 if is(Event::PTRACE_EVENT_EXEC) && !has_keeper {
@@ -57,8 +62,8 @@ fn follow(waiting: u32, gate: &Path, has_keeper: bool) -> Result<u32, String> {
                 ptrace::cont(pid, None).map_err(failed)?;
             }
             WaitStatus::Stopped(pid, signal) => ptrace::cont(pid, Some(signal)).map_err(failed)?,
-            WaitStatus::Exited(pid, code) if pid == first => return Err(format!("it ended with {code}")),
-            WaitStatus::Signaled(pid, signal, _) if pid == first => return Err(format!("{signal} ended it")),
+            WaitStatus::Exited(_, code) => return Err(format!("it ended with {code}")),
+            WaitStatus::Signaled(_, signal, _) => return Err(format!("{signal} ended it")),
             _ => {}
         }
     }

@@ -88,20 +88,29 @@ const KINDS: &[Kind] = &[
     Kind { name: "handover", question: value_of("cold"), course: Course::Handover },
 ];
 
-/// These change nothing that outlives the process: death before one of them is death before what comes after it.
-/// (`fcntl` is here because the standard library looks with it at each descriptor that it closes, in debug builds.)
+/// These change nothing that anybody else sees or that outlives the process, but for files that answer nobody: death
+/// before one of them is death before what comes after it. (What waits is not among them: it may be the last.)
 const NEUTRAL: &[&str] = &[
     "access",
     "arch_prctl",
+    "bind",
     "brk",
     "clock_gettime",
+    "clock_nanosleep",
+    "connect",
+    "epoll_create1",
+    "epoll_ctl",
+    "eventfd2",
     "fcntl",
     "fstat",
+    "fsync",
     "futex",
     "getdents64",
     "geteuid",
     "getpid",
     "getrandom",
+    "getsockname",
+    "getsockopt",
     "gettid",
     "getuid",
     "ioctl",
@@ -112,18 +121,27 @@ const NEUTRAL: &[&str] = &[
     "mprotect",
     "munmap",
     "newfstatat",
+    "openat",
+    "pipe2",
     "prctl",
     "pread64",
     "prlimit64",
+    "read",
     "readlink",
+    "recvfrom",
+    "recvmsg",
+    "rename",
     "rseq",
     "rt_sigaction",
     "rt_sigprocmask",
     "rt_sigreturn",
     "sched_getaffinity",
+    "sched_yield",
     "set_robust_list",
     "set_tid_address",
     "sigaltstack",
+    "socket",
+    "socketpair",
     "statx",
     "uname",
 ];
@@ -184,9 +202,16 @@ struct Point {
 }
 
 impl Point {
-    /// Whether death here can differ from that at other points. Loops look the same each time.
-    fn tells(&self) -> bool {
-        !NEUTRAL.contains(&self.call.as_str()) && (self.at <= 6 || self.at.is_power_of_two())
+    /// Whether death here can differ from that at other points.
+    fn tells(&self, course: Course) -> bool {
+        // A drain that waits does nothing else for its whole time, and each point of it takes seconds.
+        let is_new = if course == Course::Handover { self.at.is_power_of_two() } else { self.is_new() };
+        !NEUTRAL.contains(&self.call.as_str()) && is_new
+    }
+
+    /// Loops look the same each time.
+    fn is_new(&self) -> bool {
+        self.at <= 4 || self.at.is_power_of_two()
     }
 
     fn shown(&self) -> String {
@@ -287,7 +312,9 @@ impl<'a> Bench<'a> {
     }
 
     fn instance(&self) -> Instance {
-        Instance::when(self.machine, "an instance", |_| true)
+        // A keeper without a worker is about to end, or has just begun.
+        let is_whole = |Instance { main, worker }| main != worker || !self.has_keeper;
+        Instance::when(self.machine, "an instance", is_whole)
     }
 
     /// One that stands before the held vault.
@@ -429,7 +456,7 @@ impl<'a> Bench<'a> {
         let before_the_gate = |pid: &u32| {
             let place = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name.trim_end() == "sh" && (place == "wait_for_partner" || place == "fifo_open")
+            name.trim_end() == "sh" && birth::is_before_a_gate(&place)
         };
         let find = || {
             waiting = machine.processes(SERVICE).into_iter().find(before_the_gate);
@@ -564,7 +591,7 @@ pub fn a_kill_at_any_system_call_leaves_no_wrong_answer(machine: &Machine) {
     let mut bench = Bench::set_up(machine);
     let mut tally = Tally::default();
     for kind in kinds() {
-        for point in bench.points(kind).iter().filter(|point| all() || point.tells()) {
+        for point in bench.points(kind).iter().filter(|point| all() || point.tells(kind.course)) {
             let mut outcome = bench.strike(kind, point, "signal=KILL", "");
             if outcome.as_ref().is_some_and(|outcome| !outcome.trace.killed) {
                 // Requests do not all take the same way.
@@ -579,29 +606,12 @@ pub fn a_kill_at_any_system_call_leaves_no_wrong_answer(machine: &Machine) {
 
 pub fn an_error_at_any_system_call_leaves_no_wrong_answer(machine: &Machine) {
     let mut bench = Bench::set_up(machine);
-    let mut cases = Vec::new();
-    // In the others no answer is given by code that is not in these, and they take seconds each.
-    let long = |kind: &Kind| matches!(kind.course, Course::Drain | Course::Handover | Course::Born);
-    for kind in kinds().filter(|kind| all() || !long(kind)) {
-        let points = bench.points(kind);
-        for point in points.iter().filter(|point| FALLIBLE.contains(&point.call.as_str())) {
-            for error in ERRORS.iter().filter(|error| !is_told_the_peer_is_gone(&point.call, error)) {
-                // Once, and from then on.
-                cases.extend(["", "+"].map(|on| (kind, point.clone(), *error, on)));
-            }
-        }
-    }
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let seed = env::var("OPNIX_DEATH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
-    let mut numbered: Vec<_> = cases.into_iter().enumerate().collect();
-    numbered.sort_by_key(|(number, _)| {
-        let mut hasher = DefaultHasher::new();
-        (seed, number).hash(&mut hasher);
-        hasher.finish()
-    });
-    let (start, total) = (Instant::now(), numbered.len());
+    let seed: u64 = env::var("OPNIX_DEATH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
+    let cases = error_cases(&mut bench, seed);
+    let (start, total) = (Instant::now(), cases.len());
     let mut tally = Tally::default();
-    for (_, (kind, point, error, on)) in numbered {
+    for Case { kind, point, error, on } in cases {
         if !all() && start.elapsed() > SAMPLE {
             break;
         }
@@ -611,6 +621,45 @@ pub fn an_error_at_any_system_call_leaves_no_wrong_answer(machine: &Machine) {
     let title = format!("errors of system calls (OPNIX_DEATH_SEED={seed}, of {total} cases)");
     tally.close(&title, &bench);
     tidy(machine);
+}
+
+/// A system call that fails.
+struct Case {
+    kind: &'static Kind,
+    point: Point,
+    error: &'static str,
+    /// "": this time. "+": from now on.
+    on: &'static str,
+}
+
+/// In an order that is another one for each seed: however many are tried, no system call of any kind of request is
+/// tried once more than another one.
+fn error_cases(bench: &mut Bench, seed: u64) -> Vec<Case> {
+    // These take seconds each, and give their answers by code that is in the others.
+    let long = |kind: &Kind| matches!(kind.course, Course::Drain | Course::Handover | Course::Born);
+    let mut ranked = Vec::new();
+    for kind in kinds().filter(|kind| all() || !long(kind)) {
+        let mut groups: BTreeMap<(Option<String>, String), Vec<(u64, Case)>> = BTreeMap::new();
+        for point in bench.points(kind) {
+            if !FALLIBLE.contains(&point.call.as_str()) || !point.is_new() {
+                continue;
+            }
+            for error in ERRORS.iter().filter(|error| !is_told_the_peer_is_gone(&point.call, error)) {
+                for on in ["", "+"] {
+                    let mut hasher = DefaultHasher::new();
+                    (seed, kind.name, &point.role, &point.call, point.at, error, on).hash(&mut hasher);
+                    let group = groups.entry((point.role.clone(), point.call.clone())).or_default();
+                    group.push((hasher.finish(), Case { kind, point: point.clone(), error, on }));
+                }
+            }
+        }
+        for mut group in groups.into_values() {
+            group.sort_by_key(|(number, _)| *number);
+            ranked.extend(group.into_iter().enumerate());
+        }
+    }
+    ranked.sort_by_key(|(rank, (number, _))| (*rank, *number));
+    ranked.into_iter().map(|(_, (_, case))| case).collect()
 }
 
 fn tidy(machine: &Machine) {

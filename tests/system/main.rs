@@ -35,6 +35,7 @@ fn main() -> std::process::ExitCode {
         harness::a_lease_holds_up_a_reader,
         harness::a_test_sees_its_own_journal_records_only,
         harness::what_a_command_leaves_running_is_killed,
+        harness::a_process_is_stopped_at_its_birth,
         credentials::five_secrets_reach_five_units_and_the_service_starts_on_first_use,
         credentials::a_template_is_served_as_one_credential,
         credentials::a_value_of_any_size_up_to_systemds_limit_arrives_whole,

@@ -93,6 +93,10 @@ pub fn is_gone(pid: u32) -> bool {
     matches!(stat(&format!("/proc/{pid}")).0, 'X' | 'Z')
 }
 
+pub fn is_stopped(pid: u32) -> bool {
+    stat(&format!("/proc/{pid}")).0 == 'T'
+}
+
 /// Each of its threads waits for something, and did a moment ago.
 pub fn is_quiet(pid: u32) -> bool {
     let waits = || {
