@@ -2,6 +2,7 @@
 
 mod activation;
 mod asker;
+mod bench;
 mod birth;
 mod boot;
 mod cache;
