@@ -2,6 +2,8 @@
 
 Its orders come in lines over the socket sys.argv[1], of a single connection:
     ask NUMBER UNIT CREDENTIAL FILE     FILE holds the right value; "-": no value is right here
+    slow NUMBER UNIT CREDENTIAL FILE    the same, but reads no more than a little of it
+    go NUMBER                           and now the rest
 Its words to that: "NUMBER asked" when the connection stands, "NUMBER right|refused|reset|..." when it has ended.
 """
 import os
@@ -30,22 +32,37 @@ def judge(answer, right):
     return f"WRONG: {length} bytes, of which {zeros} leading zeros, then {bytes(answer[zeros : zeros + 40])!r}"
 
 
-def ask(number, unit, credential, right):
+def ask(number, unit, credential, file, most=LIMIT):
+    right = None if file == "-" else open(file, "rb").read()
     asker = socket.socket(socket.AF_UNIX)
     asker.bind("\0%016x/unit/%s/%s" % (int(number), unit, credential))
     asker.connect("/run/opnix/creds.sock")
     asker.shutdown(socket.SHUT_WR)
-    waiting.register(asker, selectors.EVENT_READ, (number, bytearray(), right))
+    waiting.register(asker, selectors.EVENT_READ, (number, bytearray(), right, most))
     say(f"{number} asked")
 
 
-def read(asker, number, answer, right):
+def go(number):
+    if number in paused:
+        asker, answer, right = paused.pop(number)
+        waiting.register(asker, selectors.EVENT_READ, (number, answer, right, LIMIT))
+        return
+    # It has not had its little yet.
+    for key in list(waiting.get_map().values()):
+        if key.data is not None and key.data[0] == number:
+            waiting.modify(key.fileobj, selectors.EVENT_READ, (*key.data[:3], LIMIT))
+
+
+def read(asker, number, answer, right, most):
     try:
-        part = asker.recv(LIMIT)
+        part = asker.recv(most)
     except ConnectionResetError:
         verdict = "reset"
     else:
         answer += part
+        if part and most < LIMIT:
+            waiting.unregister(asker)
+            paused[number] = (asker, answer, right)
         if part:
             return
         verdict = judge(answer, right)
@@ -64,6 +81,7 @@ listener.listen(1)
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 orders, _ = listener.accept()
 waiting = selectors.DefaultSelector()
+paused = {}
 waiting.register(orders, selectors.EVENT_READ)
 unread = b""
 while True:
@@ -76,6 +94,10 @@ while True:
             sys.exit()
         *lines, unread = (unread + part).split(b"\n")
         for line in lines:
-            _, number, unit, credential, file = line.decode().split(" ")
-            right = None if file == "-" else open(file, "rb").read()
-            ask(number, unit, credential, right)
+            match line.decode().split(" "):
+                case ["ask", *question]:
+                    ask(*question)
+                case ["slow", *question]:
+                    ask(*question, most=1000)
+                case ["go", number]:
+                    go(number)

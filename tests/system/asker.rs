@@ -66,11 +66,24 @@ impl Asker {
 
     /// Returns when the connection stands.
     pub fn ask(&mut self, question: Question) -> u32 {
+        self.order("ask", question)
+    }
+
+    /// The same, but reads no more than a little of the answer before [`Asker::go`].
+    pub fn ask_slowly(&mut self, question: Question) -> u32 {
+        self.order("slow", question)
+    }
+
+    pub fn go(&mut self, number: u32) {
+        writeln!(self.orders, "go {number}").expect("the client lives");
+    }
+
+    fn order(&mut self, how: &str, question: Question) -> u32 {
         self.count += 1;
         let number = self.count;
         let Question { unit, credential, value } = question;
         let file = value.map_or_else(|| "-".to_owned(), file);
-        writeln!(self.orders, "ask {number} {unit} {credential} {file}").expect("the client lives");
+        writeln!(self.orders, "{how} {number} {unit} {credential} {file}").expect("the client lives");
         let asked = self.word(number, LONG);
         assert_eq!(asked.as_deref(), Some("asked"), "the client cannot connect");
         number

@@ -27,6 +27,8 @@ const LATER: Duration = Duration::from_secs(10);
 pub enum Course {
     /// It is asked while the worker is watched.
     Plain,
+    /// The same, and its client reads no more than a little before the worker has died or can do nothing but wait.
+    Slow,
     /// The same, and the vault is away until the worker has died or refused: who forgets that a refusal was begun
     /// writes a value after its zeros.
     Fault,
@@ -217,7 +219,9 @@ impl<'a> Bench<'a> {
                 _ => {}
             }
         }
+        // For the next instance, which is quick, at once; else when all is over.
         let (path, away) = (machine.path(VAULT), machine.path(&format!("{VAULT}.away")));
+        let bring_back = || drop(fs::rename(&away, &path));
         if course == Course::Fault {
             fs::rename(&path, &away).expect("the vault is there");
         }
@@ -233,7 +237,16 @@ impl<'a> Bench<'a> {
         let attached = Instant::now();
         let mut restart: Option<Running> = None;
         match course {
-            Course::Plain | Course::Fault => number = Some(self.asker.ask(question)),
+            Course::Plain => number = Some(self.asker.ask(question)),
+            Course::Slow | Course::Fault => {
+                let asked = self.asker.ask_slowly(question);
+                until(|| is_gone(worker) || is_quiet(worker), STUCK);
+                if is_gone(worker) {
+                    bring_back();
+                }
+                self.asker.go(asked);
+                number = Some(asked);
+            }
             Course::Born => signal(worker, Signal::SIGCONT),
             Course::Adopted => vault = None,
             Course::Reload => {
@@ -265,7 +278,7 @@ impl<'a> Bench<'a> {
         until(done, STUCK);
         drop(vault);
         if course == Course::Fault {
-            fs::rename(&away, &path).expect("nobody else moves it");
+            bring_back();
         }
         let gone = is_gone(worker);
         let trace = strace.map(|strace| strace.end(gone));

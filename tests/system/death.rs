@@ -31,6 +31,7 @@ const KINDS: &[Kind] = &[
     Kind { name: "memory", question: value_of("small"), course: Course::Plain },
     Kind { name: "template", question: value_of("template"), course: Course::Plain },
     Kind { name: "large", question: value_of("large"), course: Course::Plain },
+    Kind { name: "slow", question: value_of("large"), course: Course::Slow },
     Kind { name: "cold", question: value_of("cold"), course: Course::Plain },
     Kind { name: "fault", question: value_of("cold"), course: Course::Fault },
     Kind { name: "refusal", question: others(UNIT), course: Course::Plain },
