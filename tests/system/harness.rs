@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::birth;
 use crate::machine::Machine;
+use crate::worker::{is_gone, is_stopped};
 
 pub fn a_lease_holds_up_a_reader(machine: &Machine) {
     machine.write("/run/held", "bytes", "0600");
@@ -38,4 +40,31 @@ pub fn what_a_command_leaves_running_is_killed(machine: &Machine) {
     machine.wait("it to sleep", || sleeping().contains("4713"), Duration::from_secs(5));
     drop(dropped);
     assert_eq!(sleeping(), "");
+}
+
+pub fn a_process_is_stopped_at_its_birth(machine: &Machine) {
+    machine.sh("mkdir -p /run/birth; rm -f /run/birth/*; mkfifo /run/birth/gate").ok();
+    let gate = machine.path("/run/birth/gate");
+    // After its exec, as a service without a keeper; the first one that it makes, as with one.
+    for has_keeper in [false, true] {
+        let program =
+            "read _ </run/birth/gate; exec sh -c 'touch /run/birth/exec; touch /run/birth/child; sleep 60'";
+        machine.unit("birth.service", &format!("[Service]\nExecStart=sh -c \"{program}\"\n"));
+        machine.systemctl(&["restart", "birth.service"]).ok();
+        let processes = || machine.processes("birth.service");
+        let at_the_gate = || {
+            let place = processes().first().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/wchan")));
+            place.and_then(Result::ok).is_some_and(|place| birth::is_before_a_gate(&place))
+        };
+        machine.wait("it to stand before the gate", at_the_gate, Duration::from_secs(5));
+        let waiting = processes()[0];
+        let held = birth::hold(waiting, &gate, has_keeper);
+        assert_eq!(held == waiting, !has_keeper);
+        machine.wait("it to stop", || is_stopped(held), Duration::from_secs(5));
+        machine.run(&["test", "-e", "/run/birth/exec"]).fails();
+        machine.systemctl(&["kill", "--signal=CONT", "birth.service"]).ok();
+        machine.wait("it to go on", || gate.with_file_name("child").exists(), Duration::from_secs(5));
+        assert!(!is_gone(waiting));
+        machine.sh("systemctl stop birth.service; rm -f /run/birth/exec /run/birth/child").ok();
+    }
 }

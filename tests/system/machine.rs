@@ -121,6 +121,13 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root{path}", self.container.leader))
     }
 
+    /// What runs in a unit now, as the host numbers it.
+    pub fn processes(&self, unit: &str) -> Vec<u32> {
+        let list = self.container.cgroup.join("payload/system.slice").join(unit).join("cgroup.procs");
+        let list = std::fs::read_to_string(list).unwrap_or_default();
+        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
     /// Writes a unit file (or a drop-in: "x.service.d/10.conf"). systemd reads it before the next command.
     pub fn unit(&self, name: &str, text: &str) {
         self.write(&format!("/run/systemd/system/{name}"), text, "0644");

@@ -1,11 +1,15 @@
 //! opnix on a real systemd: see tests/run and docs/architecture.md.
 
 mod activation;
+mod asker;
+mod bench;
+mod birth;
 mod boot;
 mod cache;
 mod command;
 mod credentials;
 mod crowd;
+mod death;
 mod faults;
 mod harness;
 mod journal;
@@ -23,8 +27,10 @@ mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
 mod store;
+mod strace;
 mod suite;
 mod user_manager;
+mod worker;
 
 use suite::tests;
 
@@ -33,6 +39,7 @@ fn main() -> std::process::ExitCode {
         harness::a_lease_holds_up_a_reader,
         harness::a_test_sees_its_own_journal_records_only,
         harness::what_a_command_leaves_running_is_killed,
+        harness::a_process_is_stopped_at_its_birth,
         credentials::five_secrets_reach_five_units_and_the_service_starts_on_first_use,
         credentials::a_template_is_served_as_one_credential,
         credentials::a_value_of_any_size_up_to_systemds_limit_arrives_whole,
@@ -115,5 +122,7 @@ fn main() -> std::process::ExitCode {
         faults::only_the_services_main_process_speaks_to_systemd_for_it,
         faults::a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_record,
         faults::whichever_thread_hangs_a_unit_has_its_secret_soon,
+        death::a_kill_at_any_system_call_leaves_no_wrong_answer,
+        death::an_error_at_any_system_call_leaves_no_wrong_answer,
     ])
 }

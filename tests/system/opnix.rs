@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::machine::Machine;
 
 pub const REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
-const VAULT: &str = "/run/opnix-vault/vault.json";
+pub const VAULT: &str = "/run/opnix-vault/vault.json";
 
 /// A kind of record, by the last two digits of its MESSAGE_ID: see `systemd/opnix.catalog`.
 pub fn kind(digits: &str) -> String {
