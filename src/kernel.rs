@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::Pid;
 
 /// Which of two processes this one is.
@@ -35,6 +36,13 @@ pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
         0 => Ok(Twin::Child),
         pid => Ok(Twin::Parent(Pid::from_raw(pid as libc::pid_t))),
     }
+}
+
+/// Has this process, and what it starts, take no notice of SIGTERM.
+pub fn ignore_terminate() -> io::Result<()> {
+    // SAFETY: to ignore a signal takes no handler that could do what a handler must not.
+    unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }?;
+    Ok(())
 }
 
 /// A descriptor that systemd passed to this process by its number, or that the worker left behind.

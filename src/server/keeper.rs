@@ -60,6 +60,14 @@ pub struct Channel {
     keeper: Pid,
 }
 
+/// What the keeper tells the worker.
+pub enum Heard {
+    /// A signal came that is for the service as a whole.
+    Signal(Signal),
+    /// systemd has the descriptor that came with this message.
+    Stored(String),
+}
+
 pub struct Keeper {
     worker: Pid,
     channel: OwnedFd,
@@ -92,6 +100,9 @@ pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool
         Twin::Child => {
             // The signals that are passed on stay blocked here: the keeper says in which order they came.
             [Signal::SIGCHLD, Signal::SIGABRT].into_iter().collect::<SigSet>().thread_unblock()?;
+            // systemd sends this one to all processes of the unit. What asks 1Password, which unblocks it at its start, is to
+            // end with us, and not before: we may need its answer to end well.
+            kernel::ignore_terminate()?;
             prctl::set_pdeathsig(KEEPER_GONE)?;
             if getppid() != keeper {
                 return Err(io::Error::other("the keeper ended while it made the worker"));
@@ -163,11 +174,14 @@ impl Channel {
         getppid() == self.keeper
     }
 
-    /// The next signal that was passed on, if there is one: [`Errno::EAGAIN`] says that there is none.
-    pub fn signal(&self) -> nix::Result<Signal> {
-        let mut number = [0];
-        recv(self.end.as_raw_fd(), &mut number, MsgFlags::MSG_DONTWAIT)?;
-        Signal::try_from(i32::from(number[0]))
+    /// What the keeper says next, if it has said anything: [`Errno::EAGAIN`] says that it has not.
+    pub fn heard(&self) -> nix::Result<Heard> {
+        let mut buffer = [0; MESSAGE_MAX];
+        let length = recv(self.end.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
+        match buffer[..length] {
+            [signal] => Signal::try_from(i32::from(signal)).map(Heard::Signal),
+            ref message => Ok(Heard::Stored(String::from_utf8_lossy(message).into_owned())),
+        }
     }
 }
 
@@ -226,12 +240,17 @@ impl Keeper {
             let Some((number, message)) = buffer[..length].split_first_chunk() else { return };
             let number = RawFd::from_ne_bytes(*number);
             let descriptor = (number >= 0).then(|| kernel::own(number));
-            self.tell_systemd(message, descriptor.as_ref().map(|descriptor| descriptor.as_raw_fd()));
+            let told = self.tell_systemd(message, descriptor.as_ref().map(|descriptor| descriptor.as_raw_fd()));
+            if told && descriptor.is_some() {
+                // If there is no room for it, the worker only believes less than is true.
+                let _ = send(self.channel.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+            }
         }
     }
 
-    fn tell_systemd(&self, message: &[u8], descriptor: Option<RawFd>) {
-        let Some((end, address)) = &self.notify else { return };
+    /// Says whether systemd has it: what is in its queue, it has, whatever becomes of us.
+    fn tell_systemd(&self, message: &[u8], descriptor: Option<RawFd>) -> bool {
+        let Some((end, address)) = &self.notify else { return false };
         let descriptors: Vec<RawFd> = descriptor.into_iter().collect();
         let rights = [ControlMessage::ScmRights(&descriptors)];
         let rights = if descriptors.is_empty() { &[][..] } else { &rights[..] };
@@ -241,9 +260,10 @@ impl Keeper {
                 Err(Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN | Errno::ETOOMANYREFS) => {
                     std::thread::sleep(PAUSE);
                 }
-                _ => return,
+                told => return told.is_ok(),
             }
         }
+        false
     }
 
     /// The connections of units that are open still. Each once, though it may have several descriptors.
@@ -265,9 +285,9 @@ impl Keeper {
     }
 
     fn store(&self, connection: RawFd) {
-        let inode = fstat(kernel::look_at(connection)).map_or(0, |file| file.st_ino);
+        let message = places::store_message(&places::name_of(&kernel::look_at(connection)));
         // systemd knows which of them it has already.
-        self.tell_systemd(places::store_message(inode).as_bytes(), Some(connection));
+        let _ = self.tell_systemd(message.as_bytes(), Some(connection));
     }
 }
 

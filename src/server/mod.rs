@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 pub use answer::{CREDENTIALS_MAX, size_limit};
-use keeper::{Channel, KEEPER_GONE};
+use keeper::{Channel, Heard, KEEPER_GONE};
 use places::Places;
 use refusal::Refusal;
 
@@ -72,6 +72,8 @@ pub struct Service {
     unanswered: TaskTracker,
     /// Cancelled once everything that still waits is to be refused.
     refusing: CancellationToken,
+    /// Cancelled when the keeper is gone: what systemd has is left to the next instance, all else is to be refused.
+    orphaned: CancellationToken,
 }
 
 /// The configuration in force. A request keeps the one that it began with.
@@ -158,8 +160,16 @@ impl Service {
         });
         let configuration = Mutex::new(Arc::new(configuration));
         let places = Places::new(notifier.clone(), backed);
-        let (unanswered, refusing) = (TaskTracker::new(), CancellationToken::new());
-        Self { trust, notifier, places, configuration, base, unanswered, refusing }
+        Self {
+            trust,
+            notifier,
+            places,
+            configuration,
+            base,
+            unanswered: TaskTracker::new(),
+            refusing: CancellationToken::new(),
+            orphaned: CancellationToken::new(),
+        }
     }
 
     pub(crate) fn configuration(&self) -> Arc<Configuration> {
@@ -261,22 +271,22 @@ pub async fn run(
         }
     });
     service.notifier.ready(&service.status());
-    let mut kept = true;
+    let mut orphaned = false;
     loop {
         select! {
             biased;
             _ = keeper_gone.recv() => {
-                if channel.keeper_lives() {
-                    continue;
+                orphaned = !channel.keeper_lives();
+                if orphaned {
+                    break;
                 }
-                kept = false;
-                break;
             }
-            told = next_signal(&channel, &commands) => match told {
-                Signal::SIGHUP => service.reload(sources),
+            heard = listen(&channel, &commands) => match heard {
+                Heard::Stored(message) => service.places.confirm(message),
+                Heard::Signal(Signal::SIGHUP) => service.reload(sources),
                 // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this.
-                Signal::SIGUSR1 => restarting = true,
-                _ => break,
+                Heard::Signal(Signal::SIGUSR1) => restarting = true,
+                Heard::Signal(_) => break,
             },
             _ = heartbeat.tick() => bell.write_all(&[0])?,
             ended = &mut accepting => return ended?,
@@ -285,11 +295,12 @@ pub async fn run(
     }
     drop(bell);
     accepting.await??;
-    if !kept && service.places.is_backed() {
-        // systemd ends us at once. What is in its store, the next instance answers: nobody else may.
-        return pending().await;
+    if orphaned {
+        error!("the keeper was killed: what waits is left to systemd's store or refused, and the service begins anew");
+        give_up(&service).await;
+    } else {
+        drain(&service, restarting).await;
     }
-    drain(&service, restarting).await;
     if let Configuration::Valid { store, .. } = &*service.configuration() {
         store.save().await;
     }
@@ -297,10 +308,10 @@ pub async fn run(
     Ok(())
 }
 
-async fn next_signal(channel: &Channel, commands: &UnixDatagram) -> Signal {
+async fn listen(channel: &Channel, commands: &UnixDatagram) -> Heard {
     loop {
-        if let Ok(signal) = commands.async_io(Interest::READABLE, || Ok(channel.signal()?)).await {
-            return signal;
+        if let Ok(heard) = commands.async_io(Interest::READABLE, || Ok(channel.heard()?)).await {
+            return heard;
         }
         // The runtime cannot watch the channel for now.
         sleep(GRACE).await;
@@ -321,6 +332,16 @@ fn adopt(stored: Vec<(String, OwnedFd)>, control: &[UnixListener], service: &Arc
     for (stored_as, connection) in stored {
         let misdirected = control.contains(&name(connection.as_raw_fd()));
         request::take_up(UnixStream::from(connection), Some(stored_as), misdirected, service);
+    }
+}
+
+/// Without the keeper nobody speaks to systemd, and our end closes what systemd does not have. systemd waits for it
+/// (`KillMode=control-group`) before it starts the next instance.
+async fn give_up(service: &Service) {
+    service.orphaned.cancel();
+    service.unanswered.close();
+    if timeout(LAST_WORDS, service.unanswered.wait()).await.is_err() {
+        error!("{} peers did not read their answer", service.waiting());
     }
 }
 

@@ -4,7 +4,8 @@
 //! What has a place is in systemd's descriptor store as well, so that the next instance finds it even if the keeper dies
 //! with the worker. All places together are fewer than systemd stores, because it closes what is more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,6 +63,8 @@ pub struct Places {
     /// How many connections it stores.
     capacity: usize,
     pools: Mutex<[Pool; KINDS.len()]>,
+    /// What systemd is known to have: the messages that the requests were stored with.
+    stored: Mutex<HashSet<String>>,
 }
 
 #[derive(Default)]
@@ -99,18 +102,16 @@ pub enum Full {
 impl Places {
     pub fn new(notifier: Notifier, backed: bool) -> Arc<Self> {
         let capacity = std::env::var("FDSTORE").ok().and_then(|max| max.parse().ok()).unwrap_or(STORE_MAX);
-        Arc::new(Self { notifier, backed, capacity, pools: Mutex::default() })
+        Arc::new(Self { notifier, backed, capacity, pools: Mutex::default(), stored: Mutex::default() })
     }
 
     pub fn is_backed(&self) -> bool {
         self.backed
     }
 
-    /// How many requests have a place that will have an answer.
-    pub fn unanswered(&self) -> usize {
-        let pools = self.pools();
-        let answered = KINDS.iter().filter(|kind| **kind != Kind::Stranger);
-        answered.map(|kind| pools[*kind as usize].taken.len()).sum()
+    /// systemd has what came with this message.
+    pub fn confirm(&self, message: String) {
+        self.stored().insert(message);
     }
 
     /// `leave` is told when the request has to make room for a later one.
@@ -134,11 +135,10 @@ impl Places {
             }
             pool.add(group, leave)
         };
-        let inode = fstat(stream).map_or(0, |file| file.st_ino);
-        let name = format!("{PREFIX}{inode}");
+        let name = name_of(stream);
         // A copy, because systemd is told in a moment, when this one may be closed. Without one the keeper has it.
         if let Some(copy) = self.backed.then(|| stream.try_clone().ok()).flatten() {
-            self.notifier.store(store_message(inode), copy.into());
+            self.notifier.store(store_message(&name), copy.into());
         }
         Ok(Place { places: self.clone(), kind, number, name })
     }
@@ -152,7 +152,12 @@ impl Places {
         leave: Option<oneshot::Sender<()>>,
     ) -> Place {
         let number = self.pools()[kind as usize].add(group, leave);
+        self.confirm(store_message(&name));
         Place { places: self.clone(), kind, number, name }
+    }
+
+    fn stored(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pools(&self) -> MutexGuard<'_, [Pool; KINDS.len()]> {
@@ -189,7 +194,13 @@ impl Pool {
 }
 
 impl Place {
+    /// Whether systemd is known to have the request, so that the next instance finds it whatever becomes of us.
+    pub fn is_stored(&self) -> bool {
+        self.places.stored().contains(&store_message(&self.name))
+    }
+
     pub fn leave(self) {
+        self.places.stored().remove(&store_message(&self.name));
         if self.places.backed {
             self.places.notifier.unstore(&self.name);
         }
@@ -199,8 +210,14 @@ impl Place {
 
 /// What systemd is told with a connection that it is to store. `FDPOLL=0`: it must not drop one by itself when the peer
 /// hangs up, so that our count of them stays right.
-pub fn store_message(inode: u64) -> String {
-    format!("FDSTORE=1\nFDNAME={PREFIX}{inode}\nFDPOLL=0")
+pub fn store_message(name: &str) -> String {
+    format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0")
+}
+
+/// The name of a connection in the store.
+pub fn name_of(connection: &impl AsFd) -> String {
+    let inode = fstat(connection).map_or(0, |file| file.st_ino);
+    format!("{PREFIX}{inode}")
 }
 
 #[cfg(test)]
@@ -226,16 +243,15 @@ mod tests {
         place(&places, Kind::Waiting, "other.service").unwrap().leave();
         held.into_iter().for_each(Place::leave);
         place(&places, Kind::Waiting, "loop.service").unwrap().leave();
-        assert_eq!(places.unanswered(), 0);
     }
 
     #[test]
-    fn the_kinds_have_places_of_their_own_and_who_is_held_has_none_of_an_answer() {
+    fn the_kinds_have_places_of_their_own() {
         let places = Places::new(Notifier::direct(), false);
         let held: Vec<_> = (0..16).map(|_| place(&places, Kind::Stranger, "box.service").unwrap()).collect();
         assert!(place(&places, Kind::Stranger, "box.service").is_err());
+        assert_eq!(held.len(), 16);
         let _waiting = place(&places, Kind::Waiting, "box.service").unwrap();
-        assert_eq!((held.len(), places.unanswered()), (16, 1));
     }
 
     #[test]

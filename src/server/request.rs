@@ -145,6 +145,13 @@ async fn wait(
                     return place.leave();
                 }
                 () = service.refusing.cancelled() => Err(Refusal::Stopping),
+                () = service.orphaned.cancelled() => {
+                    if place.is_stored() {
+                        // The next instance answers it.
+                        return;
+                    }
+                    Err(Refusal::Stopping)
+                }
             }
         }
     };
