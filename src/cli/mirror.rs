@@ -16,8 +16,8 @@ use super::{ConfigArguments, Exit, fail, faulty};
 use crate::config::MIRROR_ROOT;
 use crate::control::interface::{Changes, Control};
 use crate::mirror::{Memory, Mirror, Round, mount, units};
-use crate::state::StateDirectory;
 use crate::records;
+use crate::state::StateDirectory;
 use crate::systemd::notify::Notifier;
 
 /// What changes together within this is taken together: a pair of keys is to be one restart.

@@ -57,7 +57,9 @@ pub fn run(arguments: Arguments) -> Exit {
         return fail(Exit::Usage, misuse);
     }
     let control = arguments.control.as_ref().filter(|_| passed.control.is_empty());
-    for (path, listeners) in [(&arguments.socket, &mut passed.credentials), (&control.cloned(), &mut passed.control)] {
+    for (path, listeners) in
+        [(&arguments.socket, &mut passed.credentials), (&control.cloned(), &mut passed.control)]
+    {
         let Some(path) = path else { continue };
         match listen(path) {
             Ok(listener) => listeners.push(listener),
@@ -86,9 +88,7 @@ fn check(arguments: &Arguments, activated: bool) -> Result<(), &'static str> {
         (true, _) if arguments.trust_peer_names => {
             Err("--trust-peer-names is for development: it is refused under socket activation")
         }
-        (true, Some(_)) => {
-            Err("--socket cannot be used under socket activation: systemd passes the socket")
-        }
+        (true, Some(_)) => Err("--socket cannot be used under socket activation: systemd passes the socket"),
         (false, None) => Err(
             "no socket to serve\nstart opnix.socket (systemctl start opnix.socket), or listen with --socket PATH",
         ),
@@ -97,12 +97,7 @@ fn check(arguments: &Arguments, activated: bool) -> Result<(), &'static str> {
 }
 
 /// What the worker does.
-fn work(
-    arguments: &Arguments,
-    passed: Passed,
-    channel: Arc<Channel>,
-    heartbeat: Option<Duration>,
-) -> Exit {
+fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat: Option<Duration>) -> Exit {
     let Passed { credentials, control, requests, records, unknown, dropped } = passed;
     // While /proc/self is still ours to read.
     let notifier = match records::init(records).and_then(|()| Notifier::through(channel.clone())) {
@@ -117,7 +112,9 @@ fn work(
         notifier.unstore(&name);
     }
     for (name, socket) in unknown {
-        warn!("left a socket of unknown name, {name:?}, open: neither opnix.socket nor opnix-control.socket has it");
+        warn!(
+            "left a socket of unknown name, {name:?}, open: neither opnix.socket nor opnix-control.socket has it"
+        );
         std::mem::forget(socket);
     }
     let trust = match (arguments.trust_peer_names, arguments.user) {

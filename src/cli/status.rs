@@ -40,6 +40,9 @@ pub fn run(arguments: Arguments) -> Exit {
     }
 }
 
+/// More records than this wait only when the journal takes none.
+const RECORDS_ON_THEIR_WAY: u64 = 100;
+
 fn is_servable(state: State, status: &Status) -> bool {
     let up = status.provider.as_ref().is_some_and(|provider| provider.health != Health::Down);
     match state {
@@ -85,11 +88,13 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     if let Some(until) = status.budget.limited_until {
         line("", format!("a limit is reached; the background goes on {}", relative(until, now)));
     }
-    match (status.records.queued, status.records.dropped) {
-        (0, 0) => {}
-        (queued, dropped) => {
-            line("records", format!("{queued} wait for the journal, {dropped} were dropped; is systemd-journald well?"));
-        }
+    let (queued, dropped) = (status.records.queued, status.records.dropped);
+    // A few are always on their way.
+    if queued > RECORDS_ON_THEIR_WAY || dropped > 0 {
+        let what = format!(
+            "{queued} wait for the journal, {dropped} were dropped: see systemctl status systemd-journald"
+        );
+        line("records", what);
     }
     let width = status.secrets.iter().map(|secret| secret.name.len()).max().unwrap_or(0);
     for (number, secret) in status.secrets.iter().enumerate() {

@@ -16,8 +16,8 @@ use zlink::tokio::unix;
 use zlink::{ReadyListener, Reply, Server, service};
 
 use super::interface::{
-    Budget, Cache, Changes, Error, Explanation, Health, Outcome, Provider, Records, Refreshed, Renewal, Rule, Secret,
-    State, Status, Window,
+    Budget, Cache, Changes, Error, Explanation, Health, Outcome, Provider, Records, Refreshed, Renewal, Rule,
+    Secret, State, Status, Window,
 };
 use crate::server::{Service, request};
 

@@ -64,7 +64,8 @@ impl Record {
     }
 
     fn put(&mut self, name: &str, value: &str) {
-        let mut end = value.len().min(VALUE_MAX).min(RECORD_MAX.saturating_sub(self.0.len() + name.len() + 16));
+        let mut end =
+            value.len().min(VALUE_MAX).min(RECORD_MAX.saturating_sub(self.0.len() + name.len() + 16));
         while !value.is_char_boundary(end) {
             end -= 1;
         }

@@ -285,7 +285,8 @@ fn advice(address: &str) -> &'static str {
 /// A connection was closed without a whole answer.
 pub fn closed(claim: Option<&Claim>, group: &str, reason: &(dyn std::fmt::Display + Sync)) {
     if is_told(group, "closed", OF_OTHERS) {
-        let what = claim.map_or_else(|| "a connection".to_owned(), |claim| format!("the request for {claim}"));
+        let what =
+            claim.map_or_else(|| "a connection".to_owned(), |claim| format!("the request for {claim}"));
         let reason = one_line(reason);
         warn!(
             target: REFUSAL,

@@ -81,7 +81,8 @@ impl Queue {
     pub fn found(file: File) -> Option<Self> {
         let mut header = [0; HEADER as usize];
         file.read_exact_at(&mut header, 0).ok()?;
-        let mut numbers = header.chunks_exact(8).map(|number| u64::from_le_bytes(number.try_into().unwrap_or_default()));
+        let mut numbers =
+            header.chunks_exact(8).map(|number| u64::from_le_bytes(number.try_into().unwrap_or_default()));
         let mut next = || numbers.next().unwrap_or_default();
         let (magic, begin, untold) = (next(), next(), [next(), next(), next()]);
         if magic != MAGIC || begin < HEADER {

@@ -21,8 +21,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{self, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, getpeername, getsockname, recv, send,
-    sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, getpeername, getsockname, recv,
+    send, sendmsg, socket, socketpair,
 };
 use nix::sys::stat::fstat;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -87,8 +87,7 @@ pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool
         sockets.iter().map(|socket| getsockname(socket.as_raw_fd())).collect::<Result<_, _>>()
     };
     let (listening, control) = (names(listening)?, names(control)?);
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let mut handled: SigSet = PASSED_ON.into_iter().collect();
     handled.add(Signal::SIGCHLD);
     handled.add(Signal::SIGABRT);
@@ -240,10 +239,12 @@ impl Keeper {
             let Some((number, message)) = buffer[..length].split_first_chunk() else { return };
             let number = RawFd::from_ne_bytes(*number);
             let descriptor = (number >= 0).then(|| kernel::own(number));
-            let told = self.tell_systemd(message, descriptor.as_ref().map(|descriptor| descriptor.as_raw_fd()));
+            let told =
+                self.tell_systemd(message, descriptor.as_ref().map(|descriptor| descriptor.as_raw_fd()));
             if told && descriptor.is_some() {
                 // If there is no room for it, the worker only believes less than is true.
-                let _ = send(self.channel.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+                let _ =
+                    send(self.channel.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
             }
         }
     }

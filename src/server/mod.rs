@@ -296,7 +296,9 @@ pub async fn run(
     drop(bell);
     accepting.await??;
     if orphaned {
-        error!("the keeper was killed: what waits is left to systemd's store or refused, and the service begins anew");
+        error!(
+            "the keeper was killed: what waits is left to systemd's store or refused, and the service begins anew"
+        );
         give_up(&service).await;
     } else {
         drain(&service, restarting).await;

@@ -186,7 +186,8 @@ impl Pool {
 
     /// Sends away the one of those that may be sent away which has been here longest.
     fn make_room(&mut self) -> bool {
-        let longest = self.taken.iter_mut().find_map(|(number, occupant)| Some((*number, occupant.leave.take()?)));
+        let longest =
+            self.taken.iter_mut().find_map(|(number, occupant)| Some((*number, occupant.leave.take()?)));
         let Some((number, leave)) = longest else { return false };
         self.remove(number);
         leave.send(()).is_ok()

@@ -251,7 +251,12 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
     }
 }
 
-fn close(found: Option<String>, stranger: &Stranger, why: &(dyn std::fmt::Display + Sync), service: &Arc<Service>) {
+fn close(
+    found: Option<String>,
+    stranger: &Stranger,
+    why: &(dyn std::fmt::Display + Sync),
+    service: &Arc<Service>,
+) {
     records::closed(None, &stranger.group, why);
     if let Some(name) = found {
         service.places.found(Kind::Stranger, &stranger.group, name, None).leave();
@@ -260,7 +265,8 @@ fn close(found: Option<String>, stranger: &Stranger, why: &(dyn std::fmt::Displa
 
 /// Asks the kernel until it can say who the peer is. Its answers about a shortage say nothing about the peer.
 async fn identify_again(request: Request, address: SocketAddr, errno: Errno, service: Arc<Service>) {
-    let pretender = |why| Pretender { claim: None, why, group: "a place that is not known".into(), foreign: false };
+    let pretender =
+        |why| Pretender { claim: None, why, group: "a place that is not known".into(), foreign: false };
     tracing::error!("cannot find out who asks, and tries again: {errno}");
     loop {
         select! {

@@ -10,8 +10,8 @@ use listenfd::ListenFd;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{SockType, UnixAddr, getpeername, getsockname, getsockopt, sockopt};
 
-use crate::{kernel, records};
 use crate::server::places;
+use crate::{kernel, records};
 
 /// The name of the listening socket: `FileDescriptorName=` in `systemd/opnix.socket`.
 const CREDENTIALS: &str = "creds";

@@ -31,7 +31,11 @@ pub fn secret(name: &str, units: &[&str]) -> Value {
 
 /// The process that serves: the child of the unit's main process, which only keeps.
 pub fn worker(machine: &Machine) -> String {
-    machine.sh("cat /proc/$(systemctl show --value -p MainPID opnix.service)/task/*/children").ok().trim().to_owned()
+    machine
+        .sh("cat /proc/$(systemctl show --value -p MainPID opnix.service)/task/*/children")
+        .ok()
+        .trim()
+        .to_owned()
 }
 
 pub fn stop(machine: &Machine) {

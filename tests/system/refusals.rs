@@ -1,6 +1,5 @@
 //! Whatever goes wrong: the unit does not start, and one record says why.
 
-
 use crate::machine::Machine;
 use crate::opnix::*;
 
