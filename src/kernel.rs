@@ -30,7 +30,12 @@ pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
     // stack. The C library's handlers for fork do not run; with a single thread none of its locks is held. It goes on to
     // believe that its first thread has the parent's number, by which only robust and recursive locks go, which nobody
     // here takes across this call.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    let pid = unsafe {
+        match cfg!(target_arch = "s390x") {
+            true => libc::syscall(libc::SYS_clone, 0, flags, 0, 0, 0),
+            false => libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0),
+        }
+    };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Twin::Child),

@@ -44,12 +44,12 @@ async fn serve_one(listener: UnixListener, room: &Arc<Semaphore>, service: &Arc<
                 continue;
             }
         };
-        // A unit whose LoadCredential= names this socket: the end of its connection would be an empty secret.
-        if request::asks_for_a_unit(&stream) {
+        // A unit whose LoadCredential= names this socket, or a crypttab: the end of its connection would be an empty secret.
+        if request::is_named(&stream) {
             match stream.as_fd().try_clone_to_owned() {
                 Ok(copy) => request::take_up(copy.into(), None, true, service),
                 Err(error) => {
-                    warn!("holds a unit that asks on the control socket, and cannot refuse it: {error}");
+                    warn!("holds a unit that asks on the control socket: it cannot be refused: {error}");
                     std::mem::forget(stream);
                 }
             }

@@ -139,7 +139,11 @@ pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Res
                     let certain = group.as_ref().filter(|place: &&Place| place.certain);
                     let own_unit = certain.and_then(|place| manager?.own_unit(&place.path));
                     let foreign = matches!(why, Unidentified::Forged { .. }) && own_unit.is_some();
-                    let group = describe(manager, group.map(|place| place.path));
+                    let group = match (group, &why) {
+                        (Some(place), _) => describe(manager, Some(place.path)),
+                        (None, Unidentified::Gone) => "a process that has ended".to_owned(),
+                        (None, _) => locate(stream, trust)?.1,
+                    };
                     Ok(Identity::Pretender(Pretender { claim: Some(claim), why, group, foreign }))
                 }
             }

@@ -303,7 +303,8 @@ pub fn closed(claim: Option<&Claim>, group: &str, reason: &(dyn std::fmt::Displa
 /// Whether one more of this kind is written now; if not, it is counted.
 fn is_told(group: &str, kind: &'static str, most: u64) -> bool {
     let mut repeats = REPEATS.lock().unwrap_or_else(PoisonError::into_inner);
-    repeats.get_or_insert_default().is_told(Instant::now(), group, kind, most)
+    // A unit has one name, which the kernel vouches for.
+    repeats.get_or_insert_default().is_told(Instant::now(), group, kind, most, most == OF_OTHERS)
 }
 
 /// Tells what was counted and not written, each a minute after its first; at the `end`, all of it. To be called from time

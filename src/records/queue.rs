@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// How many bytes may wait. A record has a few hundred.
@@ -88,6 +89,8 @@ impl Queue {
         if magic != MAGIC || begin < HEADER {
             return None;
         }
+        // Death may have come when it was emptied, and before that was noted.
+        let begin = if file.metadata().is_ok_and(|file| begin <= file.len()) { begin } else { HEADER };
         let queue = Self::of(file, State { begin, end: begin, untold, dropped: untold, ..State::default() });
         let mut state = queue.state();
         // A record that death cut off is the last, and ends the count.
@@ -112,7 +115,7 @@ impl Queue {
     pub fn push(&self, class: Class, record: &[u8]) {
         let mut state = self.state();
         let length = record.len() as u64;
-        let room = state.end - HEADER + length <= class.share() && record.len() <= RECORD_MAX;
+        let room = state.end - state.begin + length <= class.share() && record.len() <= RECORD_MAX;
         let mut bytes = Vec::with_capacity(4 + record.len());
         bytes.extend_from_slice(&(record.len() as u32).to_le_bytes());
         bytes.extend_from_slice(record);
@@ -166,6 +169,11 @@ impl Queue {
         state.waiting = state.waiting.saturating_sub(records.len() as u64);
         if state.begin == state.end && self.file.set_len(HEADER).is_ok() {
             (state.begin, state.end) = (HEADER, HEADER);
+        } else {
+            // The memory before it is given back; the places in the file only grow.
+            let done = (HEADER as i64, (state.begin - HEADER) as i64);
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let _ = fallocate(&self.file, hole, done.0, done.1);
         }
         let _ = self.note(&state);
         if state.begin == state.end {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// How long what repeats is counted before the count is told.
 const PERIOD: Duration = Duration::from_secs(60);
-/// How many groups of peers are told apart.
+/// How many groups of peers that are no units are told apart.
 const GROUPS: usize = 1000;
 const OTHERS: &str = "elsewhere";
 
@@ -20,9 +20,11 @@ struct Count {
 
 impl Repeats {
     /// Whether one more of this kind is to be told, of which `most` are within a minute.
-    pub fn is_told(&mut self, now: Instant, group: &str, kind: &'static str, most: u64) -> bool {
-        let known = self.0.contains_key(&(group.to_owned(), kind));
-        let group = if known || self.0.len() < GROUPS { group } else { OTHERS };
+    ///
+    /// `many`: there may be any number of such groups, because who is counted makes them up.
+    pub fn is_told(&mut self, now: Instant, group: &str, kind: &'static str, most: u64, many: bool) -> bool {
+        let known = || self.0.contains_key(&(group.to_owned(), kind));
+        let group = if many && self.0.len() >= GROUPS && !known() { OTHERS } else { group };
         let new = Count { since: now, told: 0, more: 0 };
         let count = self.0.entry((group.to_owned(), kind)).or_insert(new);
         if count.told < most {
@@ -54,21 +56,21 @@ mod tests {
     #[test]
     fn what_repeats_is_told_once_a_minute_with_its_count() {
         let (mut repeats, start) = (Repeats::default(), Instant::now());
-        let told = (0..5000).filter(|_| repeats.is_told(start, "forger.service", "peer", 1)).count();
+        let told = (0..5000).filter(|_| repeats.is_told(start, "forger.service", "peer", 1, true)).count();
         assert_eq!(told, 1);
-        assert!(repeats.is_told(start, "forger.service", "policy", 1));
-        assert!(repeats.is_told(start, "other.service", "peer", 1));
+        assert!(repeats.is_told(start, "forger.service", "policy", 1, true));
+        assert!(repeats.is_told(start, "other.service", "peer", 1, true));
         assert_eq!(repeats.due(start + PERIOD / 2, false), []);
         assert_eq!(repeats.due(start + PERIOD, false), [("forger.service".to_owned(), "peer", 4999)]);
         assert_eq!(repeats.due(start + PERIOD, true), []);
-        assert!(repeats.is_told(start + PERIOD, "forger.service", "peer", 1));
+        assert!(repeats.is_told(start + PERIOD, "forger.service", "peer", 1, true));
     }
 
     #[test]
     fn nobody_fills_the_memory_with_groups() {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         for number in 0..5000 {
-            repeats.is_told(now, &format!("group-{number}"), "peer", 1);
+            repeats.is_told(now, &format!("group-{number}"), "peer", 1, true);
         }
         assert!(repeats.0.len() <= GROUPS + 1);
     }

@@ -45,6 +45,12 @@ pub struct Watched {
     eyes: tokio::net::UnixStream,
 }
 
+impl Watched {
+    pub fn connection(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -92,7 +98,7 @@ fn one_buffer(stream: &UnixStream) -> usize {
 
 /// Whether an answer may have been begun, here or by an earlier instance. Only a refusal may follow: it makes whatever
 /// was written before it invalid.
-pub fn may_be_begun(stream: &UnixStream) -> bool {
+pub fn may_be_begun(stream: &impl AsFd) -> bool {
     !getsockopt(stream, sockopt::Priority).is_ok_and(|priority| priority != BEGUN)
 }
 

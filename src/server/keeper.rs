@@ -28,8 +28,9 @@ use nix::sys::stat::fstat;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
-use super::answer::Refusing;
-use super::{places, request};
+use super::answer::{self, Refusing};
+use super::places;
+use super::request::{asks_for_a_unit, is_named};
 use crate::kernel::{self, Twin};
 use crate::secret;
 
@@ -37,10 +38,28 @@ use crate::secret;
 pub const KEEPER_GONE: Signal = Signal::SIGUSR2;
 /// Those that are for the service as a whole: the keeper passes them on, in this order if they come together.
 const PASSED_ON: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGTERM];
+/// Left as they are: those that do not end a process, and those that tell of a fault of its own, which would end it although
+/// they are blocked.
+const NOT_OURS: [Signal; 12] = [
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGURG,
+    Signal::SIGWINCH,
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+];
+/// How long the worker has after the signal to stop: more than it takes, if it does not hang.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The longest message to systemd, in bytes.
 const MESSAGE_MAX: usize = 4096;
-/// How long peers have to read their refusal where nobody comes after us. Together with what the worker takes this is less
-/// than `TimeoutStopSec=` and `TimeoutAbortSec=` of `systemd/opnix.service`.
+/// How long peers have to read their refusal where nobody comes after us. Together with [`STOP_LIMIT`] this is less than
+/// `TimeoutStopSec=` of `systemd/opnix.service`.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long to wait before something is tried again that the kernel had no memory for.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -88,17 +107,18 @@ pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool
     };
     let (listening, control) = (names(listening)?, names(control)?);
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    let mut handled: SigSet = PASSED_ON.into_iter().collect();
-    handled.add(Signal::SIGCHLD);
-    handled.add(Signal::SIGABRT);
+    let mut handled = SigSet::all();
+    NOT_OURS.into_iter().for_each(|signal| handled.remove(signal));
     handled.thread_block()?;
     let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let notify = if backed { notify_socket()? } else { None };
     let keeper = getpid();
     match kernel::clone_with_shared_descriptors()? {
         Twin::Child => {
+            // Its copy of the values; the descriptors themselves are the keeper's.
+            std::mem::forget((ours, signals, notify));
             // The signals that are passed on stay blocked here: the keeper says in which order they came.
-            [Signal::SIGCHLD, Signal::SIGABRT].into_iter().collect::<SigSet>().thread_unblock()?;
+            PASSED_ON.into_iter().collect::<SigSet>().thread_set_mask()?;
             // systemd sends this one to all processes of the unit. What asks 1Password, which unblocks it at its start, is to
             // end with us, and not before: we may need its answer to end well.
             kernel::ignore_terminate()?;
@@ -107,8 +127,6 @@ pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool
                 return Err(io::Error::other("the keeper ended while it made the worker"));
             }
             be_killed_first();
-            // Its copy of the values; the descriptors themselves are the keeper's.
-            std::mem::forget((ours, signals, notify));
             Ok(Role::Worker(Channel { end: theirs, keeper }))
         }
         Twin::Parent(worker) => {
@@ -189,12 +207,19 @@ impl Keeper {
     pub fn keep(self) -> ! {
         // Not dumped nor swapped, like the worker, though there is nothing in here: it must not wait for the disk.
         let _ = secret::protect_process();
-        let end = self.watch();
+        let (end, stopping) = self.watch();
         self.pass_messages_on();
         let left = self.left_behind();
-        match &self.notify {
-            Some(_) => left.iter().for_each(|connection| self.store(*connection)),
-            None => refuse(left),
+        // What begun must be refused in any case; should systemd have too little room, it is to have the others.
+        let (begun, others): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|connection| answer::may_be_begun(&kernel::look_at(*connection)));
+        let left: Vec<RawFd> = others.into_iter().chain(begun).collect();
+        // Where no instance follows, systemd's store goes with the unit.
+        if self.notify.is_none() || stopping {
+            self.refuse(left);
+        } else {
+            let not_taken = left.into_iter().filter(|connection| !self.store(*connection)).collect();
+            self.refuse(not_taken);
         }
         match end {
             WaitStatus::Signaled(_, signal, _) => end_by(signal),
@@ -203,33 +228,63 @@ impl Keeper {
         }
     }
 
-    /// Returns when the worker has ended: all of its threads, so that nobody but us uses the descriptors.
-    fn watch(&self) -> WaitStatus {
+    /// Returns when the worker has ended: all of its threads, so that nobody but us uses the descriptors. Says whether it was
+    /// told to stop, and no instance follows.
+    fn watch(&self) -> (WaitStatus, bool) {
+        // Of each of `PASSED_ON`, whether it is still to be passed on.
+        let mut pending = [false; PASSED_ON.len()];
+        let (mut stopping, mut restarting) = (None::<Instant>, false);
         loop {
-            let ends = [self.channel.as_fd(), self.signals.as_fd()];
-            let mut ends = ends.map(|end| PollFd::new(end, PollFlags::POLLIN));
-            // No signal interrupts this: they are blocked. What an error means, the calls below find out.
-            let _ = poll(&mut ends, PollTimeout::NONE);
+            let limit = stopping.map(|since| STOP_LIMIT.saturating_sub(since.elapsed()));
+            self.wait(pending.contains(&true), limit);
             self.pass_messages_on();
             while let Ok(Some(info)) = self.signals.read_signal() {
-                match Signal::try_from(info.ssi_signo as i32) {
-                    Ok(Signal::SIGCHLD) => {
-                        let end = waitpid(self.worker, Some(WaitPidFlag::WNOHANG));
-                        if let Ok(end @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) = end {
-                            return end;
-                        }
+                let signal = Signal::try_from(info.ssi_signo as i32);
+                let passed_on = |passed: &Signal| signal == Ok(*passed);
+                if let Some(at) = PASSED_ON.iter().position(passed_on) {
+                    pending[at] = true;
+                } else if signal == Ok(Signal::SIGCHLD) {
+                    let end = waitpid(self.worker, Some(WaitPidFlag::WNOHANG));
+                    if let Ok(end @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) = end {
+                        return (end, stopping.is_some() && !restarting);
                     }
-                    // systemd's watchdog, whose signal this is, has waited in vain for the worker's heartbeat.
-                    Ok(Signal::SIGABRT) => drop(signal::kill(self.worker, Signal::SIGKILL)),
-                    Ok(passed) => {
-                        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                        // There is no room only if the worker has not read hundreds of them.
-                        let _ = send(self.channel.as_raw_fd(), &[passed as i32 as u8], flags);
-                    }
-                    Err(_) => {}
+                } else {
+                    // Whatever would end us ends the worker, and we look after what it leaves. Among them is SIGABRT, by which
+                    // systemd's watchdog says that it waits in vain for the worker's heartbeat.
+                    let _ = signal::kill(self.worker, Signal::SIGKILL);
                 }
             }
+            for (signal, pending) in PASSED_ON.into_iter().zip(&mut pending).filter(|(_, pending)| **pending)
+            {
+                match signal {
+                    Signal::SIGUSR1 => restarting = true,
+                    Signal::SIGTERM | Signal::SIGINT => stopping = stopping.or_else(|| Some(Instant::now())),
+                    _ => {}
+                }
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                *pending = send(self.channel.as_raw_fd(), &[signal as i32 as u8], flags).is_err();
+                if *pending {
+                    // No later one overtakes it.
+                    break;
+                }
+            }
+            if stopping.is_some_and(|since| since.elapsed() >= STOP_LIMIT) {
+                // It hangs. We still have time to do right by what it leaves; systemd would kill us both.
+                let _ = signal::kill(self.worker, Signal::SIGKILL);
+            }
         }
+    }
+
+    /// Waits for the worker, for a signal, and for room for one if there is one to pass on.
+    fn wait(&self, to_pass_on: bool, limit: Option<Duration>) {
+        let wanted = if to_pass_on { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let mut ends =
+            [PollFd::new(self.channel.as_fd(), wanted), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let limit = limit.map_or(PollTimeout::NONE, |limit| {
+            PollTimeout::try_from(limit.max(PAUSE)).unwrap_or(PollTimeout::MAX)
+        });
+        // No signal interrupts this: they are blocked. What an error means, the calls after it find out.
+        let _ = poll(&mut ends, limit);
     }
 
     /// Passes on what the worker has said so far, in its order.
@@ -269,38 +324,62 @@ impl Keeper {
 
     /// The connections of units that are open still. Each once, though it may have several descriptors.
     fn left_behind(&self) -> Vec<RawFd> {
-        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1 << 16, 0));
         let mut seen = HashSet::new();
         let is_connection = |number: &RawFd| {
             let Ok(name) = getsockname::<UnixAddr>(*number) else { return false };
             // A socket that listens has the same name, and no peer.
             let has_peer = || getpeername::<UnixAddr>(*number).is_ok();
             self.listening.contains(&name) && has_peer()
-                || self.control.contains(&name) && request::asks_for_a_unit(&kernel::look_at(*number))
+                || self.control.contains(&name) && is_named(&kernel::look_at(*number))
         };
         let inode = |number: RawFd| fstat(kernel::look_at(number)).map(|file| file.st_ino);
-        (0..limit.min(1 << 20) as RawFd)
+        (0..descriptor_limit())
             .filter(is_connection)
             .filter(|number| inode(*number).map_or(true, |inode| seen.insert(inode)))
             .collect()
     }
 
-    fn store(&self, connection: RawFd) {
+    fn close_listeners(&self) {
+        if self.notify.is_some() {
+            return;
+        }
+        for number in 0..descriptor_limit() {
+            let name = getsockname::<UnixAddr>(number);
+            let is_ours =
+                name.is_ok_and(|name| self.listening.contains(&name) || self.control.contains(&name));
+            if is_ours && getpeername::<UnixAddr>(number) == Err(Errno::ENOTCONN) {
+                drop(kernel::own(number));
+            }
+        }
+    }
+
+    /// Says whether systemd has it now.
+    fn store(&self, connection: RawFd) -> bool {
         let message = places::store_message(&places::name_of(&kernel::look_at(connection)));
         // systemd knows which of them it has already.
-        let _ = self.tell_systemd(message.as_bytes(), Some(connection));
+        self.tell_systemd(message.as_bytes(), Some(connection))
+    }
+
+    /// Refuses what nobody comes to answer any more. (Not what is held: to it this would be a secret.)
+    fn refuse(&self, connections: Vec<RawFd>) {
+        // Who listens there next is not to find ours in its way.
+        self.close_listeners();
+        let units =
+            connections.into_iter().filter(|connection| asks_for_a_unit(&kernel::look_at(*connection)));
+        let mut left: Vec<(RawFd, Refusing)> =
+            units.map(|connection| (connection, Refusing::default())).collect();
+        let end = Instant::now() + LAST_WORDS;
+        while !left.is_empty() && Instant::now() < end {
+            left.retain_mut(|(connection, refusing)| !refusing.go_on(kernel::look_at(*connection)));
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
-/// Refuses what nobody comes to answer any more.
-fn refuse(connections: Vec<RawFd>) {
-    let mut left: Vec<(RawFd, Refusing)> =
-        connections.into_iter().map(|connection| (connection, Refusing::default())).collect();
-    let end = Instant::now() + LAST_WORDS;
-    while !left.is_empty() && Instant::now() < end {
-        left.retain_mut(|(connection, refusing)| !refusing.go_on(kernel::look_at(*connection)));
-        std::thread::sleep(PAUSE);
-    }
+/// No descriptor has this number or a higher one.
+fn descriptor_limit() -> RawFd {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1 << 16, 0));
+    limit.min(1 << 20) as RawFd
 }
 
 /// Ends this process as the worker ended, so that systemd says what it was.

@@ -7,10 +7,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::stat::fstat;
+use tokio::select;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use crate::policy::MIRROR;
 use crate::systemd::notify::Notifier;
@@ -20,6 +25,9 @@ pub const PREFIX: &str = "request-";
 /// `FileDescriptorStoreMax=` of `systemd/opnix.service` (a test compares them). systemd 254 and later say it in `$FDSTORE`.
 pub const STORE_MAX: usize = 4096;
 
+/// How long a request may take before systemd is asked to store it.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// What a request takes a place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -27,15 +35,16 @@ pub enum Kind {
     Waiting,
     /// A unit that is being refused.
     Refused,
-    /// The same, when too many are being refused that do not read it: a unit that does read is soon done.
-    Spare,
+    /// A unit that is being refused, or a peer that may be one, when all those places are taken: it is not in systemd's
+    /// store, and has the keeper alone.
+    Unstored,
     /// A peer that claims to be a unit which it is not, or may not be, and is being refused.
     Pretender,
     /// A peer that does not claim to be a unit, and is held without an answer.
     Stranger,
 }
 
-const KINDS: [Kind; 5] = [Kind::Waiting, Kind::Refused, Kind::Spare, Kind::Pretender, Kind::Stranger];
+const KINDS: [Kind; 5] = [Kind::Waiting, Kind::Refused, Kind::Unstored, Kind::Pretender, Kind::Stranger];
 
 impl Kind {
     /// How many places there are in all, and for each unit, or each unit in whose cgroup peers sit.
@@ -43,7 +52,8 @@ impl Kind {
         match self {
             Self::Waiting => (2560, 64),
             Self::Refused => (512, 64),
-            Self::Spare => (60, 4),
+            // So many descriptors there are.
+            Self::Unstored => (4096, 256),
             Self::Pretender => (512, 64),
             Self::Stranger => (448, 16),
         }
@@ -88,6 +98,8 @@ pub struct Place {
     kind: Kind,
     number: u64,
     name: String,
+    /// Whether systemd was told to store it.
+    sent: AtomicBool,
 }
 
 /// There is no place for a further request of this kind.
@@ -119,11 +131,11 @@ impl Places {
         self: &Arc<Self>,
         kind: Kind,
         group: &str,
-        stream: &UnixStream,
+        stream: &impl AsFd,
         leave: Option<oneshot::Sender<()>>,
     ) -> Result<Place, Full> {
         let (total, _) = kind.limits();
-        let total = total * self.capacity / STORE_MAX;
+        let total = if kind == Kind::Unstored { total } else { total * self.capacity / STORE_MAX };
         let number = {
             let pool = &mut self.pools()[kind as usize];
             let held = pool.by_group.get(group).copied().unwrap_or(0);
@@ -135,12 +147,7 @@ impl Places {
             }
             pool.add(group, leave)
         };
-        let name = name_of(stream);
-        // A copy, because systemd is told in a moment, when this one may be closed. Without one the keeper has it.
-        if let Some(copy) = self.backed.then(|| stream.try_clone().ok()).flatten() {
-            self.notifier.store(store_message(&name), copy.into());
-        }
-        Ok(Place { places: self.clone(), kind, number, name })
+        Ok(Place { places: self.clone(), kind, number, name: name_of(stream), sent: AtomicBool::new(false) })
     }
 
     /// The place of a request that was found in the store: it has one in any case.
@@ -153,7 +160,7 @@ impl Places {
     ) -> Place {
         let number = self.pools()[kind as usize].add(group, leave);
         self.confirm(store_message(&name));
-        Place { places: self.clone(), kind, number, name }
+        Place { places: self.clone(), kind, number, name, sent: AtomicBool::new(true) }
     }
 
     fn stored(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -190,11 +197,32 @@ impl Pool {
             self.taken.iter_mut().find_map(|(number, occupant)| Some((*number, occupant.leave.take()?)));
         let Some((number, leave)) = longest else { return false };
         self.remove(number);
-        leave.send(()).is_ok()
+        // If it was about to leave by itself, it has made room as well.
+        let _ = leave.send(());
+        true
     }
 }
 
 impl Place {
+    /// Does the work of a request in its place. What takes longer than a moment goes to systemd's store; what does not is not worth
+    /// systemd's time, and has the keeper.
+    pub async fn keeping<T>(&self, stream: &UnixStream, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if self.kind != Kind::Unstored && !self.sent.load(Ordering::Relaxed) {
+            select! {
+                biased;
+                done = &mut work => return done,
+                () = sleep(MOMENT) => {}
+            }
+            // A copy, because systemd is told in a moment, when this one may be closed.
+            if let Some(copy) = self.places.backed.then(|| stream.try_clone().ok()).flatten() {
+                let sent = self.places.notifier.store(store_message(&self.name), copy.into());
+                self.sent.store(sent, Ordering::Relaxed);
+            }
+        }
+        work.await
+    }
+
     /// Whether systemd is known to have the request, so that the next instance finds it whatever becomes of us.
     pub fn is_stored(&self) -> bool {
         self.places.stored().contains(&store_message(&self.name))
@@ -202,7 +230,7 @@ impl Place {
 
     pub fn leave(self) {
         self.places.stored().remove(&store_message(&self.name));
-        if self.places.backed {
+        if self.places.backed && self.sent.load(Ordering::Relaxed) {
             self.places.notifier.unstore(&self.name);
         }
         self.places.pools()[self.kind as usize].remove(self.number);
@@ -233,7 +261,8 @@ mod tests {
     #[test]
     fn all_places_together_are_fewer_than_systemd_stores() {
         // The records have one, too.
-        assert!(KINDS.iter().map(|kind| kind.limits().0).sum::<usize>() < STORE_MAX);
+        let stored = KINDS.iter().filter(|kind| **kind != Kind::Unstored);
+        assert!(stored.map(|kind| kind.limits().0).sum::<usize>() < STORE_MAX);
     }
 
     #[test]

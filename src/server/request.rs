@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::answer::{self, AtOnce, End};
-use super::places::Kind;
+use super::places::{Full, Kind};
 use super::refusal::Refusal;
 use super::{Configuration, Service};
 use crate::peer::{self, Claim, Identity, Pretender, Stranger, Unidentified};
@@ -78,7 +78,14 @@ pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, ser
                 Err(_) => sleep(PAUSE).await,
             }
         };
-        handle(Request { stream, found, misdirected }, address, &service);
+        match found {
+            // It has its whole answer, or has given up: an end of both sides is a hang-up too.
+            Some(name) if answer::is_gone(&stream) => {
+                service.places.found(Kind::Waiting, "", name, None).leave();
+                records::abandoned(None);
+            }
+            found => handle(Request { stream, found, misdirected }, address, &service),
+        }
     });
 }
 
@@ -86,6 +93,13 @@ pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, ser
 pub fn asks_for_a_unit(stream: &impl AsRawFd) -> bool {
     let address = getpeername::<UnixAddr>(stream.as_raw_fd());
     address.is_ok_and(|address| address.as_abstract().is_some_and(peer::is_of_a_unit))
+}
+
+/// Whether the peer has an abstract address, as systemd has when it asks for a secret, of a unit or for something else. Those who
+/// ask the control socket have none.
+pub fn is_named(stream: &impl AsRawFd) -> bool {
+    let address = getpeername::<UnixAddr>(stream.as_raw_fd());
+    address.is_ok_and(|address| address.as_abstract().is_some())
 }
 
 /// On the runtime; who stops the service waits for it.
@@ -134,38 +148,43 @@ async fn wait(
         }
     };
     let stream = answer::watched(stream).await;
-    let value = match ready {
-        Some(served) => Ok(served),
-        None => {
-            records::waits(&claim);
-            select! {
-                value = configuration.get(&grant) => value,
-                () = answer::hung_up(&stream) => {
-                    records::abandoned(Some(&claim));
-                    return place.leave();
-                }
-                () = service.refusing.cancelled() => Err(Refusal::Stopping),
-                () = service.orphaned.cancelled() => {
-                    if place.is_stored() {
-                        // The next instance answers it.
-                        return;
+    let answered = place.keeping(stream.connection(), async {
+        let value = match ready {
+            Some(served) => Ok(served),
+            None => {
+                records::waits(&claim);
+                select! {
+                    value = configuration.get(&grant) => value,
+                    () = answer::hung_up(&stream) => {
+                        records::abandoned(Some(&claim));
+                        return true;
                     }
-                    Err(Refusal::Stopping)
+                    () = service.refusing.cancelled() => Err(Refusal::Stopping),
+                    () = service.orphaned.cancelled() => {
+                        if place.is_stored() {
+                            // The next instance answers it.
+                            return false;
+                        }
+                        Err(Refusal::Stopping)
+                    }
                 }
             }
+        };
+        match value {
+            Ok(served) => {
+                let end = answer::whole(&stream, &served.value, sent).await;
+                on_record(&grant, &served, end);
+            }
+            Err(refusal) => {
+                records::refused(&claim, refusal.check(), &refusal);
+                let _ = answer::refuse(&stream).await;
+            }
         }
-    };
-    match value {
-        Ok(served) => {
-            let end = answer::whole(&stream, &served.value, sent).await;
-            on_record(&grant, &served, end);
-        }
-        Err(refusal) => {
-            records::refused(&claim, refusal.check(), &refusal);
-            let _ = answer::refuse(&stream).await;
-        }
+        true
+    });
+    if answered.await {
+        place.leave();
     }
-    place.leave();
 }
 
 fn on_record(grant: &Grant, served: &Served, end: End) {
@@ -181,21 +200,23 @@ fn on_record(grant: &Grant, served: &Served, end: End) {
 /// Says no to a unit, on record. Takes time, because the peer must read all of it.
 async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<Service>) {
     records::refused(&claim, refusal.check(), &refusal);
-    let places = &service.places;
     let unit = claim.unit.as_str();
     let Request { stream, found, .. } = request;
-    let take = |kind| places.take(kind, unit, &stream, None);
     let place = match found {
-        Some(name) => Ok(places.found(Kind::Refused, unit, name, None)),
-        None => take(Kind::Refused).or_else(|_| take(Kind::Spare)),
+        Some(name) => Ok(service.places.found(Kind::Refused, unit, name, None)),
+        None => {
+            let take = |kind| service.places.take(kind, unit, &stream, None);
+            // When all places are taken, it is refused without one: a unit that reads is soon done.
+            take(Kind::Refused).or_else(|_| take(Kind::Unstored))
+        }
     };
     match place {
         Ok(place) => {
             let stream = answer::watched(stream).await;
-            let _ = answer::refuse(&stream).await;
+            let _ = place.keeping(stream.connection(), answer::refuse(&stream)).await;
             place.leave();
         }
-        // Only a unit that asks again and again and does not read comes here, and takes this from nobody but itself.
+        // Only a unit that asks hundreds of times and does not read comes here, and takes this from nobody but itself.
         Err(full) => records::closed(Some(&claim), unit, &full),
     }
 }
@@ -211,19 +232,24 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
     let Request { stream, found, .. } = request;
     let place = match found {
         Some(name) => Ok(service.places.found(Kind::Pretender, &group, name, leave)),
-        None => service.places.take(Kind::Pretender, &group, &stream, leave),
+        None => service.places.take(Kind::Pretender, &group, &stream, leave).or_else(|full| {
+            let unstored = || service.places.take(Kind::Unstored, &group, &stream, None);
+            if foreign { Err(full) } else { unstored() }
+        }),
     };
     let place = match place {
         Ok(place) => place,
         Err(full) => return records::closed(claim.as_ref(), &group, &full),
     };
     let stream = answer::watched(stream).await;
-    let closed = select! {
-        _ = answer::refuse(&stream) => None,
-        _ = left, if foreign => Some("others needed its place, and it had not read its refusal"),
-        () = sleep(PATIENCE), if foreign => Some("it did not read its refusal"),
+    let refused = async {
+        select! {
+            _ = answer::refuse(&stream) => None,
+            _ = left, if foreign => Some("others needed its place, and it had not read its refusal"),
+            () = sleep(PATIENCE), if foreign => Some("it did not read its refusal"),
+        }
     };
-    if let Some(why) = closed {
+    if let Some(why) = place.keeping(stream.connection(), refused).await {
         records::closed(claim.as_ref(), &group, &why);
     }
     place.leave();
@@ -232,34 +258,28 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
 /// Gives a peer that is no start of a unit nothing, not even the end of the connection, until it goes by itself.
 async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
     let Request { stream, found, .. } = request;
-    if !stranger.trusted {
-        let why = format!("it belongs to user {} and is no start of a unit", stranger.uid);
-        return close(found, &stranger, &why, &service);
-    }
-    let place = match found.clone() {
-        Some(name) => Ok(service.places.found(Kind::Stranger, &stranger.group, name, None)),
-        None => service.places.take(Kind::Stranger, &stranger.group, &stream, None),
+    let group = &stranger.group;
+    let place = match found {
+        Some(name) => Ok(service.places.found(Kind::Stranger, group, name, None)),
+        None => service.places.take(Kind::Stranger, group, &stream, None).or_else(|full| {
+            let unstored = || service.places.take(Kind::Unstored, group, &stream, None);
+            // The door stays open to those who hold none themselves.
+            if matches!(full, Full::All(_)) { unstored() } else { Err(full) }
+        }),
     };
     match place {
-        Ok(place) => {
+        Ok(place) if stranger.trusted => {
             records::held(&stranger);
             let stream = answer::watched(stream).await;
-            answer::hung_up(&stream).await;
+            place.keeping(stream.connection(), answer::hung_up(&stream)).await;
             place.leave();
         }
-        Err(full) => close(found, &stranger, &full, &service),
-    }
-}
-
-fn close(
-    found: Option<String>,
-    stranger: &Stranger,
-    why: &(dyn std::fmt::Display + Sync),
-    service: &Arc<Service>,
-) {
-    records::closed(None, &stranger.group, why);
-    if let Some(name) = found {
-        service.places.found(Kind::Stranger, &stranger.group, name, None).leave();
+        Ok(place) => {
+            let why = format!("it belongs to user {} and is no start of a unit", stranger.uid);
+            records::closed(None, group, &why);
+            place.leave();
+        }
+        Err(full) => records::closed(None, group, &full),
     }
 }
 

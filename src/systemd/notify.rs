@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::server::keeper::Channel;
 /// How long the last words may take to be passed on.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How many descriptors may be on their way to systemd.
+const WAITING_MAX: usize = 1024;
+
 /// Tells systemd what the unit does.
 #[derive(Debug, Clone)]
 pub struct Notifier(Way);
@@ -23,7 +27,12 @@ enum Way {
     /// From the unit's main process.
     Direct,
     /// Through the keeper, which is the main process: by a thread, because systemd may keep it waiting.
-    Keeper { words: Sender<Word>, channel: Arc<Channel> },
+    Keeper {
+        words: Sender<Word>,
+        channel: Arc<Channel>,
+        /// How many descriptors are on their way.
+        waiting: Arc<AtomicUsize>,
+    },
 }
 
 #[derive(Debug)]
@@ -40,9 +49,10 @@ impl Notifier {
 
     pub fn through(channel: Arc<Channel>) -> std::io::Result<Self> {
         let (words, said) = self::channel();
-        let to = channel.clone();
-        thread::Builder::new().name("notifier".into()).spawn(move || pass_on(&said, &to))?;
-        Ok(Self(Way::Keeper { words, channel }))
+        let waiting = Arc::<AtomicUsize>::default();
+        let (to, count) = (channel.clone(), waiting.clone());
+        thread::Builder::new().name("notifier".into()).spawn(move || pass_on(&said, &to, &count))?;
+        Ok(Self(Way::Keeper { words, channel, waiting }))
     }
 
     pub fn ready(&self, status: &str) {
@@ -69,11 +79,15 @@ impl Notifier {
         }
     }
 
-    /// Puts a descriptor into systemd's store, with the message that says how.
-    pub fn store(&self, message: String, descriptor: OwnedFd) {
-        if let Way::Keeper { words, .. } = &self.0 {
-            let _ = words.send(Word::Message(message, Some(descriptor)));
+    /// Puts a descriptor into systemd's store, with the message that says how. Says whether it will: not when systemd is far
+    /// behind, because each that waits for it is a descriptor of ours.
+    pub fn store(&self, message: String, descriptor: OwnedFd) -> bool {
+        let Way::Keeper { words, waiting, .. } = &self.0 else { return false };
+        if waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+            return false;
         }
+        waiting.fetch_add(1, Ordering::Relaxed);
+        words.send(Word::Message(message, Some(descriptor))).is_ok()
     }
 
     /// Takes all descriptors of that name out of systemd's store.
@@ -105,10 +119,13 @@ impl Notifier {
     }
 }
 
-fn pass_on(said: &Receiver<Word>, to: &Channel) {
+fn pass_on(said: &Receiver<Word>, to: &Channel, waiting: &AtomicUsize) {
     for word in said {
         match word {
             Word::Message(message, descriptor) => {
+                if descriptor.is_some() {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                }
                 if let Err(error) = to.pass_on(&message, descriptor) {
                     warn!("cannot notify systemd through the keeper: {error}");
                 }
