@@ -123,9 +123,7 @@ impl Trust {
 /// Says who holds the other end of `stream`, which has this `address`. An error says nothing about the peer: the kernel is
 /// short of something, and is to be asked again.
 pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Result<Identity, Errno> {
-    let name = address.as_abstract_name();
-    let claim = name.and_then(Claim::parse);
-    match (claim, name) {
+    match (claim_of(address), address.as_abstract_name()) {
         (Some(claim), _) => {
             let mut group = None;
             match verify(stream, &claim, trust, &mut group) {
@@ -161,6 +159,11 @@ pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Res
             Ok(Identity::Stranger(Stranger { uid, trusted, group, address: spell(address) }))
         }
     }
+}
+
+/// What a peer with this address claims, whether it holds or not.
+pub fn claim_of(address: &SocketAddr) -> Option<Claim> {
+    Claim::parse(address.as_abstract_name()?)
 }
 
 /// Whether an address is of the form that systemd asks from for a unit.

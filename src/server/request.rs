@@ -82,7 +82,7 @@ pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, ser
             // It has its whole answer, or has given up: an end of both sides is a hang-up too.
             Some(name) if answer::is_gone(&stream) => {
                 service.places.found(Kind::Waiting, "", name, None).leave();
-                records::abandoned(None);
+                records::abandoned(peer::claim_of(&address).as_ref());
             }
             found => handle(Request { stream, found, misdirected }, address, &service),
         }
@@ -297,7 +297,7 @@ async fn identify_again(request: Request, address: SocketAddr, errno: Errno, ser
             }
         }
         if answer::is_gone(&request.stream) {
-            return records::abandoned(None);
+            return records::abandoned(peer::claim_of(&address).as_ref());
         }
         if peer::identify(&request.stream, &address, &service.trust).is_ok() {
             return handle(request, address, &service);

@@ -109,7 +109,7 @@ fn main() -> std::process::ExitCode {
         store::what_finds_no_place_to_wait_is_refused_and_the_service_recovers,
         store::a_full_store_survives_a_kill,
         store::an_answer_that_a_crash_cut_off_ends_as_a_refusal,
-        store::what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused,
+        store::what_others_left_in_the_store_is_dropped_and_what_went_away_is_on_record,
         faults::a_refusal_that_a_crash_cut_off_stays_one_although_the_value_is_there_by_then,
         faults::a_process_of_another_user_is_refused_even_in_the_units_own_cgroup,
         faults::a_peer_that_is_gone_is_refused_although_its_pid_now_means_a_process_of_the_unit,

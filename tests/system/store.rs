@@ -165,7 +165,7 @@ pub fn an_answer_that_a_crash_cut_off_ends_as_a_refusal(machine: &Machine) {
     stored(machine, 0);
 }
 
-pub fn what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused(machine: &Machine) {
+pub fn what_others_left_in_the_store_is_dropped_and_what_went_away_is_on_record(machine: &Machine) {
     set_up(machine, &[secret("slow", &["gone.service"])], &[("slow", value("slow"))], "60s");
     let foreign = "import os, socket\n\
         s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(os.environ['NOTIFY_SOCKET'])\n\
@@ -185,8 +185,7 @@ pub fn what_others_left_in_the_store_is_dropped_and_what_went_away_is_refused(ma
     machine.sh("systemctl kill --signal=KILL opnix.service; systemctl stop gone.service").ok();
     machine.wait("the next instance", || machine.show("opnix.service", "SubState") == "running", LONG);
     stored(machine, 0);
-    let records =
-        machine.journal(&["OPNIX_UNIT=gone.service", &format!("MESSAGE_ID={REFUSED}"), "OPNIX_CHECK=peer"]);
+    let records = machine.journal(&["OPNIX_UNIT=gone.service", &kind("03")]);
     assert_eq!(records.len(), 1, "{records:?}");
     drop(vault);
     machine.unit("opnix.service.d/60-more.conf", "");
