@@ -26,7 +26,7 @@ pub const PREFIX: &str = "request-";
 pub const STORE_MAX: usize = 4096;
 
 /// How long a request may take before systemd is asked to store it.
-const MOMENT: Duration = Duration::from_millis(20);
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// What a request takes a place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
