@@ -98,6 +98,12 @@ fn check(arguments: &Arguments, activated: bool) -> Result<(), &'static str> {
 
 /// What the worker does.
 fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat: Option<Duration>) -> Exit {
+    // In each build: unwinding would drop connections that have no answer, where the keeper looks after them.
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
     let Passed { credentials, control, requests, records, unknown, dropped } = passed;
     // While /proc/self is still ours to read.
     let notifier = match records::init(records).and_then(|()| Notifier::through(channel.clone())) {

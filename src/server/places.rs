@@ -28,6 +28,9 @@ pub const STORE_MAX: usize = 4096;
 /// How long a request may take before systemd is asked to store it.
 const MOMENT: Duration = Duration::from_millis(2);
 
+/// How long until systemd is asked again when it is behind.
+const LATER: Duration = Duration::from_millis(100);
+
 /// What a request takes a place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -208,17 +211,23 @@ impl Place {
     /// systemd's time, and has the keeper.
     pub async fn keeping<T>(&self, stream: &UnixStream, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        if self.kind != Kind::Unstored && !self.sent.load(Ordering::Relaxed) {
+        let mut pause = MOMENT;
+        while self.kind != Kind::Unstored && !self.sent.load(Ordering::Relaxed) {
             select! {
                 biased;
                 done = &mut work => return done,
-                () = sleep(MOMENT) => {}
+                () = sleep(pause) => {}
             }
-            // A copy, because systemd is told in a moment, when this one may be closed.
-            if let Some(copy) = self.places.backed.then(|| stream.try_clone().ok()).flatten() {
-                let sent = self.places.notifier.store(store_message(&self.name), copy.into());
-                self.sent.store(sent, Ordering::Relaxed);
-            }
+            // A copy, because systemd is told in a moment, when this one may be closed. It is behind, or there is no descriptor
+            // left, as long as it does not take one.
+            let copy = self.places.backed.then(|| stream.try_clone());
+            let sent = match copy {
+                Some(Ok(copy)) => self.places.notifier.store(store_message(&self.name), copy.into()),
+                Some(Err(_)) => false,
+                None => break,
+            };
+            self.sent.store(sent, Ordering::Relaxed);
+            pause = LATER;
         }
         work.await
     }
