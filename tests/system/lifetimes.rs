@@ -98,6 +98,65 @@ pub fn units_that_wait_survive_a_package_upgrade(machine: &Machine) {
     all_started(machine);
 }
 
+/// What the release before does with a request that waits, whose program had no keeper: it puts the connection into
+/// systemd's store by the same name, and keeps nothing else there. Of one it has begun to answer.
+const RELEASE_BEFORE: &str = r"
+import os, signal, socket
+BEGUN = 6
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+listener = socket.socket(fileno=3 + os.environ['LISTEN_FDNAMES'].split(':').index('creds'))
+systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+systemd.connect(os.environ['NOTIFY_SOCKET'].replace('@', '\0', 1))
+systemd.send(b'READY=1')
+connections = []
+while True:
+    connection, address = listener.accept()
+    if address.endswith(b'/begun'):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, BEGUN)
+        connection.send(b'the beginning of a value')
+    message = b'FDSTORE=1\nFDNAME=request-%d\nFDPOLL=0' % os.fstat(connection.fileno()).st_ino
+    socket.send_fds(systemd, [message], [connection.fileno()])
+    connections.append(connection)
+";
+
+/// Units wait for the release before, in a unit file like its own; then comes this one.
+fn upgrade(machine: &Machine, end: &str) {
+    let secrets = [secret("slow", &["waiter@*.service"]), secret("begun", &["begun.service"])];
+    set_up(machine, &secrets, &[("slow", value("slow")), ("begun", value("begun"))], "60s");
+    machine.write("/run/release-before.py", RELEASE_BEFORE, "0644");
+    // Python takes longer to start than the watchdog of a busy machine may wait, and sends no heartbeat.
+    let before = Lines::of(
+        machine,
+        "opnix.service",
+        "[Service]\nExecStart=\nExecStart=python3 /run/release-before.py\nKillMode=mixed\nOOMScoreAdjust=0\n\
+         WatchdogSec=0\n",
+    );
+    consumer(machine, "waiter@.service", "slow", "");
+    consumer(machine, "begun.service", "begun", "");
+    let vault = slow_vault(machine);
+    start(machine, 1, UNITS);
+    machine.systemctl(&["start", "--no-block", "begun.service"]).ok();
+    let kept = || machine.show("opnix.service", "NFileDescriptorStore") == (UNITS + 1).to_string();
+    machine.wait("all requests to be in its store", kept, LONG);
+    drop(before);
+    machine.sh(end).ok();
+    // What waits, but not what was begun; and the records of this release.
+    stored(machine, UNITS);
+    assert_eq!(in_state(machine, "active"), 0);
+    machine.wait("the refusal", || machine.show("begun.service", "ActiveState") == "failed", LONG);
+    assert_refused(machine, "begun.service", "begun", "interrupted");
+    drop(vault);
+    all_started(machine);
+}
+
+pub fn units_that_wait_survive_the_upgrade_from_the_release_before(machine: &Machine) {
+    upgrade(machine, "systemctl restart opnix.service");
+}
+
+pub fn units_that_wait_survive_a_kill_of_the_release_before_after_the_upgrade(machine: &Machine) {
+    upgrade(machine, "systemctl kill --signal=KILL opnix.service");
+}
+
 pub fn a_service_that_hangs_is_replaced_and_units_that_wait_are_served(machine: &Machine) {
     let vault = fifty_waiting_for(machine, "WatchdogSec=1s");
     let hung = machine.show("opnix.service", "MainPID");
