@@ -4,7 +4,10 @@ Its orders come in lines over the socket sys.argv[1], of a single connection:
     ask NUMBER UNIT CREDENTIAL FILE     FILE holds the right value; "-": no value is right here
     slow NUMBER UNIT CREDENTIAL FILE    the same, but reads no more than a little of it
     go NUMBER                           and now the rest
-Its words to that: "NUMBER asked" when the connection stands, "NUMBER right|refused|reset|..." when it has ended.
+    stranger NUMBER                     connects from no address, as programs do that are not systemd
+    drop NUMBER                         lets that go, which must have got nothing, not even an end
+Its words to that: "NUMBER asked" when the connection stands, "NUMBER right|refused|reset|..." when it has ended. Of a
+stranger: "NUMBER held" when it was let go, or what came instead of nothing, as soon as it comes.
 """
 import os
 import selectors
@@ -40,6 +43,40 @@ def ask(number, unit, credential, file, most=LIMIT):
     asker.shutdown(socket.SHUT_WR)
     waiting.register(asker, selectors.EVENT_READ, (number, bytearray(), right, most))
     say(f"{number} asked")
+
+
+def stranger(number):
+    asker = socket.socket(socket.AF_UNIX)
+    asker.connect("/run/opnix/creds.sock")
+    asker.shutdown(socket.SHUT_WR)
+    strangers[number] = asker
+    waiting.register(asker, selectors.EVENT_READ, (number,))
+    say(f"{number} asked")
+
+
+def drop(number):
+    # Not there any more is what has been told already.
+    if number in strangers and not overhear(strangers[number], number):
+        leave(number, "held")
+
+
+def overhear(asker, number):
+    try:
+        part = asker.recv(LIMIT, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        leave(number, "RESET")
+    else:
+        leave(number, f"BYTES: {len(part)}, {part[:40]!r}" if part else "EMPTY")
+    return True
+
+
+def leave(number, verdict):
+    asker = strangers.pop(number)
+    waiting.unregister(asker)
+    asker.close()
+    say(f"{number} {verdict}")
 
 
 def go(number):
@@ -82,12 +119,13 @@ os.rename(sys.argv[1] + ".new", sys.argv[1])
 orders, _ = listener.accept()
 waiting = selectors.DefaultSelector()
 paused = {}
+strangers = {}
 waiting.register(orders, selectors.EVENT_READ)
 unread = b""
 while True:
     for key, _ in waiting.select():
         if key.data is not None:
-            read(key.fileobj, *key.data)
+            (overhear if len(key.data) == 1 else read)(key.fileobj, *key.data)
             continue
         part = orders.recv(4096)
         if not part:
@@ -101,3 +139,7 @@ while True:
                     ask(*question, most=1000)
                 case ["go", number]:
                     go(number)
+                case ["stranger", number]:
+                    stranger(number)
+                case ["drop", number]:
+                    drop(number)

@@ -78,12 +78,27 @@ impl Asker {
         writeln!(self.orders, "go {number}").expect("the client lives");
     }
 
+    /// Connects from no address, as programs do that are not systemd. It speaks up when it gets anything, be it the end.
+    pub fn ask_as_a_stranger(&mut self) -> u32 {
+        self.connect("stranger", "")
+    }
+
+    /// Lets go of such a connection. What it is: `held`, or what came that must not come.
+    pub fn let_go(&mut self, number: u32) -> Option<String> {
+        writeln!(self.orders, "drop {number}").expect("the client lives");
+        self.word(number, LONG)
+    }
+
     fn order(&mut self, how: &str, question: Question) -> u32 {
-        self.count += 1;
-        let number = self.count;
         let Question { unit, credential, value } = question;
         let file = value.map_or_else(|| "-".to_owned(), file);
-        writeln!(self.orders, "{how} {number} {unit} {credential} {file}").expect("the client lives");
+        self.connect(how, &format!(" {unit} {credential} {file}"))
+    }
+
+    fn connect(&mut self, how: &str, more: &str) -> u32 {
+        self.count += 1;
+        let number = self.count;
+        writeln!(self.orders, "{how} {number}{more}").expect("the client lives");
         let asked = self.word(number, LONG);
         assert_eq!(asked.as_deref(), Some("asked"), "the client cannot connect");
         number

@@ -44,10 +44,25 @@ pub enum Course {
     Drain,
     /// The same; the value does not come before the old instance has ended.
     Handover,
+    /// No unit's request, but a stranger's, which is to get nothing until it goes. It comes while the worker is watched.
+    Held,
+    /// It was held when its instance died. The next one is watched from its first step.
+    HeldBorn,
+}
+
+impl Course {
+    pub fn is_strangers(self) -> bool {
+        matches!(self, Course::Held | Course::HeldBorn)
+    }
+
+    pub fn is_birth(self) -> bool {
+        matches!(self, Course::Born | Course::HeldBorn)
+    }
 }
 
 pub struct Kind {
     pub name: &'static str,
+    /// Of a stranger: the one that is asked beside it.
     pub question: Question,
     pub course: Course,
 }
@@ -59,7 +74,7 @@ pub const fn value_of(credential: &'static str) -> Question {
 /// A system call of a thread, by its name and its number among those of this name since the thread is watched.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
-    /// Whose it is; of [`Course::Born`] all threads are one.
+    /// Whose it is; of an instance that is watched from its first step all threads are one.
     pub role: Option<String>,
     pub call: String,
     pub at: usize,
@@ -82,15 +97,23 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn fault(&self, kind: &Kind) -> Option<String> {
-        let fine = match self.answer.as_str() {
-            "right" => kind.question.value.is_some(),
-            "refused" | "reset" => true,
-            _ => false,
+        let fine = match kind.course.is_strangers() {
+            true => self.answer == "held",
+            false => is_fine(&self.answer, kind.question.value),
         };
         match &self.later {
             Some(later) => Some(format!("{}, and a later request: {later}", self.answer)),
             None => (!fine).then(|| self.answer.clone()),
         }
+    }
+}
+
+/// Of a unit's request.
+fn is_fine(answer: &str, value: Option<&str>) -> bool {
+    match answer {
+        "right" => value.is_some(),
+        "refused" | "reset" => true,
+        _ => false,
     }
 }
 
@@ -219,6 +242,15 @@ impl<'a> Bench<'a> {
                 _ => {}
             }
         }
+        let mut beside = None;
+        if course == Course::HeldBorn {
+            number = Some(self.asker.ask_as_a_stranger());
+            let old = self.instance();
+            until(|| is_quiet(old.worker), STUCK);
+            worker = Some(self.bear(old));
+            // It is answered when the new instance serves: by then it has adopted what was held.
+            beside = Some(self.asker.ask(question));
+        }
         // For the next instance, which is quick, at once; else when all is over.
         let (path, away) = (machine.path(VAULT), machine.path(&format!("{VAULT}.away")));
         let bring_back = || drop(fs::rename(&away, &path));
@@ -227,7 +259,7 @@ impl<'a> Bench<'a> {
         }
         let instance = self.instance();
         let worker = worker.unwrap_or(instance.worker);
-        if course != Course::Born {
+        if !course.is_birth() {
             until(|| is_quiet(worker), STUCK);
         }
 
@@ -247,7 +279,8 @@ impl<'a> Bench<'a> {
                 self.asker.go(asked);
                 number = Some(asked);
             }
-            Course::Born => signal(worker, Signal::SIGCONT),
+            Course::Held => number = Some(self.asker.ask_as_a_stranger()),
+            Course::Born | Course::HeldBorn => signal(worker, Signal::SIGCONT),
             Course::Adopted => vault = None,
             Course::Reload => {
                 signal(instance.main, Signal::SIGHUP);
@@ -270,10 +303,13 @@ impl<'a> Bench<'a> {
             }
         }
         let number = number.expect("each course asks");
+        // Nothing tells when a stranger is held but that the worker has no more to do.
+        let awaited = if course.is_strangers() { beside } else { Some(number) };
         let mut answer = None;
         let done = || {
-            answer = answer.take().or_else(|| self.asker.answer(number, Duration::ZERO));
-            is_gone(worker) || (restart.is_none() && answer.is_some() && is_quiet(worker))
+            answer = answer.take().or_else(|| self.asker.answer(awaited?, Duration::ZERO));
+            let has_answer = answer.is_some() || awaited.is_none();
+            is_gone(worker) || (restart.is_none() && has_answer && is_quiet(worker))
         };
         until(done, STUCK);
         drop(vault);
@@ -286,18 +322,28 @@ impl<'a> Bench<'a> {
 
         // What comes of it.
         let killed = trace.as_ref().is_some_and(|trace| trace.killed);
-        if answer.is_none() && !gone && !killed {
-            // It may come by itself, now that nothing fails any more; if not, the next instance must find it.
-            answer = self.asker.answer(number, Duration::from_secs(1));
-            if answer.is_none() {
-                end(worker);
+        if let Some(awaited) = awaited {
+            if answer.is_none() && !gone && !killed {
+                // It may come by itself, now that nothing fails any more; if not, the next instance must find it.
+                answer = self.asker.answer(awaited, Duration::from_secs(1));
+                if answer.is_none() {
+                    end(worker);
+                }
             }
+            answer = answer.or_else(|| self.asker.answer(awaited, LONG)).or_else(|| Some("NO ANSWER".into()));
         }
-        let answer = answer.or_else(|| self.asker.answer(number, LONG)).unwrap_or_else(|| "NO ANSWER".into());
         if let Some(restart) = restart {
             restart.wait().ok();
         }
-        let later = self.later(question.value.unwrap_or("small"), !killed);
+        let mut later = self.later(question.value.unwrap_or("small"), !killed);
+        if course.is_strangers() {
+            later = later.or(answer.filter(|beside| !is_fine(beside, question.value)));
+            // The instance that has it now has had the time to do something to it.
+            let Instance { worker, .. } = self.instance();
+            until(|| is_quiet(worker), STUCK);
+            answer = self.asker.let_go(number);
+        }
+        let answer = answer.unwrap_or_else(|| "NO ANSWER".into());
         if later.is_some() {
             // The points after this one are to be judged by themselves.
             end(self.instance().worker);
@@ -343,6 +389,7 @@ impl<'a> Bench<'a> {
             });
             let outcome = outcome.expect("a process has threads");
             let expected = match kind.question.value {
+                _ if kind.course.is_strangers() => "held",
                 Some(_) if kind.course != Course::Fault => "right",
                 _ => "refused",
             };
@@ -355,7 +402,7 @@ impl<'a> Bench<'a> {
             let mut counts: BTreeMap<(u32, String), usize> = BTreeMap::new();
             for Call { thread, name } in outcome.trace.calls {
                 let role = match (kind.course, roles.get(&thread)) {
-                    (Course::Born, _) => None,
+                    (course, _) if course.is_birth() => None,
                     (_, Some(role)) => Some(role.clone()),
                     // Begun since. The next time it is there from the beginning.
                     (_, None) => continue,

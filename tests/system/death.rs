@@ -41,6 +41,8 @@ const KINDS: &[Kind] = &[
     Kind { name: "reload", question: value_of("cold"), course: Course::Reload },
     Kind { name: "after-reload", question: value_of("small"), course: Course::AfterReload },
     Kind { name: "drain", question: value_of("cold"), course: Course::Drain },
+    Kind { name: "held", question: value_of("small"), course: Course::Held },
+    Kind { name: "held-born", question: value_of("small"), course: Course::HeldBorn },
     Kind { name: "handover", question: value_of("cold"), course: Course::Handover },
 ];
 
@@ -271,7 +273,8 @@ struct Case {
 /// tried once more than another one.
 fn error_cases(bench: &mut Bench, seed: u64) -> Vec<Case> {
     // These take seconds each, and give their answers by code that is in the others.
-    let long = |kind: &Kind| matches!(kind.course, Course::Drain | Course::Handover | Course::Born);
+    let long =
+        |kind: &Kind| matches!(kind.course, Course::Drain | Course::Handover) || kind.course.is_birth();
     let mut ranked = Vec::new();
     for kind in kinds().filter(|kind| all() || !long(kind)) {
         let mut groups: BTreeMap<_, Vec<(u64, Case)>> = BTreeMap::new();

@@ -8,6 +8,7 @@ use crate::opnix::*;
 const UNITS: usize = 50;
 
 /// Fifty units that wait for one secret of a vault which does not answer.
+/// (Each asks a single time: of two processes of a unit, the second would hide that the first got an empty value.)
 fn fifty_waiting(machine: &Machine) -> crate::lease::Lease {
     fifty_waiting_for(machine, "")
 }
@@ -16,7 +17,7 @@ fn fifty_waiting(machine: &Machine) -> crate::lease::Lease {
 fn fifty_waiting_for(machine: &Machine, more: &str) -> crate::lease::Lease {
     set_up(machine, &[secret("slow", &["waiter@*.service"])], &[("slow", value("slow"))], "60s");
     machine.unit("opnix.service.d/60-more.conf", &format!("[Service]\n{more}\n"));
-    consumer(machine, "waiter@.service", "slow", "");
+    asks_once(machine, "waiter@.service", "slow");
     let vault = slow_vault(machine);
     start(machine, 1, UNITS);
     stored(machine, UNITS);
@@ -64,7 +65,7 @@ pub fn units_that_wait_survive_a_restart(machine: &Machine) {
 
 pub fn units_that_begin_to_wait_during_a_restart_are_served_as_well(machine: &Machine) {
     set_up(machine, &[secret("slow", &["waiter@*.service"])], &[("slow", value("slow"))], "60s");
-    consumer(machine, "waiter@.service", "slow", "");
+    asks_once(machine, "waiter@.service", "slow");
     let vault = slow_vault(machine);
     start(machine, 1, UNITS / 2);
     stored(machine, UNITS / 2);
@@ -98,6 +99,65 @@ pub fn units_that_wait_survive_a_package_upgrade(machine: &Machine) {
     all_started(machine);
 }
 
+/// What the release before does with a request that waits, whose program had no keeper: it puts the connection into
+/// systemd's store by the same name, and keeps nothing else there. Of one it has begun to answer.
+const RELEASE_BEFORE: &str = r"
+import os, signal, socket
+BEGUN = 6
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+listener = socket.socket(fileno=3 + os.environ['LISTEN_FDNAMES'].split(':').index('creds'))
+systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+systemd.connect(os.environ['NOTIFY_SOCKET'].replace('@', '\0', 1))
+systemd.send(b'READY=1')
+connections = []
+while True:
+    connection, address = listener.accept()
+    if address.endswith(b'/begun'):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, BEGUN)
+        connection.send(b'the beginning of a value')
+    message = b'FDSTORE=1\nFDNAME=request-%d\nFDPOLL=0' % os.fstat(connection.fileno()).st_ino
+    socket.send_fds(systemd, [message], [connection.fileno()])
+    connections.append(connection)
+";
+
+/// Units wait for the release before, in a unit file like its own; then comes this one.
+fn upgrade(machine: &Machine, end: &str) {
+    let secrets = [secret("slow", &["waiter@*.service"]), secret("begun", &["begun.service"])];
+    set_up(machine, &secrets, &[("slow", value("slow")), ("begun", value("begun"))], "60s");
+    machine.write("/run/release-before.py", RELEASE_BEFORE, "0644");
+    // Python takes longer to start than the watchdog of a busy machine may wait, and sends no heartbeat.
+    let before = Lines::of(
+        machine,
+        "opnix.service",
+        "[Service]\nExecStart=\nExecStart=python3 /run/release-before.py\nKillMode=mixed\nOOMScoreAdjust=0\n\
+         WatchdogSec=0\n",
+    );
+    asks_once(machine, "waiter@.service", "slow");
+    consumer(machine, "begun.service", "begun", "");
+    let vault = slow_vault(machine);
+    start(machine, 1, UNITS);
+    machine.systemctl(&["start", "--no-block", "begun.service"]).ok();
+    let kept = || machine.show("opnix.service", "NFileDescriptorStore") == (UNITS + 1).to_string();
+    machine.wait("all requests to be in its store", kept, LONG);
+    drop(before);
+    machine.sh(end).ok();
+    // What waits, but not what was begun; and the records of this release.
+    stored(machine, UNITS);
+    assert_eq!(in_state(machine, "active"), 0);
+    machine.wait("the refusal", || machine.show("begun.service", "ActiveState") == "failed", LONG);
+    assert_refused(machine, "begun.service", "begun", "interrupted");
+    drop(vault);
+    all_started(machine);
+}
+
+pub fn units_that_wait_survive_the_upgrade_from_the_release_before(machine: &Machine) {
+    upgrade(machine, "systemctl restart opnix.service");
+}
+
+pub fn units_that_wait_survive_a_kill_of_the_release_before_after_the_upgrade(machine: &Machine) {
+    upgrade(machine, "systemctl kill --signal=KILL opnix.service");
+}
+
 pub fn a_service_that_hangs_is_replaced_and_units_that_wait_are_served(machine: &Machine) {
     let vault = fifty_waiting_for(machine, "WatchdogSec=1s");
     let hung = machine.show("opnix.service", "MainPID");
@@ -117,7 +177,8 @@ pub fn units_that_wait_are_refused_when_the_service_is_stopped(machine: &Machine
     let vault = fifty_waiting(machine);
     machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
     machine.wait("all to fail", || in_state(machine, "failed") == UNITS, LONG);
-    machine.sh("! ls /run/got/waiter@*").ok();
+    let statuses = machine.systemctl(&["show", "--value", "--property=ExecMainStatus", "waiter@*"]).ok();
+    assert_eq!(statuses.lines().filter(|&status| status == "243").count(), UNITS, "{statuses}");
     let stopping = machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_CHECK=stopping"]);
     assert_eq!(stopping.len(), UNITS);
     drop(vault);

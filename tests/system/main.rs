@@ -87,6 +87,8 @@ fn main() -> std::process::ExitCode {
         lifetimes::units_that_wait_survive_a_restart,
         lifetimes::units_that_begin_to_wait_during_a_restart_are_served_as_well,
         lifetimes::units_that_wait_survive_a_package_upgrade,
+        lifetimes::units_that_wait_survive_the_upgrade_from_the_release_before,
+        lifetimes::units_that_wait_survive_a_kill_of_the_release_before_after_the_upgrade,
         lifetimes::a_service_that_hangs_is_replaced_and_units_that_wait_are_served,
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
         lifetimes::a_broken_configuration_keeps_the_old_one,
