@@ -43,10 +43,10 @@ pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
     }
 }
 
-/// Has this process, and what it starts, take no notice of SIGTERM.
-pub fn ignore_terminate() -> io::Result<()> {
+/// Has this process, and what it starts, take no notice of a signal.
+pub fn ignore(ignored: Signal) -> io::Result<()> {
     // SAFETY: to ignore a signal takes no handler that could do what a handler must not.
-    unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }?;
+    unsafe { signal(ignored, SigHandler::SigIgn) }?;
     Ok(())
 }
 

@@ -150,7 +150,16 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         warn!("{missing}");
     }
     let listeners = Listeners { credentials, control };
-    let served = serve(listeners, channel, heartbeat, trust, activated, notifier.clone(), requests, &sources);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
+    };
+    let handle = runtime.handle().clone();
+    let service = Arc::new(Service::new(trust, activated, notifier.clone(), handle, &sources));
+    let run = server::run(listeners, channel, heartbeat, service, requests, &sources);
+    let served = LocalSet::new().block_on(&runtime, run);
+    // It has requests that have no answer: dropped, they would close.
+    std::mem::forget(runtime);
     if !activated {
         // A socket that nobody listens on would only puzzle the next one.
         for path in [&arguments.socket, &arguments.control].into_iter().flatten() {
@@ -165,26 +174,6 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
             Exit::System
         }
     }
-}
-
-#[allow(clippy::too_many_arguments)]
-fn serve(
-    listeners: Listeners,
-    channel: Arc<Channel>,
-    heartbeat: Option<Duration>,
-    trust: Trust,
-    backed: bool,
-    notifier: Notifier,
-    requests: Vec<(String, std::os::fd::OwnedFd)>,
-    sources: &Sources,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let service = Arc::new(Service::new(trust, backed, notifier, runtime.handle().clone(), sources));
-    let run = server::run(listeners, channel, heartbeat, service, requests, sources);
-    let result = LocalSet::new().block_on(&runtime, run);
-    // It has requests that have no answer: dropped, they would close.
-    std::mem::forget(runtime);
-    result
 }
 
 /// Binds `path`, for this user alone. A socket that nobody listens on any more is replaced.

@@ -91,7 +91,7 @@ pub struct Keeper {
     worker: Pid,
     channel: OwnedFd,
     signals: SignalFd,
-    /// Where systemd listens, and whether it holds a descriptor store for us.
+    /// Where systemd listens, if it started us and holds a descriptor store.
     notify: Option<(OwnedFd, UnixAddr)>,
     /// The names of the sockets that units connect to, which their connections have as well.
     listening: Vec<UnixAddr>,
@@ -121,7 +121,9 @@ pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool
             PASSED_ON.into_iter().collect::<SigSet>().thread_set_mask()?;
             // systemd sends this one to all processes of the unit. What asks 1Password, which unblocks it at its start, is to
             // end with us, and not before: we may need its answer to end well.
-            kernel::ignore_terminate()?;
+            kernel::ignore(Signal::SIGTERM)?;
+            // Until somebody listens for it, who then looks whether the keeper lives.
+            kernel::ignore(KEEPER_GONE)?;
             prctl::set_pdeathsig(KEEPER_GONE)?;
             if getppid() != keeper {
                 return Err(io::Error::other("the keeper ended while it made the worker"));

@@ -271,16 +271,12 @@ pub async fn run(
         }
     });
     service.notifier.ready(&service.status());
-    let mut orphaned = false;
-    loop {
+    // It may have been gone before we listened.
+    let mut orphaned = !channel.keeper_lives();
+    while !orphaned {
         select! {
             biased;
-            _ = keeper_gone.recv() => {
-                orphaned = !channel.keeper_lives();
-                if orphaned {
-                    break;
-                }
-            }
+            _ = keeper_gone.recv() => orphaned = !channel.keeper_lives(),
             heard = listen(&channel, &commands) => match heard {
                 Heard::Stored(message) => service.places.confirm(message),
                 Heard::Signal(Signal::SIGHUP) => service.reload(sources),
