@@ -173,16 +173,55 @@ pub fn a_service_that_hangs_is_replaced_and_units_that_wait_are_served(machine: 
     all_started(machine);
 }
 
-pub fn units_that_wait_are_refused_when_the_service_is_stopped(machine: &Machine) {
-    let vault = fifty_waiting(machine);
-    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+fn all_refused(machine: &Machine) {
     machine.wait("all to fail", || in_state(machine, "failed") == UNITS, LONG);
     let statuses = machine.systemctl(&["show", "--value", "--property=ExecMainStatus", "waiter@*"]).ok();
     assert_eq!(statuses.lines().filter(|&status| status == "243").count(), UNITS, "{statuses}");
+    machine.sh("systemctl reset-failed; rm -rf /run/got /run/got-*").ok();
+}
+
+pub fn units_that_wait_are_refused_when_the_service_is_stopped(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+    all_refused(machine);
     let stopping = machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_CHECK=stopping"]);
     assert_eq!(stopping.len(), UNITS);
     drop(vault);
-    machine.sh("systemctl reset-failed; rm -rf /run/got /run/got-*").ok();
+}
+
+/// Where no instance follows, what the keeper gave to systemd would end with the store: empty.
+pub fn units_that_wait_are_refused_when_the_worker_dies_or_hangs_while_it_is_stopped(machine: &Machine) {
+    for signal in ["KILL", "STOP"] {
+        let vault = fifty_waiting(machine);
+        let worker = worker(machine);
+        if signal == "STOP" {
+            machine.run(&["kill", "-STOP", &worker]).ok();
+        }
+        machine.systemctl(&["stop", "--no-block", "opnix.service", "opnix.socket"]).ok();
+        if signal == "KILL" {
+            let stopping = || machine.show("opnix.service", "SubState") == "stop-sigterm";
+            machine.wait("the stop", stopping, LONG);
+            machine.run(&["kill", "-KILL", &worker]).ok();
+        }
+        all_refused(machine);
+        drop(vault);
+    }
+}
+
+/// The worker reads what the keeper passes on when it has time: here, after hundreds of other signals.
+pub fn the_signal_to_stop_is_not_lost_among_others(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    let worker = worker(machine);
+    machine.run(&["kill", "-STOP", &worker]).ok();
+    machine
+        .sh("main=$(systemctl show --value -p MainPID opnix.service); for n in $(seq 600); do kill -HUP $main; done")
+        .ok();
+    machine.systemctl(&["stop", "--no-block", "opnix.service", "opnix.socket"]).ok();
+    machine.wait("the stop", || machine.show("opnix.service", "SubState") == "stop-sigterm", LONG);
+    machine.run(&["kill", "-CONT", &worker]).ok();
+    all_refused(machine);
+    machine.wait("its end", || machine.show("opnix.service", "ActiveState") == "inactive", LONG);
+    drop(vault);
 }
 
 pub fn a_broken_configuration_keeps_the_old_one(machine: &Machine) {

@@ -46,6 +46,23 @@ pub fn one_unit_takes_no_more_than_its_places_and_others_find_theirs(machine: &M
     recovered(machine, "modest.service");
 }
 
+/// Those who do not read their refusal take its places, and nothing else.
+pub fn a_unit_is_refused_although_all_places_for_refusals_are_taken(machine: &Machine) {
+    const REFUSALS: usize = 512;
+    const DEAF_UNITS: usize = REFUSALS / EACH + 2;
+    set_up(machine, &[secret("key", &["other.service"])], &[("key", value("key"))], "30s");
+    let deaf = Crowd::deaf(machine, "deaf", "key", EACH);
+    asks_once(machine, "denied.service", "key");
+    deaf.start(DEAF_UNITS);
+    let refused = || machine.journal(&["OPNIX_CHECK=policy"]).len();
+    machine.wait("their refusals", || refused() == DEAF_UNITS * EACH, LONG);
+    machine.systemctl(&["start", "denied.service"]).fails();
+    assert_eq!(machine.show("denied.service", "ExecMainStatus"), "243");
+    deaf.listen();
+    assert_eq!(deaf.answers(), counts([("refused".into(), DEAF_UNITS * EACH)]));
+    machine.systemctl(&["reset-failed"]).ok();
+}
+
 /// It asks for 256 values at once, for itself, and for as many more after a restart.
 pub fn the_mirror_has_more_places_than_a_unit(machine: &Machine) {
     const PLACES: usize = 512;
