@@ -81,7 +81,9 @@ fn main() {
     println!("{:<36}{:>30.1} MiB", "resident memory of opnix, after", resident(&servers[2]));
 
     for server in &mut servers {
-        let _ = server.kill();
+        // The end of a worker is its keeper's business.
+        let _ =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(server.id() as i32), nix::sys::signal::SIGTERM);
         let _ = server.wait();
     }
     let _ = fs::remove_dir_all(&directory);
@@ -196,8 +198,16 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
 }
 
 /// MiB of resident memory.
+/// Of the server and of the process that it made, if it made one: the keeper and the worker. (What they share counts twice.)
 fn resident(server: &Child) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("the server's status");
+    let made = fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.id()));
+    let made = made.unwrap_or_default();
+    let made = made.split_whitespace().filter_map(|pid| pid.parse().ok());
+    made.chain([server.id()]).map(resident_of).sum()
+}
+
+fn resident_of(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the server's status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident size");
     line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
 }

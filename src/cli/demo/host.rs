@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -221,15 +223,22 @@ impl Drop for Host {
 struct Service(Option<Child>, PathBuf);
 
 impl Service {
+    /// The answer does not wait for its record, so this does.
     fn last_reason(&self) -> String {
-        let log = fs::read_to_string(&self.1).unwrap_or_default();
-        let last = log.lines().rev().find_map(|line| line.split_once("refused ")?.1.split_once(": "));
-        last.map_or_else(|| "no reason was logged".into(), |(_, reason)| reason.to_owned())
+        for _ in 0..400 {
+            let log = fs::read_to_string(&self.1).unwrap_or_default();
+            let last = log.lines().rev().find_map(|line| line.split_once("refused ")?.1.split_once(": "));
+            if let Some((_, reason)) = last {
+                return reason.to_owned();
+            }
+            sleep(Duration::from_millis(5));
+        }
+        "no reason was logged".into()
     }
 
     fn stop(&mut self) {
         if let Some(mut child) = self.0.take() {
-            let _ = child.kill();
+            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
             let _ = child.wait();
         }
     }
