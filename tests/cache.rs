@@ -142,9 +142,8 @@ fn a_stale_value_is_asked_for_and_served_with_a_warning_when_1password_does_not_
     host.one_password_is_down(true);
     let daemon = host.start(&config);
     assert_eq!(daemon.ask("a").as_deref(), Some("changed"));
-    let log = daemon.log();
-    assert!(log.contains("served credential \"a\" for unit test.service from the cache"), "{log}");
-    assert!(log.contains("values come from the cache where they can: 1Password cannot be reached"), "{log}");
+    daemon.says("served credential \"a\" for unit test.service from the cache");
+    daemon.says("values come from the cache where they can: 1Password cannot be reached");
     // It is back: the next start finds out, or the background does.
     host.one_password_is_down(false);
     host.simulator.change(|account| account.set(VAULT, "a", "value", "new"));
@@ -175,7 +174,7 @@ fn an_outage_costs_many_starts_one_short_deadline() {
     names.iter().for_each(|name| assert_eq!(daemon.ask(name), Some(format!("canary-{name}"))));
     // Sixty short deadlines would be two minutes.
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    assert!(daemon.log().contains("1Password did not answer within 2s"));
+    daemon.says("1Password did not answer within 2s");
 }
 
 #[test]
@@ -313,7 +312,7 @@ fn what_1password_says_is_gone_is_served_for_the_grace_only() {
     gone(&host);
     let denied = Instant::now();
     assert_eq!(daemon.ask("gone").as_deref(), Some("canary-gone"), "within the grace");
-    assert!(daemon.log().contains("there is no vault \"Vault\""), "{}", daemon.log());
+    daemon.says("there is no vault \"Vault\"");
     wait("the end of the grace", || daemon.ask("gone").is_none());
     assert!(denied.elapsed() >= Duration::from_secs(3));
     wait("it to leave the disk too", || host.cache().is_none());
@@ -427,7 +426,7 @@ fn the_background_leaves_half_of_the_budget_to_starts_and_starts_go_on_from_the_
     assert!(spent < 40 + 10, "{spent}");
     assert_eq!(daemon.ask("a").as_deref(), Some("canary-a"));
     assert_eq!(host.requests(), spent, "from the cache");
-    assert!(daemon.log().contains("this machine's budget of requests is used up"));
+    daemon.says("this machine's budget of requests is used up");
     // A restart does not forget.
     daemon.stop();
     let daemon = host.start(&config);

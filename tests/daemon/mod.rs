@@ -177,6 +177,16 @@ impl Daemon {
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap()
     }
+
+    /// Waits for these words: no answer waits for its record.
+    #[track_caller]
+    pub fn says(&self, words: &str) {
+        let end = Instant::now() + LIMIT;
+        while !self.log().contains(words) {
+            assert!(Instant::now() < end, "it does not say {words:?}: {}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 /// A directory of this test's own.
