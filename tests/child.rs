@@ -180,8 +180,9 @@ fn a_child_that_is_stuck_ends_with_the_service() {
             let asker =
                 scope.spawn(|| drop(opnix::systemd::asker::ask(&socket(&daemon), daemon::UNIT, "key")));
             let child = stuck(&daemon, &simulator, "GET");
-            send(daemon.pid(), signal);
-            wait("the end of the service", LIMIT, || !lives(daemon.pid()));
+            let worker = daemon.pid();
+            send(if signal == Signal::SIGKILL { worker } else { daemon.keeper() }, signal);
+            wait("the end of the service", LIMIT, || !lives(worker));
             asker.join().unwrap();
             child
         });

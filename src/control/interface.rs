@@ -21,11 +21,13 @@ pub struct Status {
     pub secrets: Vec<Secret>,
     /// How many requests of units wait for their value.
     pub waiting: u64,
+    /// An older service does not tell.
+    #[serde(default)]
     pub records: Records,
 }
 
 /// What is on its way to the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomType)]
 pub struct Records {
     /// How many records wait for the journal to take them.
     pub queued: u64,

@@ -108,9 +108,14 @@ impl Daemon {
         (String::from_utf8(said).unwrap(), command.status.code().unwrap())
     }
 
+    /// The main process, to which signals are sent.
+    pub fn keeper(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The worker, which does everything: the child of the keeper.
     pub fn pid(&self) -> u32 {
-        children(self.process.id())[0]
+        children(self.keeper())[0]
     }
 
     /// The processes that the service has started, by whichever of its threads.
@@ -129,7 +134,7 @@ impl Daemon {
 
     /// Ends the service as systemd does, and returns its log.
     pub fn stop(mut self) -> String {
-        let pid = self.process.id().to_string();
+        let pid = self.keeper().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.process.wait().unwrap();
         self.log()
@@ -138,7 +143,7 @@ impl Daemon {
     /// Returns when the reload is done.
     pub fn reload(&self) {
         let before = self.log().matches("reloaded the configuration").count();
-        let pid = self.process.id().to_string();
+        let pid = self.keeper().to_string();
         assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
         let end = Instant::now() + LIMIT;
         while self.log().matches("reloaded the configuration").count() == before {

@@ -165,7 +165,8 @@ impl Host {
             .stderr(File::create(&log)?)
             .spawn()?;
         let begun = Instant::now();
-        while !socket.exists() {
+        // Not when the socket is there: for a moment nobody listens on it.
+        while !fs::read_to_string(&log)?.contains("listening on") {
             if let Some(status) = child.try_wait()? {
                 return Err(format!("the service ended with {status}:\n{}", fs::read_to_string(&log)?).into());
             }
