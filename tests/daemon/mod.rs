@@ -206,19 +206,19 @@ pub fn new_directory(name: &str) -> PathBuf {
 
 /// The processes that this one has started, by whichever of its threads.
 fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let lists =
-        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+    // It may be gone by now.
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
     lists.collect::<Vec<_>>().join(" ").split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         // The worker first: without its keeper it would finish what it has in hand.
-        if let Ok(None) = self.process.try_wait() {
-            let worker = self.pid().to_string();
-            let _ = Command::new("kill").args(["-KILL", &worker]).status();
+        for worker in children(self.keeper()) {
+            let _ = Command::new("kill").args(["-KILL", &worker.to_string()]).status();
         }
+        // The keeper looks after what waited, and ends.
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
