@@ -126,9 +126,9 @@ pub fn a_process_of_another_user_is_refused_even_in_the_units_own_cgroup(machine
 
 /// Takes the kernel's SO_PEERPIDFD (Linux 6.5).
 pub fn a_peer_that_is_gone_is_refused_although_its_pid_now_means_a_process_of_the_unit(machine: &Machine) {
-    set_up(machine, &[secret("key", &["victim.service"])], &[("key", value("key"))], "30s");
+    set_up(machine, &[secret("key", &["overtaken.service"])], &[("key", value("key"))], "30s");
     machine.systemctl(&["start", "opnix.service"]).ok();
-    machine.sh("systemd-run --quiet --collect --unit=victim sleep infinity").ok();
+    machine.sh("systemd-run --quiet --collect --unit=overtaken sleep infinity").ok();
     // It looks at the request when all of this is done.
     machine.systemctl(&["kill", "--signal=STOP", "opnix.service"]).ok();
     let worker = worker(machine);
@@ -137,7 +137,7 @@ pub fn a_peer_that_is_gone_is_refused_although_its_pid_now_means_a_process_of_th
     let program = r"
 import ctypes, os, signal, socket, struct, subprocess, sys, time
 s = socket.socket(socket.AF_UNIX)
-s.bind('\0' + '6' * 16 + '/unit/victim.service/key')
+s.bind('\0' + '6' * 16 + '/unit/overtaken.service/key')
 peer = os.fork()
 if peer == 0:
     s.connect('/run/opnix/creds.sock')
@@ -157,25 +157,28 @@ if again == 0:
     os._exit(0)
 assert again == peer, (again, peer, os.strerror(ctypes.get_errno()))
 cgroup = lambda: open('/proc/%d/cgroup' % peer).read()
-while not cgroup().endswith('/victim.service\n'):
+while not cgroup().endswith('/overtaken.service\n'):
     time.sleep(0.01)
 subprocess.run(['systemctl', 'kill', '--signal=CONT', 'opnix.service'], check=True)
 answer = b''
 while part := s.recv(1 << 20):
     answer += part
-assert cgroup().endswith('/victim.service\n')
+assert cgroup().endswith('/overtaken.service\n')
 os.kill(peer, signal.SIGKILL)
 print('refused' if len(answer) > 1 << 20 else answer)
 ";
     machine.write("/run/reborn.py", program, "0644");
-    let cgroup = machine.show("victim.service", "ControlGroup");
+    let cgroup = machine.show("overtaken.service", "ControlGroup");
     assert_eq!(machine.run(&["python3", "/run/reborn.py", &cgroup]).ok(), "refused");
-    let records =
-        machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_UNIT=victim.service", "OPNIX_CHECK=peer"]);
+    let records = machine.journal(&[
+        &format!("MESSAGE_ID={REFUSED}"),
+        "OPNIX_UNIT=overtaken.service",
+        "OPNIX_CHECK=peer",
+    ]);
     assert_eq!(records.len(), 1, "{records:?}");
-    machine.systemctl(&["stop", "victim.service"]).ok();
+    machine.systemctl(&["stop", "overtaken.service"]).ok();
     // A peer that lives, at the same place, is the unit.
-    assert_eq!(ask(machine, "victim.service", "key", &[]).1, value("key"));
+    assert_eq!(ask(machine, "overtaken.service", "key", &[]).1, value("key"));
 }
 
 /// Says what a process of this user gets from the control socket.
@@ -391,11 +394,11 @@ pub fn a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_re
 
 /// As if that thread hung: in a lock, in a system call. Whatever it is for, units start.
 pub fn whichever_thread_hangs_a_unit_has_its_secret_soon(machine: &Machine) {
-    set_up(machine, &[secret("key", &["patient.service"])], &[("key", value("key"))], "60s");
+    set_up(machine, &[secret("key", &["unhurried.service"])], &[("key", value("key"))], "60s");
     machine.unit("opnix.service.d/60-more.conf", "[Service]\nWatchdogSec=2s\n");
-    assert_eq!(ask(machine, "patient.service", "key", &[]).1, value("key"));
-    machine.sh("systemd-run --quiet --collect --unit=patient sleep infinity").ok();
-    let cgroup = machine.show("patient.service", "ControlGroup");
+    assert_eq!(ask(machine, "unhurried.service", "key", &[]).1, value("key"));
+    machine.sh("systemd-run --quiet --collect --unit=unhurried sleep infinity").ok();
+    let cgroup = machine.show("unhurried.service", "ControlGroup");
     // Seized by a debugger, one thread stands still and the others run on.
     let program = r"
 import ctypes, os, socket, sys, time
@@ -408,7 +411,7 @@ for request in [0x4206, 0x4207]: # PTRACE_SEIZE, PTRACE_INTERRUPT
 os.waitpid(thread, 0x40000000) # __WALL
 s = socket.socket(socket.AF_UNIX)
 s.settimeout(0.1)
-s.bind('\0%016x/unit/patient.service/key' % thread)
+s.bind('\0%016x/unit/unhurried.service/key' % thread)
 s.connect('/run/opnix/creds.sock')
 s.shutdown(socket.SHUT_WR)
 answer, part, end = b'', b'?', time.monotonic() + 20
@@ -437,5 +440,5 @@ print('refused' if len(answer) > 1 << 20 else answer.decode())
         let said = machine.run(&["python3", "/run/debugger.py", &cgroup, thread]);
         assert_eq!(said.text(), value("key"), "thread {number} of {count}: {said}");
     }
-    machine.sh("systemctl stop patient.service; systemctl reset-failed").ok();
+    machine.sh("systemctl stop unhurried.service; systemctl reset-failed").ok();
 }
