@@ -45,6 +45,13 @@ fn command(program: &str) -> Command {
 }
 
 fn run(mut command: Command) -> Output {
+    // Two that make a new store at once get in each other's way, and one of them fails: it is made once, before all.
+    static STORE: std::sync::Once = std::sync::Once::new();
+    STORE.call_once(|| {
+        let made = self::command("nix-store").arg("--init").output();
+        let made = made.unwrap_or_else(|error| panic!("nix-store: {error}; tests/run installs nix-bin"));
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    });
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run installs nix-bin"))
 }
 
