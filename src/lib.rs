@@ -26,7 +26,7 @@ pub mod store;
 // The service and the command line around it.
 pub mod cli;
 pub mod control;
+pub mod files;
 pub mod mirror;
 pub mod server;
-pub mod state;
 pub mod systemd;

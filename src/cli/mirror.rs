@@ -15,9 +15,9 @@ use zlink::tokio::unix::connect;
 use super::{ConfigArguments, Exit, fail, faulty};
 use crate::config::MIRROR_ROOT;
 use crate::control::interface::{Changes, Control};
+use crate::files::StateDirectory;
 use crate::mirror::{Memory, Mirror, Round, mount, units};
 use crate::records;
-use crate::state::StateDirectory;
 use crate::systemd::notify::Notifier;
 
 /// What changes together within this is taken together: a pair of keys is to be one restart.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Exit, fail};
 use crate::cache::sealed::KEY_LENGTH;
-use crate::state::StateDirectory;
+use crate::files::StateDirectory;
 use crate::store::disk::KEY_CREDENTIAL;
 
 /// Where systemd looks for encrypted credentials that a unit names without a path.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::{Exit, fail, once};
+use crate::files::StateDirectory;
 use crate::providers::service_account::token::Token;
 use crate::secret::Secret;
-use crate::state::StateDirectory;
 
 /// Longer than any token, in bytes.
 const SIZE_MAX: u64 = 64 << 10;

@@ -11,8 +11,8 @@ use sha2::Sha256;
 use tracing::warn;
 
 use super::plan::{Contents, Written};
+use crate::files::StateDirectory;
 use crate::secret::Secret;
-use crate::state::StateDirectory;
 
 const FILE: &str = "mirror.json";
 

@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::cache::memory::Entry;
 use crate::cache::sealed::{self, Contents, KEY_LENGTH, Key};
+use crate::files::StateDirectory;
 use crate::providers::budget::Ledger;
 use crate::reference::Reference;
-use crate::state::StateDirectory;
 
 /// The files in the state directory.
 const CACHE: &str = "cache";
