@@ -5,6 +5,7 @@
 //! [`server`] answers, and [`records`] puts it on record. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
+pub mod files;
 pub mod kernel;
 pub mod moment;
 pub mod names;
@@ -12,6 +13,7 @@ pub mod place;
 pub mod quote;
 pub mod reference;
 pub mod secret;
+pub mod signal;
 pub mod template;
 
 // One request.
@@ -26,7 +28,6 @@ pub mod store;
 // The service and the command line around it.
 pub mod cli;
 pub mod control;
-pub mod files;
 pub mod mirror;
 pub mod server;
 pub mod systemd;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Exit, fail, once};
-use crate::config::Provider;
+use crate::config::{self, Provider};
 use crate::quote::Form;
 use crate::reference::Reference;
 
@@ -69,7 +69,7 @@ struct Variable {
 
 pub fn run(arguments: Arguments) -> Exit {
     let (text, named) = match (&arguments.config, arguments.config_json) {
-        (Some(path), _) => match std::fs::read_to_string(path) {
+        (Some(path), _) => match config::read(path) {
             Ok(text) => (text, path.display().to_string()),
             Err(error) => return fail(Exit::General, format_args!("{}: {error}", path.display())),
         },

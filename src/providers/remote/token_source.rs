@@ -1,13 +1,13 @@
 //! Where the token of a provider comes from. Read anew each time, so that a replaced one counts at once.
 
 use std::env;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::FetchError;
+use crate::files;
 use crate::secret::Secret;
 
 /// The name of the credential, and of the file in `$CREDENTIALS_DIRECTORY`.
@@ -15,7 +15,7 @@ const CREDENTIAL: &str = "token";
 /// For the command line.
 const VARIABLE: &str = "OP_SERVICE_ACCOUNT_TOKEN";
 /// A token longer than this, in bytes, is a mistake.
-const SIZE_MAX: u64 = 64 << 10;
+const SIZE_MAX: usize = 64 << 10;
 
 #[derive(Debug, Clone)]
 pub enum TokenSource {
@@ -39,7 +39,7 @@ impl TokenSource {
                 let missing = |error: io::Error| FetchError::TokenMissing {
                     looked: format!("{looked} not readable: {error}"),
                 };
-                (read(path).map_err(missing)?, looked)
+                (files::read(path, SIZE_MAX).map_err(missing)?, looked)
             }
             // The environment keeps its own copy in any case.
             Self::Variable => {
@@ -51,16 +51,4 @@ impl TokenSource {
         Secret::copy_from(text.trim_ascii())
             .map_err(|_| FetchError::TokenMissing { looked: format!("{looked} empty") })
     }
-}
-
-fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    if size > SIZE_MAX {
-        return Err(io::Error::other("it is larger than 64 KiB"));
-    }
-    // One buffer of the final size: a growing one would leave unwiped copies behind.
-    let mut bytes = Zeroizing::new(vec![0; size as usize]);
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
