@@ -58,7 +58,10 @@ pub fn run(arguments: Arguments) -> Exit {
         warn!("{missing}");
     }
     let memory = Memory(StateDirectory::of_runtime());
-    let mut mirror = Mirror::new(arguments.config.config, arguments.socket, memory);
+    let mut mirror = match Mirror::new(arguments.config.config, arguments.socket, memory) {
+        Ok(mirror) => mirror,
+        Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
+    };
     let first = match mirror.round() {
         Ok(round) => round,
         Err(faults) => return faulty(&faults),

@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn readers_see_the_old_or_the_new_file_whole_through_a_thousand_rewrites() {
-        let directory = std::env::temp_dir().join(format!("opnix-install-{}", std::process::id()));
+        // In memory: each of them is synced.
+        let directory = Path::new("/dev/shm").join(format!("opnix-install-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let directory = directory.canonicalize().unwrap();
         let path = directory.join("big");
