@@ -29,8 +29,10 @@ pub fn the_token_is_stored_where_the_service_reads_it(machine: &Machine) {
     assert_eq!(machine.sh("cat /etc/opnix/token").ok(), "first-made-up-token");
 
     // What somebody put in its way is not written to.
-    machine.sh("touch /run/victim; chmod 0666 /run/victim; cd /run/elsewhere; rm -f token; \
-        for link in token token.new .token.opnix-new; do ln -s /run/victim $link; done").ok();
+    machine
+        .sh("touch /run/victim; chmod 0666 /run/victim; cd /run/elsewhere; rm -f token; \
+        for link in token token.new .token.opnix-new; do ln -s /run/victim $link; done")
+        .ok();
     set(machine, "third-made-up-token");
     assert_eq!(loaded(machine), "third-made-up-token");
     assert_eq!(machine.sh("cat /run/victim").ok(), "");
