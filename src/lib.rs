@@ -1,7 +1,7 @@
 //! opnix gives systemd units their 1Password secrets the way systemd hands out credentials.
 //!
 //! The way of one request through the modules, which is also the order to read them in:
-//! [`peer`] says who asks, [`policy`] whether it may, [`store`] gets the value from the [`cache`] or from [`providers`],
+//! [`peer`] says who asks, [`policy`] whether it may, [`store`] gets the value from memory or from [`providers`],
 //! [`server`] answers, and [`records`] puts it on record. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
@@ -17,7 +17,6 @@ pub mod signal;
 pub mod template;
 
 // One request.
-pub mod cache;
 pub mod config;
 pub mod peer;
 pub mod policy;

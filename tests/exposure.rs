@@ -40,7 +40,7 @@ fn shipped(file: &str) -> String {
 fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere_else() {
     let expected = [
         // Values, to be sealed.
-        ("cache/sealed.rs", 1),
+        ("store/sealed.rs", 1),
         // Values, for a shell.
         ("cli/env.rs", 1),
         // Values, into files, and into keyed hashes.

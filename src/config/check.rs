@@ -12,13 +12,13 @@ use super::decode::At;
 use super::fault::Faults;
 use super::file::{self, Services, UnitEntry};
 use super::{Change, Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
-use crate::cache::freshness::{Keep, Settings};
 use crate::names::{CredentialName, NameError, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy, Rule};
 use crate::providers::budget::Budget;
 use crate::providers::connect;
 use crate::reference::{Kind, Reference};
+use crate::store::decide::{Keep, Settings};
 use crate::template::Template;
 
 const DEADLINE_MAX: Duration = Duration::from_secs(60 * 60);

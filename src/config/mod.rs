@@ -14,7 +14,6 @@ use std::time::Duration;
 
 pub use fault::{Fault, Faults, nearest};
 
-use crate::cache::freshness::Settings;
 use crate::files;
 use crate::names::{UnitName, UnitPattern};
 use crate::place::Place;
@@ -23,6 +22,7 @@ use crate::providers::budget::Budget;
 use crate::providers::connect;
 use crate::reference::Reference;
 use crate::signal::Signal;
+use crate::store::decide::Settings;
 
 /// Where the service looks when it is not told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";

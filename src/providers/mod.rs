@@ -3,7 +3,6 @@
 pub mod budget;
 pub mod connect;
 mod error;
-pub mod health;
 mod items;
 pub mod local;
 pub mod remote;

@@ -7,11 +7,11 @@ use std::{env, io};
 
 use tracing::warn;
 
-use crate::cache::memory::Entry;
-use crate::cache::sealed::{self, Contents, KEY_LENGTH, Key};
 use crate::files::{self, StateDirectory};
 use crate::providers::budget::Ledger;
 use crate::reference::Reference;
+use crate::store::kept::Entry;
+use crate::store::sealed::{self, Contents, KEY_LENGTH, Key};
 
 /// A file larger than this, in bytes, holds no key.
 const KEY_MAX: usize = 4 << 10;
