@@ -10,7 +10,7 @@ use super::{ConfigArguments, Exit};
 use crate::config;
 use crate::control::interface::{Control, Health};
 use crate::mirror::install::in_memory;
-use crate::providers::remote::token_source::{self, Loaded};
+use crate::providers::child::token::{self, Loaded};
 
 /// The key of the sealed cache, as opnix-setup.service keeps it.
 const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
@@ -52,7 +52,7 @@ pub fn run(arguments: Arguments) -> Exit {
         }
         Err(faults) => Finding::Fault(format!("configuration: {faults}")),
     });
-    let token = arguments.token_file.or_else(|| match token_source::loaded()? {
+    let token = arguments.token_file.or_else(|| match token::loaded()? {
         Loaded::Plain(path) | Loaded::Sealed(path) => Some(path),
     });
     for finding in token.map_or(vec![no_unit()], |path| token_findings(&path)) {

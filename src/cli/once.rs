@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Exit;
 use crate::config;
 use crate::providers::budget::Meter;
-use crate::providers::remote::token_source::{self, Loaded};
+use crate::providers::child::token::{self, Loaded};
 use crate::providers::{FetchError, Provider};
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -35,7 +35,7 @@ pub fn flags(arguments: impl Iterator<Item = String>) -> Vec<String> {
 /// The file with the token: the one that is named, else the one that opnix.service loads, else OpNix's if only that is there.
 pub fn token_file(named: Option<PathBuf>) -> PathBuf {
     let opnix = PathBuf::from(OF_OPNIX);
-    named.unwrap_or_else(|| match token_source::loaded() {
+    named.unwrap_or_else(|| match token::loaded() {
         Some(Loaded::Plain(path)) if path.exists() || !opnix.exists() => path,
         _ => opnix,
     })

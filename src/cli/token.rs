@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Exit, fail};
 use crate::files::{self, Attributes};
-use crate::providers::remote::token_source::{self, Loaded};
-use crate::providers::service_account::token::Token;
+use crate::providers::ask::service_account::token::Token;
+use crate::providers::child::token::{self, Loaded};
 use crate::secret::Secret;
 
 /// Longer than any token, in bytes.
@@ -31,7 +31,7 @@ enum Action {
 
 pub fn run(arguments: Arguments) -> Exit {
     let Action::Set = arguments.action;
-    let path = match arguments.path.map(Loaded::Plain).or_else(token_source::loaded) {
+    let path = match arguments.path.map(Loaded::Plain).or_else(token::loaded) {
         Some(Loaded::Plain(path)) => path,
         Some(Loaded::Sealed(path)) => {
             let path = path.display();

@@ -15,8 +15,8 @@ use super::{Change, Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing}
 use crate::names::{CredentialName, NameError, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy, Rule};
+use crate::providers::ask::connect;
 use crate::providers::budget::Budget;
-use crate::providers::connect;
 use crate::reference::{Kind, Reference};
 use crate::store::decide::{Keep, Settings};
 use crate::template::Template;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::ask::items::{Found, Item, Nameable, bytes, only, text};
 use super::error::{FetchError, Named};
-use super::items::{Found, Item, Nameable, bytes, only, text};
 use crate::files;
 use crate::reference::Reference;
 use crate::secret::Secret;

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::budget::LONGEST_LIMIT;
-use super::error::{Asked, FetchError};
 use super::items::{File, Item};
-use super::remote::child::{Counter, MESSAGE_MAX};
-use super::remote::resolve::{Account, Json, Listed};
+use super::resolve::{Account, Json, Listed};
 use crate::files;
+use crate::providers::budget::LONGEST_LIMIT;
+use crate::providers::child::process::{Counter, MESSAGE_MAX};
+use crate::providers::error::{Asked, FetchError};
 use crate::reference::Reference;
 use crate::secret::Secret;
 

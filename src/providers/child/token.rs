@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
-use super::FetchError;
 use crate::files;
+use crate::providers::FetchError;
 use crate::secret::Secret;
 
 /// The name of the credential, and of the file in `$CREDENTIALS_DIRECTORY`.
