@@ -42,7 +42,7 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         // Values, to be sealed.
         ("store/sealed.rs", 1),
         // Values, for a shell.
-        ("cli/env.rs", 1),
+        ("cli/from_opnix/env.rs", 1),
         // Values, into files, and into keyed hashes.
         ("mirror/install.rs", 1),
         ("mirror/state.rs", 1),
