@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use opnix::config::{Config, Faults, MirrorFile, OnChange, load};
-use opnix::reference::Kind;
-use opnix::secret::Secret;
-use opnix::template::Template;
+use opnix::internals::Kind;
+use opnix::internals::Secret;
+use opnix::internals::Template;
+use opnix::internals::config::{Config, Faults, MirrorFile, OnChange, load};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use daemon::{Daemon, library};
-use opnix::providers::ask::service_account::core::Core;
+use opnix::internals::Core;
 use serde_json::json;
 use simulators::account::Account;
 use simulators::http::{Fault, Tls};
