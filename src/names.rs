@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::remedy::Remedy;
+
 /// The unit types that can load credentials.
 const SUFFIXES: [&str; 4] = [".service", ".socket", ".mount", ".swap"];
 /// systemd's UNIT_NAME_MAX, without its final NUL.
@@ -32,20 +34,39 @@ pub enum UnitPattern {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("unit name {0:?} has no suffix\nwrite {0}.service")]
+    #[error("unit name {0:?} has no suffix")]
     NoSuffix(String),
-    #[error("{0:?} cannot load credentials\nonly service, socket, mount and swap units can")]
+    #[error("{0:?} cannot load credentials")]
     WrongType(String),
-    #[error("{0:?} is a template, not a unit\nwrite {1} for all its instances")]
+    /// The name, and the pattern for all instances.
+    #[error("{0:?} is a template, not a unit")]
     Template(String, String),
-    #[error("{0:?} is no unit name\na unit name has 1 to 255 of the characters A-Z a-z 0-9 : - _ . \\ @")]
+    #[error("{0:?} is no unit name")]
     NotAUnit(String),
-    #[error("{0:?} is no unit pattern\n`*` can stand only for the whole instance, as in {1}")]
-    Wildcard(String, &'static str),
-    #[error(
-        "{0:?} is no credential name\nit has 1 to 255 printable ASCII characters without `/` and `:` and is neither `.` nor `..`"
-    )]
+    #[error("{0:?} is no unit pattern")]
+    Wildcard(String),
+    #[error("{0:?} is no credential name")]
     NotACredential(String),
+    #[error("unit {units} and credential \"{credential}\" are {excess} bytes too long together")]
+    TooLong { units: UnitPattern, credential: CredentialName, excess: usize },
+}
+
+impl Remedy for NameError {
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::NoSuffix(name) => format!("write {name}.service"),
+            Self::WrongType(_) => "only service, socket, mount and swap units can".into(),
+            Self::Template(_, pattern) => format!("write {pattern} for all its instances"),
+            Self::NotAUnit(_) => "a unit name has 1 to 255 of the characters A-Z a-z 0-9 : - _ . \\ @".into(),
+            Self::Wildcard(_) => "`*` can stand only for the whole instance, as in opencode@*.service".into(),
+            Self::NotACredential(_) => "it has 1 to 255 printable ASCII characters without `/` and `:` \
+                                        and is neither `.` nor `..`"
+                .into(),
+            Self::TooLong { .. } => format!(
+                "systemd could not even ask (its socket address holds {ADDRESS_MAX} bytes); shorten one of the names"
+            ),
+        })
+    }
 }
 
 impl UnitName {
@@ -109,11 +130,14 @@ impl UnitPattern {
         }
     }
 
-    /// Whether systemd cannot even ask for this: the address that it would ask from is too long, so that the unit
-    /// fails with 243/CREDENTIALS before the request reaches anybody (systemd issue 36709).
-    pub fn address_excess(&self, credential: &CredentialName) -> Option<usize> {
+    /// Whether systemd can ask for this. It cannot if the address that it would ask from is too long: the unit then
+    /// fails with 243/CREDENTIALS before any request is made (systemd issue 36709).
+    pub fn can_ask_for(&self, credential: &CredentialName) -> Result<(), NameError> {
         let length = ADDRESS_PREFIX + self.shortest() + "/".len() + credential.0.len();
-        length.checked_sub(ADDRESS_MAX).filter(|excess| *excess > 0)
+        match length.saturating_sub(ADDRESS_MAX) {
+            0 => Ok(()),
+            excess => Err(NameError::TooLong { units: self.clone(), credential: credential.clone(), excess }),
+        }
     }
 }
 
@@ -124,7 +148,7 @@ impl FromStr for UnitPattern {
         if !text.contains('*') {
             return text.parse().map(Self::Unit);
         }
-        let wrong = || NameError::Wildcard(text.into(), "opencode@*.service");
+        let wrong = || NameError::Wildcard(text.into());
         let (prefix, rest) = text.split_once("@*").ok_or_else(wrong)?;
         if prefix.contains('@') || !rest.starts_with('.') {
             return Err(wrong());
@@ -197,7 +221,7 @@ mod tests {
     #[test]
     fn a_template_is_no_unit_and_the_error_gives_the_pattern() {
         let error = "opencode@.service".parse::<UnitName>().unwrap_err();
-        assert!(error.to_string().contains("opencode@*.service"), "{error}");
+        assert_eq!(error.remedy().unwrap(), "write opencode@*.service for all its instances");
     }
 
     #[test]
@@ -242,8 +266,8 @@ mod tests {
         let unit: UnitPattern = format!("{}.service", "u".repeat(42)).parse().unwrap();
         let fits: CredentialName = "c".repeat(107 - 23 - 50 - 1).parse().unwrap();
         let long: CredentialName = "c".repeat(107 - 23 - 50).parse().unwrap();
-        assert_eq!(unit.address_excess(&fits), None);
-        assert_eq!(unit.address_excess(&long), Some(1));
+        assert_eq!(unit.can_ask_for(&fits), Ok(()));
+        assert!(matches!(unit.can_ask_for(&long), Err(NameError::TooLong { excess: 1, .. })));
     }
 
     proptest! {

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::remedy::Remedy;
+
 /// Where a value is: in one field or file of one item of one vault. Each part is a name or an id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reference {
@@ -40,20 +42,30 @@ pub enum Query {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    #[error("{0:?} is no secret reference\nit starts with `op://`: op://vault/item/field")]
+    #[error("{0:?} is no secret reference")]
     Scheme(String),
-    #[error(
-        "secret reference {0:?} has {1} parts\nit has three or four: op://vault/item/field or op://vault/item/section/field"
-    )]
+    #[error("secret reference {0:?} has {1} parts")]
     Parts(String, usize),
-    #[error("secret reference {0:?} has no {1}\nwrite op://vault/item/field")]
+    #[error("secret reference {0:?} has no {1}")]
     EmptyPart(String, &'static str),
-    #[error(
-        "secret reference {text:?}: {character:?} cannot stand in the {part}\nuse the id of the {part} instead of its name"
-    )]
+    #[error("secret reference {text:?}: {character:?} cannot stand in the {part}")]
     Character { text: String, part: &'static str, character: char },
-    #[error("secret reference {0:?}: unknown query {1:?}\nknown are ?attribute=… and ?ssh-format=…")]
+    #[error("secret reference {0:?}: unknown query {1:?}")]
     Query(String, String),
+}
+
+impl Remedy for ReferenceError {
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Scheme(_) => "it starts with `op://`: op://vault/item/field".into(),
+            Self::Parts(..) => {
+                "it has three or four: op://vault/item/field or op://vault/item/section/field".into()
+            }
+            Self::EmptyPart(..) => "write op://vault/item/field".into(),
+            Self::Character { part, .. } => format!("use the id of the {part} instead of its name"),
+            Self::Query(..) => "known are ?attribute=… and ?ssh-format=…".into(),
+        })
+    }
 }
 
 impl Reference {

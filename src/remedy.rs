@@ -24,7 +24,7 @@ pub trait Remedy: fmt::Display {
     }
 }
 
-/// An error that nobody tells from others: its words are all that counts.
+/// An error that no code tells from others: only its words count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub what: String,
@@ -36,9 +36,20 @@ impl Problem {
         Self { what: what.into(), remedy: Some(remedy.into()) }
     }
 
-    /// Nothing can be said that the words do not say already.
+    /// The words already say what to do.
     pub fn plain(what: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: None }
+    }
+
+    /// `error`, and what it is about.
+    pub fn about(subject: impl fmt::Display, error: &impl Remedy) -> Self {
+        Self { what: format!("{subject}: {error}"), remedy: error.remedy() }
+    }
+}
+
+impl<E: Remedy> From<&E> for Problem {
+    fn from(error: &E) -> Self {
+        Self { what: error.to_string(), remedy: error.remedy() }
     }
 }
 

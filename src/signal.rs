@@ -5,13 +5,21 @@ use std::str::FromStr;
 
 use nix::sys::signal;
 
+use crate::remedy::Remedy;
+
 /// A signal that systemd knows, under its full name: `SIGHUP`, `SIGRTMIN+3`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Signal(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no signal\nwrite one such as SIGHUP")]
+#[error("{0:?} is no signal")]
 pub struct NoSignal(String);
+
+impl Remedy for NoSignal {
+    fn remedy(&self) -> Option<String> {
+        Some("write one such as SIGHUP".into())
+    }
+}
 
 /// The numbers of `SIGRTMIN`, which the C library moves up by two, and `SIGRTMAX`.
 const REAL_TIME_MIN: i32 = 34;

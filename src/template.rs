@@ -9,7 +9,10 @@ use sha2::{Digest, Sha256};
 use crate::names::CredentialName;
 use crate::quote::{Form, RenderError};
 use crate::reference::{Reference, ReferenceError};
+use crate::remedy::Remedy;
 use crate::secret::{Draft, Empty, Secret};
+
+const EXAMPLE: &str = "{{ op://vault/item/field }}";
 
 /// The parts of a credential, in their order. Holds at least one reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +26,25 @@ enum Part {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    #[error("`{{{{` is never closed\nwrite {{{{ op://vault/item/field }}}}")]
+    #[error("`{{{{` is never closed")]
     Open,
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    #[error("the template names no secret\nwrite {{{{ op://vault/item/field }}}} where one goes")]
+    #[error("the template names no secret")]
     NoSecret,
-    #[error("unknown form {0:?}\nafter `|` stands env or json")]
+    #[error("unknown form {0:?}")]
     Form(String),
+}
+
+impl Remedy for TemplateError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Open => Some(format!("write {EXAMPLE}")),
+            Self::Reference(error) => error.remedy(),
+            Self::NoSecret => Some(format!("write {EXAMPLE} where one goes")),
+            Self::Form(_) => Some("after `|` stands env or json".into()),
+        }
+    }
 }
 
 impl From<Reference> for Template {

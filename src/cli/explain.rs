@@ -9,6 +9,7 @@ use crate::config;
 use crate::control::answers;
 use crate::control::interface::{Control, Explanation, State};
 use crate::names::{CredentialName, UnitName};
+use crate::remedy::Remedy;
 
 /// Say whether a unit would get a credential, and why; never its value
 ///
@@ -28,13 +29,13 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let unit: UnitName = match arguments.unit.parse() {
+    let unit = match arguments.unit.parse::<UnitName>() {
         Ok(unit) => unit,
-        Err(error) => return fail(Exit::Usage, error),
+        Err(error) => return fail(Exit::Usage, error.lines()),
     };
-    let credential: CredentialName = match arguments.credential.parse() {
+    let credential = match arguments.credential.parse::<CredentialName>() {
         Ok(credential) => credential,
-        Err(error) => return fail(Exit::Usage, error),
+        Err(error) => return fail(Exit::Usage, error.lines()),
     };
     let files = match arguments.config {
         files if !files.is_empty() => files,

@@ -3,13 +3,20 @@
 use std::fmt;
 
 use crate::place::Place;
+use crate::remedy::Remedy;
 
-/// One fault: what is wrong on the first line, what would be right on the second.
+/// One fault, shown with what is wrong on the first line and what would be right on the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    pub place: Place,
+    place: Place,
     pub what: String,
-    pub remedy: Option<String>,
+    remedy: Option<String>,
+}
+
+impl Fault {
+    pub fn new(place: &Place, error: &impl Remedy) -> Self {
+        Self { place: place.clone(), what: error.to_string(), remedy: error.remedy() }
+    }
 }
 
 /// All that is wrong with a configuration. Never empty as an error.
@@ -17,14 +24,9 @@ pub struct Fault {
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Notes a fault; `message` is its Display, the lines after the first being the remedy.
-    pub fn add(&mut self, place: &Place, message: impl fmt::Display) {
-        let text = message.to_string();
-        let (what, remedy) = match text.split_once('\n') {
-            Some((what, remedy)) => (what.to_owned(), Some(remedy.to_owned())),
-            None => (text, None),
-        };
-        self.0.push(Fault { place: place.clone(), what, remedy });
+    /// Notes a fault.
+    pub fn add(&mut self, place: &Place, error: &impl Remedy) {
+        self.0.push(Fault::new(place, error));
     }
 
     /// `value`, or all faults found on the way to it, in the order of the files.

@@ -4,6 +4,7 @@ use super::interface::{Budget, Cache, Error, Explanation, Records, Refreshed, Ru
 use crate::names::{CredentialName, UnitName};
 use crate::policy::{self, Denied, Entry, Policy};
 use crate::records;
+use crate::remedy::Remedy;
 use crate::server::{Configuration, Service};
 
 impl Service {
@@ -39,9 +40,9 @@ impl Service {
 
     pub fn explain(&self, unit: &str, credential: &str) -> Result<Explanation, Error> {
         let invalid = |name: &str, reason: String| Error::InvalidName { name: name.to_owned(), reason };
-        let unit: UnitName = unit.parse().map_err(|error| invalid(unit, format!("{error}")))?;
-        let credential: CredentialName =
-            credential.parse().map_err(|error| invalid(credential, format!("{error}")))?;
+        let unit = unit.parse::<UnitName>().map_err(|error| invalid(unit, error.lines()))?;
+        let credential =
+            credential.parse::<CredentialName>().map_err(|error| invalid(credential, error.lines()))?;
         match &*self.configuration() {
             Configuration::Valid { policy, store, .. } => {
                 let secret = |entry: &Entry| Some(store.secret_report(entry));

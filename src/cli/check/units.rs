@@ -1,15 +1,16 @@
 //! What unit files ask for, held against what the mapping grants.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::Fault;
 use crate::files;
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::Policy;
+use crate::remedy::Problem;
 
 /// A unit file larger than this, in bytes, is none.
 const SIZE_MAX: usize = 16 << 20;
@@ -18,17 +19,11 @@ const SIZE_MAX: usize = 16 << 20;
 #[derive(Default)]
 pub struct Report {
     /// Starts that would fail.
-    pub faults: Vec<Finding>,
+    pub faults: Vec<Fault>,
     /// What is likely a mistake, but lets every unit start.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<Fault>,
     /// The lines that ask at our socket.
     pub asked: usize,
-}
-
-pub struct Finding {
-    place: Place,
-    what: String,
-    remedy: String,
 }
 
 /// One `LoadCredential=ID:SOCKET` line.
@@ -48,36 +43,31 @@ pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Re
     let mut report = Report { asked: asked.len(), ..Report::default() };
     let mut used = BTreeSet::new();
     for Asked { units, credential, place } in &asked {
-        let fault = |what: String, remedy: String| Finding { place: place.clone(), what, remedy };
         let name: CredentialName = match credential.parse() {
             Ok(name) => name,
             Err(_) if credential.contains('%') => {
                 let what = format!("credential {credential:?} has a specifier, which is not checked");
-                report.warnings.push(fault(what, "name it in full to have it checked".into()));
+                let problem = Problem::new(what, "name it in full to have it checked");
+                report.warnings.push(Fault::new(place, &problem));
                 continue;
             }
             Err(error) => {
-                let text = error.to_string();
-                let (what, remedy) = text.split_once('\n').unwrap_or((&text, ""));
-                report.faults.push(fault(what.to_owned(), remedy.to_owned()));
+                report.faults.push(Fault::new(place, &error));
                 continue;
             }
         };
-        if let Some(excess) = units.address_excess(&name) {
-            report.faults.push(fault(
-                format!("unit {units} and credential \"{name}\" are {excess} bytes too long together"),
-                "systemd could not even ask (its socket address holds 107 bytes); shorten one of the names"
-                    .into(),
-            ));
+        if let Err(error) = units.can_ask_for(&name) {
+            report.faults.push(Fault::new(place, &error));
         }
         // A unit file of a template asks for all its instances: each must be granted, by whichever rules.
         let rules: Vec<_> =
             policy.rules().filter(|rule| rule.credential == name && overlaps(&rule.units, units)).collect();
         if rules.is_empty() {
-            report.faults.push(fault(
+            let problem = Problem::new(
                 format!("no secret is mapped to credential \"{name}\" of {units}"),
                 format!("add \"{units}\" to the `units` of a secret named \"{name}\""),
-            ));
+            );
+            report.faults.push(Fault::new(place, &problem));
         }
         used.extend(rules.into_iter().map(|rule| (rule.units.clone(), rule.credential.clone())));
     }
@@ -87,14 +77,11 @@ pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Re
         .collect();
     unused.sort_by(|a, b| a.place.file.cmp(&b.place.file).then(a.place.position.cmp(&b.place.position)));
     for rule in unused {
-        report.warnings.push(Finding {
-            place: rule.place.clone(),
-            what: format!("{} does not ask for credential \"{}\"", rule.units, rule.credential),
-            remedy: format!(
-                "add LoadCredential={}:{socket} to the unit, or remove the mapping",
-                rule.credential
-            ),
-        });
+        let problem = Problem::new(
+            format!("{} does not ask for credential \"{}\"", rule.units, rule.credential),
+            format!("add LoadCredential={}:{socket} to the unit, or remove the mapping", rule.credential),
+        );
+        report.warnings.push(Fault::new(&rule.place, &problem));
     }
     Ok(report)
 }
@@ -171,12 +158,6 @@ fn assignments(text: &str) -> Vec<(usize, String)> {
     }
     all.extend(continued);
     all
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}\n    {}", self.place, self.what, self.remedy)
-    }
 }
 
 #[cfg(test)]

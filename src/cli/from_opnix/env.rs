@@ -11,7 +11,8 @@ use serde::Deserialize;
 use super::super::{Exit, fail};
 use crate::config::{self, Provider};
 use crate::quote::Form;
-use crate::reference::Reference;
+use crate::reference::{Reference, ReferenceError};
+use crate::remedy::{Problem, Remedy};
 
 /// How long 1Password may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -83,7 +84,10 @@ pub fn run(arguments: Arguments) -> Exit {
     for (number, variable) in config.vars.iter().enumerate() {
         match check(variable) {
             Ok(reference) => references.extend(reference),
-            Err(why) => return fail(Exit::General, format_args!("{named}: vars[{number}]: {why}")),
+            Err(why) => {
+                let why = Problem::about(format_args!("{named}: vars[{number}]"), &why);
+                return fail(Exit::General, why.lines());
+            }
         }
     }
     if config.vars.is_empty() {
@@ -126,18 +130,20 @@ enum Value<'a> {
 }
 
 /// The reference, if it has one.
-fn check(variable: &Variable) -> Result<Option<Reference>, String> {
+fn check(variable: &Variable) -> Result<Option<Reference>, Problem> {
     let name = &variable.name;
     let valid = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty();
     if !valid {
-        return Err(format!("{name:?} is no name of a variable"));
+        return Err(Problem::plain(format!("{name:?} is no name of a variable")));
     }
     match (&variable.reference, &variable.value) {
-        (Some(reference), None) => reference.parse().map(Some).map_err(|error| format!("{error}")),
+        (Some(reference), None) => {
+            reference.parse().map(Some).map_err(|error: ReferenceError| Problem::from(&error))
+        }
         (None, Some(_)) => Ok(None),
-        _ => Err(format!("{name} needs either a reference or a value")),
+        _ => Err(Problem::plain(format!("{name} needs either a reference or a value"))),
     }
 }
 

@@ -1,0 +1,87 @@
+//! The files that the mirror writes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Check;
+use super::values::{absolute_path, account, file_mode, service};
+use crate::config::decode::At;
+use crate::config::file::{Common, Services};
+use crate::config::{MirrorFile, OnChange};
+use crate::names::UnitName;
+use crate::place::Place;
+use crate::policy::Entry;
+
+impl Check<'_> {
+    /// The file of a secret or template. The other keys are checked even where there is no `path`.
+    pub(super) fn file(
+        &mut self,
+        entry: &Arc<Entry>,
+        path: Option<At<PathBuf>>,
+        written: &Common,
+        services: Option<&Services>,
+    ) {
+        let owner = self.account(written.owner.as_ref());
+        let group = self.account(written.group.as_ref());
+        let mode = written.mode.as_ref().map_or(Some(0o600), |mode| self.valid(mode, file_mode));
+        let mut symlinks = Vec::new();
+        for link in &written.symlinks {
+            let Some(target) = self.valid(link, absolute_path) else { continue };
+            self.claim_path(&target, &link.place);
+            symlinks.push(target);
+        }
+        let services = services.map(|services| self.services(services)).unwrap_or_default();
+        let Some(path) = path else { return };
+        self.claim_path(&path.value, &path.place);
+        let (Some(owner), Some(group), Some(mode)) = (owner, group, mode) else { return };
+        self.policy.mirror(entry);
+        self.files.push(MirrorFile {
+            entry: entry.clone(),
+            optional: written.optional.unwrap_or(false),
+            path: path.value,
+            owner,
+            group,
+            mode,
+            symlinks,
+            services,
+        });
+    }
+
+    /// Two secrets with one path would overwrite each other.
+    fn claim_path(&mut self, path: &Path, place: &Place) {
+        if let Some(first) = self.paths.insert(path.to_owned(), place.clone()) {
+            self.fault(
+                place,
+                format!("path {path:?} is taken"),
+                format!("by the one at {first}; paths are unique"),
+            );
+        }
+    }
+
+    fn account(&mut self, name: Option<&At<String>>) -> Option<String> {
+        name.map_or(Some("root".into()), |name| self.valid(name, account))
+    }
+
+    fn services(&mut self, services: &Services) -> Vec<(UnitName, OnChange)> {
+        let named: Vec<(&str, &Place, OnChange)> = match services {
+            Services::Names(names) => {
+                names.iter().map(|name| (name.value.as_str(), &name.place, OnChange::Restart)).collect()
+            }
+            Services::Options(services) => services
+                .iter()
+                .filter_map(|(name, At { value: options, place })| {
+                    let action = match (&options.signal, options.restart) {
+                        (Some(signal), _) => OnChange::Signal(self.valid(signal, str::parse)?),
+                        (None, Some(false)) => OnChange::Nothing,
+                        (None, _) => OnChange::Restart,
+                    };
+                    Some((name.as_str(), place, action))
+                })
+                .collect(),
+        };
+        named
+            .into_iter()
+            .filter_map(|(name, place, action)| Some((self.noted(place, service(name))?, action)))
+            .collect()
+    }
+}

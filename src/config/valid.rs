@@ -1,0 +1,110 @@
+//! A valid configuration.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::names::{UnitName, UnitPattern};
+use crate::policy::{Entry, Policy};
+use crate::providers::ask::connect;
+use crate::providers::budget::Budget;
+use crate::reference::Reference;
+use crate::signal::Signal;
+use crate::store::decide::Settings;
+
+/// A valid configuration.
+#[derive(Debug)]
+pub struct Config {
+    pub provider: Provider,
+    pub timing: Timing,
+    pub budget: Budget,
+    pub policy: Policy,
+    /// The secrets and templates, in the order of the files.
+    pub entries: Vec<Arc<Entry>>,
+    /// What to do with units whose credentials change.
+    pub changes: Vec<Change>,
+    /// How each value may be kept.
+    pub settings: HashMap<Reference, Settings>,
+    /// The files that the mirror writes.
+    pub files: Vec<MirrorFile>,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a unit may wait for its secret before it is refused.
+    pub deadline: Duration,
+    /// How long it waits when there is a value that would do.
+    pub short_deadline: Duration,
+    /// How often all values are renewed, if at all.
+    pub refresh: Option<Duration>,
+}
+
+/// Where the secrets come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provider {
+    /// 1Password itself.
+    ServiceAccount {
+        /// Where the core is, if not where it is installed to.
+        library: Option<PathBuf>,
+        /// Hosts that the token may name besides 1Password's.
+        hosts: Vec<String>,
+    },
+    /// A 1Password Connect server.
+    Connect(connect::Server),
+    /// A JSON file.
+    Local {
+        /// As configured: absolute, or relative to a directory that is yet to be found.
+        path: PathBuf,
+        /// The directory of the configuration file.
+        beside: PathBuf,
+    },
+}
+
+impl Provider {
+    /// As it is written in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ServiceAccount { .. } => "service_account",
+            Self::Connect(_) => "connect",
+            Self::Local { .. } => "local",
+        }
+    }
+}
+
+/// A secret or template that the mirror writes to a file.
+#[derive(Debug, Clone)]
+pub struct MirrorFile {
+    pub entry: Arc<Entry>,
+    /// Absolute.
+    pub path: PathBuf,
+    pub owner: String,
+    pub group: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Absolute paths of links that point at the file.
+    pub symlinks: Vec<PathBuf>,
+    /// Whether the mirror may leave it out when it has no value.
+    pub optional: bool,
+    /// What to act on when the content changes.
+    pub services: Vec<(UnitName, OnChange)>,
+}
+
+/// What to do with units that have this secret as a credential, when its value changes.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub entry: Arc<Entry>,
+    pub units: UnitPattern,
+    pub action: OnChange,
+}
+
+/// What to do with a unit whose secret changed. Where a unit has two of them, the greater counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnChange {
+    Nothing,
+    Signal(Signal),
+    Reload,
+    ReloadOrRestart,
+    Restart,
+}
