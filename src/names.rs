@@ -1,4 +1,4 @@
-//! Unit and credential names, as systemd accepts them, and the patterns that stand for units.
+//! Unit and credential names, as systemd accepts them, the patterns that stand for units, and systemd's limits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +13,8 @@ const UNIT_NAME_MAX: usize = 255;
 const CREDENTIAL_NAME_MAX: usize = 255;
 /// The longest abstract socket address, in bytes: `sun_path` of 108 without the NUL that systemd writes first.
 const ADDRESS_MAX: usize = 107;
+/// systemd's limit on a unit's credentials, names and values together, in bytes.
+pub const CREDENTIALS_MAX: usize = 1 << 20;
 /// What systemd puts before the unit's name in the address that it asks from: NUL, 16 hex digits, `/unit/`.
 const ADDRESS_PREFIX: usize = 1 + 16 + "/unit/".len();
 
@@ -166,6 +168,11 @@ impl CredentialName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The largest value that systemd takes under this name, in bytes.
+    pub fn size_limit(&self) -> usize {
+        CREDENTIALS_MAX - self.0.len()
+    }
 }
 
 impl FromStr for CredentialName {
@@ -259,6 +266,11 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "a:b", "a\nb", "ä", &"x".repeat(256)] {
             assert!(bad.parse::<CredentialName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_name_counts_for_the_size_of_a_credential() {
+        assert_eq!("key".parse::<CredentialName>().unwrap().size_limit(), (1 << 20) - 3);
     }
 
     #[test]

@@ -25,9 +25,9 @@ use self::plan::{Contents, Plan, plan};
 pub use self::state::Memory;
 use self::state::State;
 use crate::config::{self, Config};
+use crate::names::CREDENTIALS_MAX;
 use crate::policy::MIRROR;
 use crate::secret::Secret;
-use crate::server::CREDENTIALS_MAX;
 use crate::systemd::asker;
 
 /// How many values are asked for at a time.

@@ -18,11 +18,9 @@ use tokio::io::Interest;
 use tokio::time::sleep;
 use tracing::error;
 
-use crate::names::CredentialName;
+use crate::names::CREDENTIALS_MAX;
 use crate::secret::Secret;
 
-/// systemd's limit on a unit's credentials, names and values together, in bytes.
-pub const CREDENTIALS_MAX: usize = 1 << 20;
 /// The zero bytes of a refusal: one more than systemd accepts.
 const REFUSAL: usize = CREDENTIALS_MAX + 1;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -67,11 +65,6 @@ pub enum AtOnce {
     Ended(End),
     /// So many bytes were written: none, but if the kernel did what it never does.
     Later(usize),
-}
-
-/// The largest value that systemd takes under this name, in bytes.
-pub fn size_limit(credential: &CredentialName) -> usize {
-    CREDENTIALS_MAX - credential.as_str().len()
 }
 
 /// Writes `value` if the kernel is sure to take it whole. The connection bears its mark before the first byte, so that

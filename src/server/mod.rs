@@ -30,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-pub use answer::{CREDENTIALS_MAX, size_limit};
 use keeper::{Channel, Heard, KEEPER_GONE};
 use places::Places;
 use refusal::Refusal;
@@ -142,7 +141,7 @@ impl Configuration {
 
 fn within_limit(grant: &Grant, value: &Secret) -> Result<(), Refusal> {
     let name = &grant.peer().credential;
-    let (size, limit) = (value.len(), size_limit(name));
+    let (size, limit) = (value.len(), name.size_limit());
     if size <= limit { Ok(()) } else { Err(Refusal::TooLarge { size, limit, name: name.clone() }) }
 }
 

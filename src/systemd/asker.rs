@@ -26,5 +26,5 @@ pub fn connect_as(socket_path: &Path, unit: &str, credential: &str) -> io::Resul
 pub fn ask(socket_path: &Path, unit: &str, credential: &str) -> io::Result<Option<Vec<u8>>> {
     let mut answer = Vec::new();
     connect_as(socket_path, unit, credential)?.read_to_end(&mut answer)?;
-    Ok(Some(answer).filter(|answer| answer.len() <= crate::server::CREDENTIALS_MAX))
+    Ok(Some(answer).filter(|answer| answer.len() <= crate::names::CREDENTIALS_MAX))
 }
