@@ -18,7 +18,7 @@ pub const CREDENTIALS_MAX: usize = 1 << 20;
 /// What systemd puts before the unit's name in the address that it asks from: NUL, 16 hex digits, `/unit/`.
 const ADDRESS_PREFIX: usize = 1 + 16 + "/unit/".len();
 
-/// The name of a unit that can load credentials, escapes kept: `opencode@blue.service`.
+/// The name of a unit that can load credentials, with its escapes: `opencode@blue.service`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnitName(String);
 
@@ -124,7 +124,7 @@ impl UnitPattern {
         }
     }
 
-    /// The bytes of the shortest unit name that this stands for.
+    /// The length of the shortest unit name that this stands for, in bytes.
     fn shortest(&self) -> usize {
         match self {
             Self::Unit(name) => name.0.len(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// File, line and column. Lines and columns count from 1, columns in characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub file: Arc<Path>,
     /// `None` when the file as a whole is meant.

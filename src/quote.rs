@@ -1,4 +1,4 @@
-//! How a value is quoted in a text, so that it comes out as it is at the other end.
+//! How a value is quoted in a text, so that whoever reads the text gets the value unchanged.
 
 use crate::secret::Empty;
 
@@ -24,7 +24,7 @@ pub enum RenderError {
 }
 
 impl Form {
-    /// Writes `value` in pieces. The same pieces each time.
+    /// Writes `value` in pieces, which are the same each time.
     pub fn write(self, value: &[u8], write: &mut impl FnMut(&[u8])) -> Result<(), RenderError> {
         if self == Self::Verbatim {
             write(value);

@@ -31,7 +31,7 @@ pub enum Kind {
     File,
 }
 
-/// Which view of the field is meant, where it is not the value as it stands.
+/// What of the field is meant, if not its value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Query {
     /// `?attribute=otp`: an attribute of the field or file.
@@ -69,7 +69,7 @@ impl Remedy for ReferenceError {
 }
 
 impl Reference {
-    /// Whether the value is good for a moment only: a one-time password.
+    /// Whether the value is valid for a moment only: a one-time password.
     pub fn is_momentary(&self) -> bool {
         matches!(&self.query, Some(Query::Attribute(attribute)) if ["otp", "totp"].contains(&attribute.as_str()))
     }
@@ -114,7 +114,8 @@ impl FromStr for Reference {
     }
 }
 
-/// An id of 1Password's: 16 bytes in base32, whose last character has two bits to spare, which are 0.
+/// Whether this is an id that 1Password made: 16 bytes in base32. The last two bits of the last character are unused
+/// and 0.
 pub fn is_id(text: &str) -> bool {
     let digit = |b: u8| matches!(b, b'a'..=b'z' | b'2'..=b'7');
     text.len() == 26 && text.bytes().all(digit) && text.ends_with(['a', 'e', 'i', 'm', 'q', 'u', 'y', '4'])

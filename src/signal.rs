@@ -21,7 +21,8 @@ impl Remedy for NoSignal {
     }
 }
 
-/// The numbers of `SIGRTMIN`, which the C library moves up by two, and `SIGRTMAX`.
+/// The numbers of `SIGRTMIN` and `SIGRTMAX`. The kernel's real-time signals begin at 32; the C library uses the first two
+/// itself.
 const REAL_TIME_MIN: i32 = 34;
 const REAL_TIME_MAX: i32 = 64;
 
@@ -38,7 +39,7 @@ impl FromStr for Signal {
     fn from_str(text: &str) -> Result<Self, NoSignal> {
         let no_signal = || NoSignal(text.to_owned());
         if let Ok(number) = text.parse::<i32>() {
-            // Those without a name stay numbers.
+            // Real-time signals stay numbers.
             return match signal::Signal::try_from(number) {
                 Ok(signal) => Ok(Self(signal.as_str().to_owned())),
                 Err(_) if (REAL_TIME_MIN..=REAL_TIME_MAX).contains(&number) => Ok(Self(number.to_string())),
@@ -58,7 +59,7 @@ fn is_real_time(name: &str) -> bool {
         (_, Some(rest)) => rest.strip_prefix('-'),
         _ => None,
     };
-    // Not `+`, which the number itself could begin with once more.
+    // Digits only: `parse` would take a second `+`.
     let digits = distance.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits
         .and_then(|digits| digits.parse::<i32>().ok())

@@ -87,7 +87,7 @@ impl Template {
         Ok(())
     }
 
-    /// `{{ "text" }}`, where `\"` stands for a quote: text as it is. Returns what follows.
+    /// `{{ "text" }}`: text that is left as it is, in which `\"` stands for a quote. Returns what follows.
     fn literal<'t>(&mut self, quoted: &'t str) -> Result<&'t str, TemplateError> {
         let mut text = String::new();
         let mut rest = quoted;
@@ -109,7 +109,7 @@ impl Template {
         rest.trim_start().strip_prefix("}}").ok_or(TemplateError::Open)
     }
 
-    /// Text between braces, in which a reference may stand by itself: `op://vault/item/field`, without spaces.
+    /// Text outside of braces, in which a reference can stand too: `op://vault/item/field`, without spaces.
     fn text(&mut self, text: &str) -> Result<(), TemplateError> {
         const START: &str = "op://";
         let (mut plain, mut from) = (0, 0);
@@ -142,8 +142,8 @@ impl Template {
         })
     }
 
-    /// A name that only this content has, which the mirror asks for it by: whoever has another configuration asks for
-    /// another name, and never gets the value of something else.
+    /// The name under which the mirror asks for this content. No other content has it, so that a mirror which reads
+    /// another configuration never gets the value of something else.
     pub fn mirror_name(&self) -> CredentialName {
         let mut hash = Sha256::new();
         for part in &self.0 {
@@ -167,7 +167,7 @@ impl Template {
 
     /// The text with `values` in the place of the references, in the order of [`Self::references`].
     pub fn render(&self, values: &[impl AsRef<Secret>]) -> Result<Secret, RenderError> {
-        // Twice over: first for the size, as a buffer that grows would leave copies behind.
+        // The size is found out first: a buffer that grows would leave copies of secrets in memory.
         let mut size = 0;
         self.pieces(values, |piece| size += piece.len())?;
         let mut draft = Draft::with_capacity(size);

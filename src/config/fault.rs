@@ -29,14 +29,12 @@ impl Faults {
         self.0.push(Fault::new(place, error));
     }
 
-    /// `value`, or all faults found on the way to it, in the order of the files.
+    /// `value` if there is no fault, else all faults, in the order of the files.
     pub fn or<T>(mut self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
             _ => {
-                self.0.sort_by(|a, b| {
-                    a.place.file.cmp(&b.place.file).then(a.place.position.cmp(&b.place.position))
-                });
+                self.0.sort_by(|a, b| a.place.cmp(&b.place));
                 Err(self)
             }
         }

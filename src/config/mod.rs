@@ -55,8 +55,8 @@ pub fn load(paths: &[PathBuf]) -> Result<Config, Faults> {
 /// The files that a path stands for, in the order of their names.
 fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
-        let is_spare = path == Path::new(DEFAULT_DIRECTORY) && !path.exists();
-        return Ok(if is_spare { Vec::new() } else { vec![path.to_owned()] });
+        let need_not_exist = path == Path::new(DEFAULT_DIRECTORY);
+        return Ok(if need_not_exist && !path.exists() { Vec::new() } else { vec![path.to_owned()] });
     }
     let entries: Vec<_> = fs::read_dir(path)?.collect::<Result<_, _>>()?;
     let files = entries.into_iter().map(|entry| entry.path());

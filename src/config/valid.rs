@@ -35,7 +35,7 @@ pub struct Config {
 pub struct Timing {
     /// How long a unit may wait for its secret before it is refused.
     pub deadline: Duration,
-    /// How long it waits when there is a value that would do.
+    /// How long it waits when a value is at hand that can be served instead.
     pub short_deadline: Duration,
     /// How often all values are renewed, if at all.
     pub refresh: Option<Duration>,
@@ -46,7 +46,7 @@ pub struct Timing {
 pub enum Provider {
     /// 1Password itself.
     ServiceAccount {
-        /// Where the core is, if not where it is installed to.
+        /// Where the core is, if not where `opnix core install` puts it.
         library: Option<PathBuf>,
         /// Hosts that the token may name besides 1Password's.
         hosts: Vec<String>,

@@ -1,4 +1,4 @@
-//! What unit files ask for, held against what the mapping grants.
+//! What unit files ask for, compared with what the mapping grants.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::place::Place;
 use crate::policy::Policy;
 use crate::remedy::Problem;
 
-/// A unit file larger than this, in bytes, is none.
+/// A file larger than this, in bytes, is not a unit file.
 const SIZE_MAX: usize = 16 << 20;
 
 /// What the comparison found.
@@ -59,7 +59,7 @@ pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Re
         if let Err(error) = units.can_ask_for(&name) {
             report.faults.push(Fault::new(place, &error));
         }
-        // A unit file of a template asks for all its instances: each must be granted, by whichever rules.
+        // The unit file of a template asks for all its instances. It is enough if a rule grants it to one of them.
         let rules: Vec<_> =
             policy.rules().filter(|rule| rule.credential == name && overlaps(&rule.units, units)).collect();
         if rules.is_empty() {
@@ -75,7 +75,7 @@ pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Re
         .rules()
         .filter(|rule| !used.contains(&(rule.units.clone(), rule.credential.clone())))
         .collect();
-    unused.sort_by(|a, b| a.place.file.cmp(&b.place.file).then(a.place.position.cmp(&b.place.position)));
+    unused.sort_by(|a, b| a.place.cmp(&b.place));
     for rule in unused {
         let problem = Problem::new(
             format!("{} does not ask for credential \"{}\"", rule.units, rule.credential),
@@ -86,7 +86,7 @@ pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Re
     Ok(report)
 }
 
-/// Whether some unit is meant by both.
+/// Whether there is a unit that both stand for.
 fn overlaps(a: &UnitPattern, b: &UnitPattern) -> bool {
     match (a, b) {
         (UnitPattern::Unit(unit), pattern) | (pattern, UnitPattern::Unit(unit)) => pattern.matches(unit),
@@ -127,7 +127,7 @@ fn pattern(file_name: &str) -> Option<UnitPattern> {
 }
 
 fn read(path: &Path, units: &UnitPattern, socket: &str, asked: &mut Vec<Asked>) -> io::Result<()> {
-    // Masked units are links to /dev/null; text that is no UTF-8 holds no names that we could match.
+    // A masked unit is a link to /dev/null, which is empty. Bytes that are not UTF-8 are not part of any valid name.
     let text = String::from_utf8_lossy(&files::read(path, SIZE_MAX)?).into_owned();
     for (line, assignment) in assignments(&text) {
         let Some((key, value)) = assignment.split_once('=') else { continue };

@@ -1,7 +1,6 @@
 //! The configuration file as written: `secrets.json` in the format of OpNix, extended.
 //!
-//! The doc comments of the types here become the JSON Schema (`opnix schema`), which editors show. A type keeps the name
-//! that it has there.
+//! The types here become the JSON Schema (`opnix schema`) with their names and doc comments, which editors show.
 
 mod entries;
 mod opnix;
