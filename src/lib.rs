@@ -10,6 +10,7 @@ mod kernel;
 mod moment;
 mod names;
 mod place;
+mod process;
 mod quote;
 mod reference;
 mod remedy;
