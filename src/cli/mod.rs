@@ -20,9 +20,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-/// Where the service listens: `ListenStream=` in `systemd/opnix.socket`.
-pub const SOCKET: &str = "/run/opnix/creds.sock";
-
 /// Exit codes, after sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {

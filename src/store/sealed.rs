@@ -22,7 +22,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::kept::Entry;
+use super::kept::Kept;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -42,7 +42,7 @@ pub struct Key(Zeroizing<[u8; KEY_LENGTH]>);
 pub struct Contents {
     /// Whose values they are.
     pub account: String,
-    pub entries: Vec<(Reference, Entry)>,
+    pub entries: Vec<(Reference, Kept)>,
 }
 
 /// Why a file cannot be opened.
@@ -96,7 +96,7 @@ impl fmt::Debug for Key {
 pub fn seal<'a>(
     key: &Key,
     account: &str,
-    entries: impl IntoIterator<Item = (&'a Reference, &'a Entry)>,
+    entries: impl IntoIterator<Item = (&'a Reference, &'a Kept)>,
 ) -> Option<Vec<u8>> {
     let cipher = key.cipher();
     let mut values = Vec::new();
@@ -161,7 +161,7 @@ pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
         cipher
             .decrypt_inout_detached(&value_nonce, &bound, value.as_mut_slice().into(), &tag)
             .map_err(|_| OpenError::Sealed)?;
-        let entry = Entry {
+        let entry = Kept {
             value: Secret::take(value).map_err(|_| OpenError::Version)?.into(),
             fetched: from_millis(line.fetched),
             denied: line.denied.map(from_millis),
@@ -208,8 +208,8 @@ mod tests {
         Key::new(&[byte; KEY_LENGTH]).unwrap()
     }
 
-    fn entry(value: &[u8], millis: u64) -> Entry {
-        Entry {
+    fn entry(value: &[u8], millis: u64) -> Kept {
+        Kept {
             value: Secret::copy_from(value).unwrap().into(),
             fetched: from_millis(millis),
             denied: (millis % 2 == 1).then(|| from_millis(millis + 5)),
@@ -219,21 +219,21 @@ mod tests {
         }
     }
 
-    fn entries(values: &[(&str, &[u8])]) -> Vec<(Reference, Entry)> {
+    fn entries(values: &[(&str, &[u8])]) -> Vec<(Reference, Kept)> {
         let line = |(at, (field, value)): (usize, &(&str, &[u8]))| {
             (format!("op://vault/item/{field}").parse().unwrap(), entry(value, 1000 + at as u64))
         };
         values.iter().enumerate().map(line).collect()
     }
 
-    fn sealed(entries: &[(Reference, Entry)]) -> Vec<u8> {
+    fn sealed(entries: &[(Reference, Kept)]) -> Vec<u8> {
         seal(&key(7), "account", entries.iter().map(|(reference, entry)| (reference, entry))).unwrap()
     }
 
     type Shown = Vec<(String, Vec<u8>, SystemTime, Option<SystemTime>)>;
 
-    fn shown(entries: &[(Reference, Entry)]) -> Shown {
-        let show = |(reference, entry): &(Reference, Entry)| {
+    fn shown(entries: &[(Reference, Kept)]) -> Shown {
+        let show = |(reference, entry): &(Reference, Kept)| {
             (reference.to_string(), entry.value.expose().to_vec(), entry.fetched, entry.denied)
         };
         entries.iter().map(show).collect()
