@@ -1,8 +1,5 @@
 //! All that the documentation shows is run: configurations, unit files, commands.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,15 +1,10 @@
 //! The control socket: the commands that use it, and varlink's own Python client as its judge.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use daemon::{Daemon, UNIT, new_directory};
+use crate::daemon::{Daemon, UNIT, new_directory};
 use serde_json::{Value, json};
 
 /// The service with a local vault, and what it keeps.

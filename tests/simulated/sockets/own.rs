@@ -1,14 +1,9 @@
 //! The sockets that the service makes itself, without systemd.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use daemon::{Daemon, new_directory};
+use crate::daemon::{Daemon, new_directory};
 use serde_json::json;
 
 #[test]

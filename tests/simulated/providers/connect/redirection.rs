@@ -1,20 +1,14 @@
 //! What the provider `connect` must not do, whatever the server says, and what it must count.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-mod simulators;
-
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use daemon::Daemon;
+use crate::daemon::Daemon;
+use crate::simulators::account::Account;
+use crate::simulators::connect::{Connect, TOKEN};
+use crate::simulators::http::{Fault, Request, Response, Server, Site};
 use serde_json::{Value, json};
-use simulators::account::Account;
-use simulators::connect::{Connect, TOKEN};
-use simulators::http::{Fault, Request, Response, Server, Site};
 
 fn daemon(simulator: &Connect, secrets: &[(&str, &str)]) -> Daemon {
     Daemon::with("1500ms", &json!({"kind": "connect", "host": simulator.url()}), TOKEN, secrets)

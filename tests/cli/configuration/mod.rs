@@ -1,9 +1,6 @@
 //! What a configuration comes to, and that no fault goes unshown. The faults themselves, one after another with their
 //! places, are in tests/cli/config.trycmd.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +15,11 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The configuration of these files of tests/config.
+/// The configuration of these files of `opnix`.
 fn kept(names: &[&str]) -> Result<Config, Faults> {
-    load(&names.iter().map(|name| root().join("tests/config").join(name)).collect::<Vec<_>>())
+    load(
+        &names.iter().map(|name| root().join("tests/cli/configuration/opnix").join(name)).collect::<Vec<_>>(),
+    )
 }
 
 /// The configuration of these texts, in files of their own.
@@ -201,7 +200,7 @@ fn every_message_that_a_configuration_can_get_is_shown_by_a_test() {
     let shown: String = ["cli/check.trycmd", "cli/config.trycmd"]
         .iter()
         .map(|file| fs::read_to_string(root().join("tests").join(file)).unwrap())
-        .chain([include_str!("config.rs").to_owned()])
+        .chain([include_str!("mod.rs").to_owned()])
         .collect();
     let mut count = 0;
     for file in [

@@ -1,11 +1,5 @@
 //! The provider `service_account`, through 1Password's official core, against the simulator.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-mod simulators;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
@@ -13,12 +7,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, library};
+use crate::daemon::{Daemon, library};
+use crate::simulators::account::Account;
+use crate::simulators::http::{Fault, Tls};
+use crate::simulators::service_account::{Device, ServiceAccount};
 use opnix::providers::service_account::core::Core;
 use serde_json::json;
-use simulators::account::Account;
-use simulators::http::{Fault, Tls};
-use simulators::service_account::{Device, ServiceAccount};
 
 /// What signing in takes: four requests, and one for the keys with the first vault.
 const SIGN_IN: usize = 5;
@@ -416,10 +410,10 @@ fn a_renamed_moved_or_replaced_item_is_looked_for_anew() {
         account.add(
             "Zoo",
             "Sections",
-            &[("only", simulators::account::FieldValue::Text("the new one".into()))],
+            &[("only", crate::simulators::account::FieldValue::Text("the new one".into()))],
         );
         let kinds = account.vault("Zoo").items.iter().position(|item| item.title == "Kinds").unwrap();
-        account.vault("Zoo").items[kinds].id = simulators::account::id(77);
+        account.vault("Zoo").items[kinds].id = crate::simulators::account::id(77);
         account.vault("Zoo").items.retain(|item| item.title != "Key");
     });
     assert_eq!(daemon.ask("renamed").as_deref(), Some("the new one"));

@@ -1,8 +1,5 @@
 //! What the compiler does not check: who sees values, where unsafe code is, and what must agree between files.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,21 +1,15 @@
 //! What is kept, for how long, and what it costs: the real program, the official core, and the simulator of 1Password.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-mod simulators;
-
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, UNIT, library, new_directory};
+use crate::daemon::{Daemon, UNIT, library, new_directory};
+use crate::simulators::account::{Account, FieldValue};
+use crate::simulators::http::Fault;
+use crate::simulators::service_account::ServiceAccount;
 use serde_json::{Value, json};
-use simulators::account::{Account, FieldValue};
-use simulators::http::Fault;
-use simulators::service_account::ServiceAccount;
 
 const VAULT: &str = "Vault";
 /// Far longer than anything takes.

@@ -1,22 +1,16 @@
 //! The one-shot commands of people who come from OpNix: their flags, formats and exit codes.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-mod simulators;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use daemon::{library, new_directory};
+use crate::daemon::{library, new_directory};
+use crate::simulators::account::{Account, FieldValue};
+use crate::simulators::http::Fault;
+use crate::simulators::service_account::ServiceAccount;
 use serde_json::{Value, json};
-use simulators::account::{Account, FieldValue};
-use simulators::http::Fault;
-use simulators::service_account::ServiceAccount;
 
 const AWKWARD: &str = "it's \"quoted\" $HOME `id` \\ and\ntwo lines";
 

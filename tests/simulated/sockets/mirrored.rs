@@ -1,14 +1,9 @@
 //! Secrets that are written into files: the mirror alone may ask for them.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use daemon::{Daemon, UNIT, new_directory};
+use crate::daemon::{Daemon, UNIT, new_directory};
 use opnix::systemd::asker;
 use opnix::template::Template;
 use serde_json::json;

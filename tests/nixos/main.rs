@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-#[path = "nixos/evaluation.rs"]
+#[path = "evaluation.rs"]
 mod nix;
 
 /// A configuration with the module at work, and these lines within `services.onepassword-secrets`.

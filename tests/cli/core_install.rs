@@ -1,8 +1,5 @@
 //! `opnix core install`: 1Password's core from the wheel that `tests/run` has got.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 
-use crate::json_schema::{resolve, validate};
+use super::json_schema::{resolve, validate};
 
 /// The least that `schema` and the reader allow under `key`.
 fn least(key: &str, schema: &Value, whole: &Value) -> Value {
@@ -45,7 +45,7 @@ fn least(key: &str, schema: &Value, whole: &Value) -> Value {
             "host" => "https://connect.example.org",
             "reference" => "op://v/i/f",
             "template" => "{{ op://v/i/f }}",
-            "template_file" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/template.txt"),
+            "template_file" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/repository/docs/template.txt"),
             "signal" => "SIGHUP",
             "deadline" | "short_deadline" | "interval" | "fresh_for" | "stale_for" | "grace" | "refresh" =>
                 "30s",
@@ -183,8 +183,8 @@ fn the_schema_and_the_reader_know_the_same_keys_and_types() {
 fn the_schema_and_the_reader_agree_on_all_configurations_of_the_tests() {
     let whole = opnix::config::schema();
     let (mut taken, mut refused) = (0, 0);
-    for directory in ["tests/cli/check.in", "tests/cli/config.in", "tests/config"] {
-        for entry in std::fs::read_dir(crate::root().join(directory)).unwrap() {
+    for directory in ["tests/cli/check.in", "tests/cli/config.in", "tests/cli/configuration/opnix"] {
+        for entry in std::fs::read_dir(super::root().join(directory)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
@@ -203,7 +203,7 @@ fn the_schema_and_the_reader_agree_on_all_configurations_of_the_tests() {
 #[test]
 fn every_configuration_in_the_documentation_is_valid_by_the_schema() {
     let whole = opnix::config::schema();
-    let examples = crate::configurations();
+    let examples = super::configurations();
     assert!(examples.len() >= 2, "the README and docs/configuration.md show one each");
     for (document, example) in examples {
         let example: Value = serde_json::from_str(&example).unwrap();

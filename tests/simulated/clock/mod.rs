@@ -1,23 +1,17 @@
 //! The wall clock is set while the service runs: back by a day, or right at last, and nothing may wait for it to catch up.
 //! The service runs under libfaketime, which leaves its monotonic clocks alone, as a step of the real clock does.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-mod simulators;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, UNIT, library, new_directory};
+use crate::daemon::{Daemon, UNIT, library, new_directory};
+use crate::simulators::account::{Account, FieldValue};
+use crate::simulators::connect::{Connect, TOKEN};
+use crate::simulators::http::Fault;
+use crate::simulators::service_account::ServiceAccount;
 use serde_json::{Value, json};
-use simulators::account::{Account, FieldValue};
-use simulators::connect::{Connect, TOKEN};
-use simulators::http::Fault;
-use simulators::service_account::ServiceAccount;
 
 const VAULT: &str = "Vault";
 /// Far longer than anything takes, and far shorter than what the clock is set by.

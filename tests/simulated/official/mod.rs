@@ -1,19 +1,14 @@
 //! The simulators judged by 1Password's own clients, which know nothing of opnix. `tests/run` installs them.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod simulators;
-
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::simulators::account::{Account, FieldValue, Item};
+use crate::simulators::connect::{self, Connect};
+use crate::simulators::http::Fault;
+use crate::simulators::service_account::ServiceAccount;
 use serde_json::{Value, json};
-use simulators::account::{Account, FieldValue, Item};
-use simulators::connect::{self, Connect};
-use simulators::http::Fault;
-use simulators::service_account::ServiceAccount;
 
 /// What a script reports that was given `input`.
 fn judged_by(program: &str, script: &str, input: &Value) -> Value {
@@ -21,7 +16,7 @@ fn judged_by(program: &str, script: &str, input: &Value) -> Value {
     let clients = root.join("target/clients");
     assert!(clients.exists(), "{} is missing: tests/run puts it there", clients.display());
     let mut judge = Command::new(program)
-        .arg(root.join("tests/official").join(script))
+        .arg(root.join("tests/simulated/official").join(script))
         .env("PYTHONPATH", clients.join("python"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("NODE_PATH", clients.join("node_modules"))

@@ -1,21 +1,17 @@
 //! The provider `connect`, against the simulator of a Connect server.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-mod simulators;
+mod redirection;
 
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::thread;
 
-use daemon::Daemon;
+use crate::daemon::Daemon;
+use crate::simulators::account::{Account, FieldValue};
+use crate::simulators::connect::{Connect, TOKEN};
+use crate::simulators::http::{Fault, Tls};
 use serde_json::{Value, json};
-use simulators::account::{Account, FieldValue};
-use simulators::connect::{Connect, TOKEN};
-use simulators::http::{Fault, Tls};
 
 fn provider(simulator: &Connect) -> Value {
     json!({"kind": "connect", "host": simulator.url()})

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use opnix::systemd::asker;
 
-use crate::{documents, examples, readme_configuration};
+use super::{documents, examples, readme_configuration};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -116,7 +116,7 @@ fn every_example_is_of_a_kind_that_is_tested() {
         let fences = text.lines().filter_map(|line| line.strip_prefix("```"));
         for language in fences.step_by(2) {
             // Those for a shell are run on a machine, by tests/system: the README's (onepassword.rs) and the checklist's
-            // (nixos.rs). Those for Nix are evaluated by tests/nixos.rs.
+            // (nixos.rs). Those for Nix are evaluated by tests/nixos/main.rs.
             let tested = ["README.md", "validation-checklist.md"];
             assert!(
                 language != "sh" || tested.iter().any(|name| document.ends_with(name)),
@@ -132,9 +132,9 @@ fn every_example_is_of_a_kind_that_is_tested() {
 
 #[test]
 fn every_symptom_is_made_in_a_test_that_exists() {
-    let root = crate::root();
+    let root = super::root();
     let table = fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
-    let mut tests = fs::read_to_string(root.join("tests/nixos.rs")).unwrap();
+    let mut tests = fs::read_to_string(root.join("tests/nixos/main.rs")).unwrap();
     for entry in fs::read_dir(root.join("tests/system")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "rs") {

@@ -1,26 +1,20 @@
 //! The process that asks 1Password, from outside: how long it lives, and what it gets from the service. The provider is
 //! `connect`, which needs nothing but the simulator; with a service account the process is the same.
 
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
-
-mod daemon;
-mod simulators;
-
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, new_directory};
+use crate::daemon::{Daemon, new_directory};
+use crate::simulators::account::Account;
+use crate::simulators::connect::{Connect, TOKEN};
+use crate::simulators::http::Fault;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use simulators::account::Account;
-use simulators::connect::{Connect, TOKEN};
-use simulators::http::Fault;
 
 const USERNAME: (&str, &str) = ("key", "op://Zoo/Sections/username");
 const OTHER: (&str, &str) = ("other", "op://Zoo/Kinds/extra/lines");
@@ -177,8 +171,8 @@ fn a_child_that_is_stuck_ends_with_the_service() {
         simulator.server.fault("GET", usize::MAX, Fault::Hang);
         let child = thread::scope(|scope| {
             // Its connection ends with the service, in one way or another.
-            let asker =
-                scope.spawn(|| drop(opnix::systemd::asker::ask(&socket(&daemon), daemon::UNIT, "key")));
+            let asker = scope
+                .spawn(|| drop(opnix::systemd::asker::ask(&socket(&daemon), crate::daemon::UNIT, "key")));
             let child = stuck(&daemon, &simulator, "GET");
             let worker = daemon.pid();
             send(if signal == Signal::SIGKILL { worker } else { daemon.keeper() }, signal);

@@ -1,7 +1,4 @@
-//! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --test generated` makes them anew.
-
-// A test that panics has failed, which is what it should do then.
-#![allow(clippy::unwrap_used)]
+//! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --test repository generated` makes them anew.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +7,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 #[allow(dead_code)]
-#[path = "../examples/fleet.rs"]
+#[path = "../../examples/fleet.rs"]
 mod fleet;
 
 fn agrees(path: &str, made: &str) {
@@ -20,7 +17,11 @@ fn agrees(path: &str, made: &str) {
         fs::write(&path, made).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == made, "{} is out of date: OPNIX_BLESS=1 cargo test --test generated", path.display());
+    assert!(
+        kept == made,
+        "{} is out of date: OPNIX_BLESS=1 cargo test --test repository generated",
+        path.display()
+    );
 }
 
 #[test]
