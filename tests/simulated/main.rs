@@ -11,8 +11,11 @@ mod commands;
 mod control;
 #[path = "../daemon/mod.rs"]
 mod daemon;
+mod helpers;
+mod host;
 mod official;
 mod providers;
+mod requests;
 #[path = "../simulators/mod.rs"]
 mod simulators;
 mod sockets;
