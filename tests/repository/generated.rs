@@ -1,17 +1,18 @@
 //! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --test repository generated` makes them anew.
 
 use std::fs;
-use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+
+use crate::root;
 
 #[allow(dead_code)]
 #[path = "../../examples/fleet.rs"]
 mod fleet;
 
 fn agrees(path: &str, made: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = root().join(path);
     if std::env::var_os("OPNIX_BLESS").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, made).unwrap();
@@ -88,7 +89,7 @@ fn with_table(document: &str, name: &str, table: &str) -> String {
 
 #[test]
 fn the_fleets_of_the_documentation_are_those_of_the_simulation() {
-    let scale = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scale.md")).unwrap();
+    let scale = fs::read_to_string(root().join("docs/scale.md")).unwrap();
     let scale = with_table(&scale, "fleet: default budget", &fleet::defaults());
     agrees("docs/scale.md", &with_table(&scale, "fleet: shared limit", &fleet::shared()));
     agrees("docs/fleet.svg", &fleet::plot());

@@ -10,6 +10,7 @@ use serde_json::json;
 use opnix::systemd::asker;
 
 use super::{documents, examples, readme_configuration};
+use crate::{files_below, root};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -116,7 +117,7 @@ fn every_example_is_of_a_kind_that_is_tested() {
         let fences = text.lines().filter_map(|line| line.strip_prefix("```"));
         for language in fences.step_by(2) {
             // Those for a shell are run on a machine, by tests/system: the README's (onepassword.rs) and the checklist's
-            // (nixos.rs). Those for Nix are evaluated by tests/nixos/main.rs.
+            // (nixos.rs). Those for Nix are evaluated by tests/nixos.
             let tested = ["README.md", "validation-checklist.md"];
             assert!(
                 language != "sh" || tested.iter().any(|name| document.ends_with(name)),
@@ -132,11 +133,11 @@ fn every_example_is_of_a_kind_that_is_tested() {
 
 #[test]
 fn every_symptom_is_made_in_a_test_that_exists() {
-    let root = super::root();
-    let table = fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
-    let mut tests = fs::read_to_string(root.join("tests/nixos/main.rs")).unwrap();
-    for entry in fs::read_dir(root.join("tests/system")).unwrap() {
-        let path = entry.unwrap().path();
+    let table = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let mut tests = String::new();
+    for path in
+        ["tests/nixos", "tests/system"].iter().flat_map(|directory| files_below(&root().join(directory)))
+    {
         if path.extension().is_some_and(|extension| extension == "rs") {
             tests += &fs::read_to_string(path).unwrap();
         }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value, json};
 
 use super::json_schema::{resolve, validate};
+use crate::{files_below, root};
 
 /// The least that `schema` and the reader allow under `key`.
 fn least(key: &str, schema: &Value, whole: &Value) -> Value {
@@ -183,19 +184,16 @@ fn the_schema_and_the_reader_know_the_same_keys_and_types() {
 fn the_schema_and_the_reader_agree_on_all_configurations_of_the_tests() {
     let whole = opnix::config::schema();
     let (mut taken, mut refused) = (0, 0);
-    for directory in ["tests/cli/check.in", "tests/cli/config.in", "tests/cli/configuration/opnix"] {
-        for entry in std::fs::read_dir(super::root().join(directory)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            // Some are no JSON, on purpose.
-            let text = std::fs::read_to_string(&path).unwrap();
-            let Ok(document) = serde_json::from_str(&text) else { continue };
-            let (schema, reader) = (validate(&document, &whole, &whole), faults_of_shape(&document));
-            assert_eq!(schema.is_ok(), reader.is_empty(), "{path:?}: schema {schema:?}, reader {reader:?}");
-            *if schema.is_ok() { &mut taken } else { &mut refused } += 1;
+    for path in files_below(&root().join("tests/cli")) {
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
         }
+        // Some are no JSON, on purpose.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let Ok(document) = serde_json::from_str(&text) else { continue };
+        let (schema, reader) = (validate(&document, &whole, &whole), faults_of_shape(&document));
+        assert_eq!(schema.is_ok(), reader.is_empty(), "{path:?}: schema {schema:?}, reader {reader:?}");
+        *if schema.is_ok() { &mut taken } else { &mut refused } += 1;
     }
     assert!(taken >= 10 && refused >= 5, "{taken} taken, {refused} refused");
 }

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{examples, readme_configuration, root};
+use super::{examples, readme_configuration};
+use crate::root;
 
 /// A root directory in which everything is installed as the README says, and each example is where it says itself.
 fn installed(name: &str) -> PathBuf {
