@@ -1,7 +1,6 @@
 //! What a child gets from the service.
 
-use std::fs;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
