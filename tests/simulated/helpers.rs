@@ -25,6 +25,22 @@ pub fn wait_for(what: &str, limit: Duration, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// For what must be refused in the end: from one that makes the end come soon to one that is enough on any machine.
+const DEADLINES: [&str; 4] = ["1500ms", "4s", "10s", "30s"];
+
+/// What a service comes to that has time enough. Where the machine was too busy for a short deadline (see [`on_time`]), another
+/// service gets a longer one.
+#[track_caller]
+pub fn with_time<T>(attempt: impl FnMut(&str) -> Option<T>) -> T {
+    DEADLINES.into_iter().find_map(attempt).expect("it is in time with the longest deadline")
+}
+
+/// `None`: it is only said that the deadline is over.
+pub fn on_time(answer: Result<String, String>) -> Option<Result<String, String>> {
+    let late = |why: &String| why.contains("did not answer within");
+    if answer.as_ref().is_err_and(late) { None } else { Some(answer) }
+}
+
 /// How many requests `ask` takes.
 pub fn cost(server: &Server, ask: impl FnOnce()) -> usize {
     server.forget_requests();

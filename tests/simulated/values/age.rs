@@ -11,7 +11,7 @@ use crate::host::Host;
 fn what_is_too_old_is_refused() {
     let host = Host::new(&["a"]);
     let config =
-        host.config(json!({"fresh_for": "1s", "stale_for": "1s", "deadline": "2s"}), &[("a", json!({}))]);
+        host.config(json!({"fresh_for": "1s", "stale_for": "1s", "deadline": "6s"}), &[("a", json!({}))]);
     let daemon = host.start(&config);
     assert!(daemon.ask("a").is_some());
     host.one_password_is_down(true);
@@ -27,7 +27,7 @@ fn what_must_be_current_is_never_served_from_the_cache() {
         ("never", json!({"cache": "never"})),
         ("memory", json!({"cache": "memory"})),
     ];
-    let config = host.config(json!({"deadline": "2s"}), &secrets);
+    let config = host.config(json!({"deadline": "6s"}), &secrets);
     let daemon = host.start(&config);
     for name in ["always", "never", "memory"] {
         assert!(daemon.ask(name).is_some());

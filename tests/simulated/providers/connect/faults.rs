@@ -1,7 +1,7 @@
 //! What each fault of the server comes to.
 
 use super::{daemon, everything, with_deadline};
-use crate::helpers::cost;
+use crate::helpers::{cost, on_time, with_time};
 use crate::simulators::connect::TOKEN;
 use crate::simulators::http::Fault;
 
@@ -24,21 +24,25 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
         ("GET /v1/vaults/", Fault::Status(404), "there is no vault \"Zoo\""),
         ("GET /v1/vaults/", Fault::Status(503), "out of order"),
     ] {
-        simulator.server.clear_faults();
-        simulator.server.fault(on, usize::MAX, fault.clone());
-        let secrets = [("key", "op://Zoo/Sections/username")];
-        // What may pass is tried again until the deadline.
-        let daemon = with_deadline(&simulator, "1500ms", &secrets);
-        let refusal = daemon.refusal("key");
-        assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
-        assert!(!daemon.log().contains(TOKEN));
-        // And it passes when the fault does, without anybody's help; but who says when to come back is not asked before.
-        simulator.server.clear_faults();
-        if matches!(fault, Fault::Limited(Some(_))) {
-            assert_eq!(cost(&simulator.server, || assert!(daemon.refusal("key").contains(says))), 0);
-            continue;
-        }
-        assert_eq!(daemon.ask("key").as_deref(), Some("keeper"), "after {on} {fault:?}");
+        with_time(|deadline| {
+            simulator.server.clear_faults();
+            simulator.server.fault(on, usize::MAX, fault.clone());
+            let secrets = [("key", "op://Zoo/Sections/username")];
+            // What may pass is tried again until the deadline.
+            let daemon = with_deadline(&simulator, deadline, &secrets);
+            let refusal = on_time(daemon.answer("key"))?.expect_err("a refusal");
+            assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
+            assert!(!daemon.log().contains(TOKEN));
+            // And it passes when the fault does, without anybody's help; but who says when to come back is not asked before.
+            simulator.server.clear_faults();
+            if matches!(fault, Fault::Limited(Some(_))) {
+                assert_eq!(cost(&simulator.server, || assert!(daemon.refusal("key").contains(says))), 0);
+                return Some(());
+            }
+            let answer = on_time(daemon.answer("key"))?;
+            assert_eq!(answer.as_deref(), Ok("keeper"), "after {on} {fault:?}");
+            Some(())
+        });
     }
 }
 

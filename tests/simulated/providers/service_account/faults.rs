@@ -1,9 +1,12 @@
 //! What each fault of 1Password comes to.
 
-use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 
 use super::{everything, one, provider};
 use crate::daemon::Daemon;
+use crate::helpers::{on_time, with_time};
 use crate::simulators::http::Fault;
 
 #[test]
@@ -36,17 +39,20 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
         ("GET /api/v1/vault/", Fault::Truncate, "cannot be reached"),
         ("GET /api/v1/vault/", Fault::Garbage, "broke its contract"),
     ] {
-        simulator.server.clear_faults();
-        simulator.server.fault(on, usize::MAX, fault.clone());
-        // What may pass is tried again until the deadline.
-        let provider = provider();
-        let secrets = [("key", "op://Zoo/Sections/username")];
-        let daemon = Daemon::with("1500ms", &provider, &simulator.token(), &secrets);
-        let refusal = daemon.refusal("key");
-        assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
-        // And it passes when the fault does, without anybody's help.
-        simulator.server.clear_faults();
-        assert_eq!(daemon.ask("key").as_deref(), Some("keeper"), "after {on} {fault:?}");
+        with_time(|deadline| {
+            simulator.server.clear_faults();
+            simulator.server.fault(on, usize::MAX, fault.clone());
+            // What may pass is tried again until the deadline.
+            let secrets = [("key", "op://Zoo/Sections/username")];
+            let daemon = Daemon::with(deadline, &provider(), &simulator.token(), &secrets);
+            let refusal = on_time(daemon.answer("key"))?.expect_err("a refusal");
+            assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
+            // And it passes when the fault does, without anybody's help.
+            simulator.server.clear_faults();
+            let answer = on_time(daemon.answer("key"))?;
+            assert_eq!(answer.as_deref(), Ok("keeper"), "after {on} {fault:?}");
+            Some(())
+        });
     }
 }
 
@@ -72,10 +78,14 @@ fn a_server_that_does_not_answer_costs_the_deadline_and_no_more() {
 #[test]
 fn nobody_there_is_said_to_be_unreachable() {
     let simulator = everything();
-    // A port that was free a moment ago.
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let token = simulator.token_for(&format!("http://{free}"));
-    let provider = provider();
-    let daemon = Daemon::with("1s", &provider, &token, &[("key", "op://Zoo/Sections/username")]);
-    assert!(daemon.refusal("key").contains("cannot be reached"));
+    // A port that belongs to somebody, so that no other test gets it, and on which nobody listens.
+    let mute = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(mute.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let address: SockaddrIn = getsockname(mute.as_raw_fd()).unwrap();
+    let token = simulator.token_for(&format!("http://{address}"));
+    let refusal = with_time(|deadline| {
+        let daemon = Daemon::with(deadline, &provider(), &token, &[("key", "op://Zoo/Sections/username")]);
+        on_time(daemon.answer("key"))
+    });
+    assert!(refusal.expect_err("a refusal").contains("cannot be reached"));
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{everything, one, provider};
 use crate::daemon::Daemon;
+use crate::helpers::{on_time, with_time};
 use crate::simulators::account::Account;
 use crate::simulators::http::Tls;
 use crate::simulators::service_account::{Device, ServiceAccount};
@@ -23,8 +24,11 @@ fn the_core_speaks_tls_and_looks_at_certificates() {
     let environment = [("SSL_CERT_FILE", authority.as_path())];
     let trusting = Daemon::in_environment(&environment, "20s", &provider, &token, &secrets);
     assert_eq!(trusting.ask("key").as_deref(), Some("keeper"));
-    let strict = Daemon::with("1500ms", &provider, &token, &secrets);
-    assert!(strict.refusal("key").contains("cannot be reached"));
+    let refusal = with_time(|deadline| {
+        let strict = Daemon::with(deadline, &provider, &token, &secrets);
+        on_time(strict.answer("key"))
+    });
+    assert!(refusal.expect_err("a refusal").contains("cannot be reached"));
 }
 
 #[test]
