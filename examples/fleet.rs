@@ -1,16 +1,16 @@
 //! What a fleet of machines asks of 1Password: `cargo run --release --example fleet` prints the tables of docs/scale.md,
 //! `… --example fleet -- plot` its plot.
 //!
-//! The machines here decide as real ones do, by opnix's own functions: when a value is fresh (`cache::freshness`), when the
+//! The machines here decide as real ones do, by opnix's own functions: when a value is fresh (`store::decide`), when the
 //! next refresh is due (`store::refresh`), and what the budget allows (`providers::budget`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use opnix::cache::freshness::{Decision, Health, Keep, Known, Settings, decide};
 use opnix::providers::budget::{Budget, Ledger, Purpose};
-use opnix::store::refresh::{Outlook, next_round};
+use opnix::store::background::{Outlook, next_round};
+use opnix::store::decide::{Decision, Health, Keep, Known, Settings, decide};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

@@ -1,10 +1,11 @@
 //! opnix gives systemd units their 1Password secrets the way systemd hands out credentials.
 //!
 //! The way of one request through the modules, which is also the order to read them in:
-//! [`peer`] says who asks, [`policy`] whether it may, [`store`] gets the value from the [`cache`] or from [`providers`],
+//! [`peer`] says who asks, [`policy`] whether it may, [`store`] gets the value from memory or from [`providers`],
 //! [`server`] answers, and [`records`] puts it on record. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
+pub mod files;
 pub mod kernel;
 pub mod moment;
 pub mod names;
@@ -12,10 +13,10 @@ pub mod place;
 pub mod quote;
 pub mod reference;
 pub mod secret;
+pub mod signal;
 pub mod template;
 
 // One request.
-pub mod cache;
 pub mod config;
 pub mod peer;
 pub mod policy;
@@ -28,5 +29,4 @@ pub mod cli;
 pub mod control;
 pub mod mirror;
 pub mod server;
-pub mod state;
 pub mod systemd;

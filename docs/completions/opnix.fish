@@ -87,19 +87,19 @@ complete -c opnix -n "__fish_opnix_using_subcommand setup" -l store -d 'Where th
 complete -c opnix -n "__fish_opnix_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l config -d 'The configuration; can be given several times' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l output -d 'Where relative paths start' -r -F
-complete -c opnix -n "__fish_opnix_using_subcommand secret" -l token-file -d 'The file with the token; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand secret" -l token-file -d 'The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -l path -d 'The file for it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -l path -d 'The file for it; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -s h -l help -d 'Print help'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l path -d 'The file for it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l path -d 'The file for it; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c opnix -n "__fish_opnix_using_subcommand env" -l config -d 'The configuration' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand env" -l config-json -d 'The configuration itself' -r
-complete -c opnix -n "__fish_opnix_using_subcommand env" -l token-file -d 'The file with the token; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand env" -l token-file -d 'The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand env" -l library -d '1Password\'s core library, if `opnix core install` did not put it in place' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand env" -l host -d 'Hosts that the token may name besides 1Password\'s' -r
 complete -c opnix -n "__fish_opnix_using_subcommand env" -l format -r -f -a "shell\t'`export NAME=\'value\'`'

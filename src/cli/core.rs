@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Exit, fail};
-use crate::providers::service_account::library::{self, InstallError};
+use crate::providers::ask::service_account::library::{self, InstallError};
 
 /// Put 1Password's core library in place, which the provider `service_account` needs
 #[derive(clap::Args)]

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::control::ControlArguments;
 use super::{ConfigArguments, Exit};
 use crate::config;
 use crate::control::interface::{Control, Health};
 use crate::mirror::install::in_memory;
+use crate::providers::child::token::{self, Loaded};
 
 /// The key of the sealed cache, as opnix-setup.service keeps it.
 const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
@@ -52,7 +52,9 @@ pub fn run(arguments: Arguments) -> Exit {
         }
         Err(faults) => Finding::Fault(format!("configuration: {faults}")),
     });
-    let token = arguments.token_file.or_else(loaded_token);
+    let token = arguments.token_file.or_else(|| match token::loaded()? {
+        Loaded::Plain(path) | Loaded::Sealed(path) => Some(path),
+    });
     for finding in token.map_or(vec![no_unit()], |path| token_findings(&path)) {
         say(finding);
     }
@@ -76,14 +78,6 @@ enum Finding {
     Fine(String),
     Warning(String),
     Fault(String),
-}
-
-/// Where systemd takes the token from: the last `LoadCredential=token:PATH` of opnix.service and its drop-ins. `systemctl show`
-/// does not tell.
-fn loaded_token() -> Option<PathBuf> {
-    let output = Command::new("systemctl").args(["cat", "opnix.service"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.lines().rev().find_map(|line| line.trim().strip_prefix("LoadCredential=token:")).map(PathBuf::from)
 }
 
 fn no_unit() -> Finding {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Exit, fail, once};
-use crate::config::Provider;
+use crate::config::{self, Provider};
 use crate::quote::Form;
 use crate::reference::Reference;
 
@@ -28,9 +28,9 @@ pub struct Arguments {
     /// The configuration itself
     #[arg(long, value_name = "JSON", conflicts_with = "config")]
     config_json: Option<String>,
-    /// The file with the token; $OP_SERVICE_ACCOUNT_TOKEN stands above it
-    #[arg(long, value_name = "FILE", default_value = once::TOKEN)]
-    token_file: PathBuf,
+    /// The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// 1Password's core library, if `opnix core install` did not put it in place
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
@@ -69,7 +69,7 @@ struct Variable {
 
 pub fn run(arguments: Arguments) -> Exit {
     let (text, named) = match (&arguments.config, arguments.config_json) {
-        (Some(path), _) => match std::fs::read_to_string(path) {
+        (Some(path), _) => match config::read(path) {
             Ok(text) => (text, path.display().to_string()),
             Err(error) => return fail(Exit::General, format_args!("{}: {error}", path.display())),
         },
@@ -92,7 +92,7 @@ pub fn run(arguments: Arguments) -> Exit {
     let provider = Provider::ServiceAccount { library: arguments.library, hosts: arguments.host };
     let fetched = match references.is_empty() {
         true => Vec::new(),
-        false => once::fetch(provider, &arguments.token_file, LIMIT, references),
+        false => once::fetch(provider, &once::token_file(arguments.token_file), LIMIT, references),
     };
     // All or nothing: half of an environment is worse than none.
     let mut fetched = fetched.into_iter();

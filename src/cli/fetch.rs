@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::{Exit, fail};
-use crate::providers::remote::child;
+use crate::providers::child::process;
 
 /// Ask 1Password for `opnix serve`
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub fn run(_: Arguments) -> Exit {
             "`opnix fetch` is for `opnix serve` to start: it speaks on a socket, not with people",
         );
     }
-    match child::run() {
+    match process::run() {
         Ok(()) => Exit::Ok,
         Err(error) => fail(Exit::Software, format_args!("the service cannot be understood: {error}")),
     }

@@ -15,9 +15,9 @@ use zlink::tokio::unix::connect;
 use super::{ConfigArguments, Exit, fail, faulty};
 use crate::config::MIRROR_ROOT;
 use crate::control::interface::{Changes, Control};
+use crate::files::StateDirectory;
 use crate::mirror::{Memory, Mirror, Round, mount, units};
 use crate::records;
-use crate::state::StateDirectory;
 use crate::systemd::notify::Notifier;
 
 /// What changes together within this is taken together: a pair of keys is to be one restart.
@@ -58,7 +58,10 @@ pub fn run(arguments: Arguments) -> Exit {
         warn!("{missing}");
     }
     let memory = Memory(StateDirectory::of_runtime());
-    let mut mirror = Mirror::new(arguments.config.config, arguments.socket, memory);
+    let mut mirror = match Mirror::new(arguments.config.config, arguments.socket, memory) {
+        Ok(mirror) => mirror,
+        Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
+    };
     let first = match mirror.round() {
         Ok(round) => round,
         Err(faults) => return faulty(&faults),

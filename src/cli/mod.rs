@@ -127,6 +127,8 @@ pub fn main() -> ExitCode {
 
 /// Says on standard error why the command failed.
 fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
+    // After what led to it.
+    crate::records::flush();
     eprintln!("opnix: {message}");
     exit
 }

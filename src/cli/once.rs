@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::Exit;
 use crate::config;
 use crate::providers::budget::Meter;
+use crate::providers::child::token::{self, Loaded};
 use crate::providers::{FetchError, Provider};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
 /// OpNix's place for the token.
-pub const TOKEN: &str = "/etc/opnix-token";
+const OF_OPNIX: &str = "/etc/opnix-token";
 /// The variable that stands above the file.
 const VARIABLE: &str = "OP_SERVICE_ACCOUNT_TOKEN";
 /// The flags of these commands have one dash, as OpNix's.
@@ -29,6 +30,15 @@ pub fn flags(arguments: impl Iterator<Item = String>) -> Vec<String> {
         }
     }
     arguments
+}
+
+/// The file with the token: the one that is named, else the one that opnix.service loads, else OpNix's if only that is there.
+pub fn token_file(named: Option<PathBuf>) -> PathBuf {
+    let opnix = PathBuf::from(OF_OPNIX);
+    named.unwrap_or_else(|| match token::loaded() {
+        Some(Loaded::Plain(path)) if path.exists() || !opnix.exists() => path,
+        _ => opnix,
+    })
 }
 
 /// One result for each reference.

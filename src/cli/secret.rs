@@ -21,9 +21,9 @@ pub struct Arguments {
     /// Where relative paths start
     #[arg(long, value_name = "DIR", default_value = "secrets")]
     output: PathBuf,
-    /// The file with the token; $OP_SERVICE_ACCOUNT_TOKEN stands above it
-    #[arg(long, value_name = "FILE", default_value = once::TOKEN)]
-    token_file: PathBuf,
+    /// The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 pub fn run(arguments: Arguments) -> Exit {
@@ -56,8 +56,12 @@ pub fn run(arguments: Arguments) -> Exit {
         config.files.iter().flat_map(|file| file.entry.content.references().cloned()).collect();
     references.sort_unstable();
     references.dedup();
-    let fetched =
-        once::fetch(config.provider, &arguments.token_file, config.timing.deadline, references.clone());
+    let fetched = once::fetch(
+        config.provider,
+        &once::token_file(arguments.token_file),
+        config.timing.deadline,
+        references.clone(),
+    );
     let value = |reference: &Reference| references.binary_search(reference).ok().map(|at| &fetched[at]);
 
     let mut worst = Exit::Ok;

@@ -10,9 +10,9 @@ use chacha20poly1305::aead::Generate;
 use zeroize::Zeroizing;
 
 use super::{Exit, fail};
-use crate::cache::sealed::KEY_LENGTH;
-use crate::state::StateDirectory;
+use crate::files::StateDirectory;
 use crate::store::disk::KEY_CREDENTIAL;
+use crate::store::sealed::KEY_LENGTH;
 
 /// Where systemd looks for encrypted credentials that a unit names without a path.
 const STORE: &str = "/etc/credstore.encrypted";

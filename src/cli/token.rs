@@ -1,24 +1,24 @@
 //! `opnix token set`: OpNix's command, which stores the token.
 
-use std::io::{IsTerminal, Read};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
-use super::{Exit, fail, once};
-use crate::providers::service_account::token::Token;
+use super::{Exit, fail};
+use crate::files::{self, Attributes};
+use crate::providers::ask::service_account::token::Token;
+use crate::providers::child::token::{self, Loaded};
 use crate::secret::Secret;
-use crate::state::StateDirectory;
 
 /// Longer than any token, in bytes.
-const SIZE_MAX: u64 = 64 << 10;
+const SIZE_MAX: usize = 64 << 10;
 
 /// Store the token of a service account or a Connect server
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The file for it
-    #[arg(long, value_name = "FILE", default_value = once::TOKEN, global = true)]
-    path: PathBuf,
+    /// The file for it; by default the one that opnix.service loads
+    #[arg(long, value_name = "FILE", global = true)]
+    path: Option<PathBuf>,
     #[command(subcommand)]
     action: Action,
 }
@@ -31,15 +31,33 @@ enum Action {
 
 pub fn run(arguments: Arguments) -> Exit {
     let Action::Set = arguments.action;
+    let path = match arguments.path.map(Loaded::Plain).or_else(token::loaded) {
+        Some(Loaded::Plain(path)) => path,
+        Some(Loaded::Sealed(path)) => {
+            let path = path.display();
+            return fail(
+                Exit::General,
+                format_args!(
+                    "opnix.service loads a sealed token, {path}\nseal the new one: systemd-creds encrypt --name=token - {path}"
+                ),
+            );
+        }
+        None => {
+            return fail(
+                Exit::General,
+                "opnix.service loads no token from a file\nname the file with -path, and in the unit: LoadCredential=token:FILE",
+            );
+        }
+    };
     if std::io::stdin().is_terminal() {
         eprintln!("Paste the token, then Enter and Ctrl-D:");
     }
-    let mut text = Zeroizing::new(Vec::with_capacity(SIZE_MAX as usize + 1));
-    if let Err(error) = std::io::stdin().lock().take(SIZE_MAX + 1).read_to_end(&mut text) {
-        return fail(Exit::General, format_args!("the token cannot be read: {error}"));
-    }
+    let text = match files::read_from(std::io::stdin().lock(), 0, SIZE_MAX) {
+        Ok(text) => text,
+        Err(error) => return fail(Exit::General, format_args!("the token cannot be read: {error}")),
+    };
     let token = text.trim_ascii();
-    if token.is_empty() || text.len() as u64 > SIZE_MAX || token.contains(&b'\n') {
+    if token.is_empty() || token.contains(&b'\n') {
         return fail(Exit::General, "that is no token: it is one line\ncopy it again from 1Password, whole");
     }
     // A token of a service account can be looked through; one of a Connect server cannot.
@@ -49,18 +67,18 @@ pub fn run(arguments: Arguments) -> Exit {
     {
         return fail(Exit::General, error);
     }
-    let directory = arguments.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
-    let Some(name) = arguments.path.file_name().and_then(|name| name.to_str()) else {
-        return fail(Exit::General, format_args!("{} is no path of a file", arguments.path.display()));
-    };
-    let stored =
-        std::fs::create_dir_all(directory).and_then(|()| StateDirectory::new(directory).replace(name, token));
-    match stored {
+    match store(&path, token) {
         Ok(()) => {
-            println!("stored the token in {}", arguments.path.display());
+            println!("stored the token in {}", path.display());
             Exit::Ok
         }
-        Err(error) => fail(Exit::General, format_args!("{}: {error}", arguments.path.display())),
+        Err(error) => fail(Exit::General, format_args!("{}: {error}", path.display())),
     }
+}
+
+fn store(path: &Path, token: &[u8]) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("it is no path of a file"))?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    files::replace(&File::open(directory)?, name, token, Attributes::PRIVATE)
 }

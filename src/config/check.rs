@@ -6,20 +6,19 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use reqwest::Url;
 
 use super::decode::At;
 use super::fault::Faults;
 use super::file::{self, Services, UnitEntry};
 use super::{Change, Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
-use crate::cache::freshness::{Keep, Settings};
 use crate::names::{CredentialName, NameError, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy, Rule};
+use crate::providers::ask::connect;
 use crate::providers::budget::Budget;
-use crate::providers::connect;
 use crate::reference::{Kind, Reference};
+use crate::store::decide::{Keep, Settings};
 use crate::template::Template;
 
 const DEADLINE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -438,7 +437,7 @@ impl Check<'_> {
             file::OnChange::Action(file::Action::Restart) => OnChange::Restart,
             file::OnChange::Action(file::Action::ReloadOrRestart) => OnChange::ReloadOrRestart,
             file::OnChange::Signal(file::SendSignal { signal }) => {
-                OnChange::Signal(self.valid(signal, signal_name)?)
+                OnChange::Signal(self.valid(signal, str::parse)?)
             }
         })
     }
@@ -495,10 +494,13 @@ impl Check<'_> {
             }
             Some(Services::Options(services)) => services
                 .iter()
-                .map(|(name, At { value: options, place })| match (&options.signal, options.restart) {
-                    (Some(signal), _) => (name.as_str(), place, OnChange::Signal(signal.clone())),
-                    (None, Some(false)) => (name.as_str(), place, OnChange::Nothing),
-                    (None, _) => (name.as_str(), place, OnChange::Restart),
+                .filter_map(|(name, At { value: options, place })| {
+                    let action = match (&options.signal, options.restart) {
+                        (Some(signal), _) => OnChange::Signal(self.valid(signal, str::parse)?),
+                        (None, Some(false)) => OnChange::Nothing,
+                        (None, _) => OnChange::Restart,
+                    };
+                    Some((name.as_str(), place, action))
                 })
                 .collect(),
         };
@@ -574,12 +576,6 @@ fn budget_for(provider: &Provider, written: Option<&file::Budget>) -> Budget {
         hourly: written.hourly.or(default.hourly),
         daily: written.daily.or(default.daily),
     })
-}
-
-fn signal_name(text: &str) -> Result<String, String> {
-    text.parse::<Signal>()
-        .map(|signal| signal.as_str().to_owned())
-        .map_err(|_| format!("{text:?} is no signal\nwrite one such as SIGHUP"))
 }
 
 fn file_mode(text: &str) -> Result<u32, String> {

@@ -241,7 +241,7 @@ object! {
         /// Restart it; true by default.
         "restart" => restart: Option<bool>,
         /// Send it this signal instead.
-        "signal" => signal: Option<String>,
+        "signal" => signal: Option<At<String>>,
         /// Units that come first.
         "after" => after: Vec<String>,
     }

@@ -7,20 +7,22 @@ mod file;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use fault::{Fault, Faults, nearest};
 
-use crate::cache::freshness::Settings;
+use crate::files;
 use crate::names::{UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy};
+use crate::providers::ask::connect;
 use crate::providers::budget::Budget;
-use crate::providers::connect;
 use crate::reference::Reference;
+use crate::signal::Signal;
+use crate::store::decide::Settings;
 
 /// Where the service looks when it is not told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";
@@ -29,7 +31,7 @@ pub const DEFAULT_DIRECTORY: &str = "/etc/opnix/secrets.d";
 /// Where relative paths of mirrored files start.
 pub const MIRROR_ROOT: &str = "/run/secrets";
 /// A configuration file larger than this, in bytes, is a mistake.
-const SIZE_MAX: u64 = 16 << 20;
+const SIZE_MAX: usize = 16 << 20;
 
 /// A valid configuration.
 #[derive(Debug)]
@@ -121,7 +123,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnChange {
     Nothing,
-    Signal(String),
+    Signal(Signal),
     Reload,
     ReloadOrRestart,
     Restart,
@@ -153,7 +155,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Config, Faults> {
 }
 
 /// The files that a path stands for, in the order of their names.
-fn expand(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         let is_spare = path == Path::new(DEFAULT_DIRECTORY) && !path.exists();
         return Ok(if is_spare { Vec::new() } else { vec![path.to_owned()] });
@@ -166,13 +168,11 @@ fn expand(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(SIZE_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > SIZE_MAX {
-        return Err(std::io::Error::other("it is larger than 16 MiB"));
-    }
-    Ok(text)
+/// The text of a file that is no secret.
+pub fn read(path: &Path) -> io::Result<String> {
+    let bytes = files::read(path, SIZE_MAX)?;
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 /// The JSON Schema of a configuration file, made from the types that read it.

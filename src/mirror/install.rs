@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
@@ -12,14 +11,12 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Gid, Group, Uid, UnlinkatFlags, User, fchown, symlinkat, unlinkat};
+use nix::unistd::{Gid, Group, Uid, User, symlinkat};
 use tracing::warn;
 
 use crate::config::{MIRROR_ROOT, MirrorFile};
+use crate::files::{self, Attributes, discard, unfinished};
 use crate::secret::Secret;
-
-/// What the names of files end in that are not finished.
-const UNFINISHED: &str = ".opnix-new";
 
 /// Whose a file is to be.
 #[derive(Debug, Clone, Copy)]
@@ -74,16 +71,8 @@ pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()
         warn!("{} is on a disk: the secret stays there in plain text", file.path.display());
     }
     not_a(&directory, name, SFlag::S_IFDIR)?;
-    let new = unfinished(name);
-    discard(&directory, &new)?;
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    // Nobody's until it is whole.
-    let fd = openat(&directory, new.as_slice(), flags, Mode::empty())?;
-    fchown(&fd, Some(owner.uid), Some(owner.gid))?;
-    let mut written = File::from(fd);
-    written.write_all(value.expose())?;
-    fchmod(&written, Mode::from_bits_truncate(file.mode))?;
-    renameat(&directory, new.as_slice(), &directory, name)?;
+    let attributes = Attributes { mode: file.mode, owner: Some((owner.uid, owner.gid)) };
+    files::replace(&directory, name, value.expose(), attributes)?;
     for link in &file.symlinks {
         point(link, &file.path)?;
     }
@@ -93,10 +82,7 @@ pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()
 /// A file or link of ours. One that is not there is gone.
 pub fn remove(path: &Path) -> io::Result<()> {
     match parent(path, false) {
-        Ok((directory, name)) => match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        },
+        Ok((directory, name)) => discard(&directory, name.as_bytes()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -157,18 +143,6 @@ fn not_a(directory: &OwnedFd, name: &OsStr, kind: SFlag) -> io::Result<()> {
     }
 }
 
-/// What a killed mirror left unfinished.
-fn discard(directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
-    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn unfinished(name: &OsStr) -> Vec<u8> {
-    [b".", name.as_bytes(), UNFINISHED.as_bytes()].concat()
-}
-
 /// Whether what lies there is in memory only: tmpfs or ramfs.
 pub fn in_memory(directory: &impl AsFd) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
@@ -186,7 +160,8 @@ mod tests {
 
     #[test]
     fn readers_see_the_old_or_the_new_file_whole_through_a_thousand_rewrites() {
-        let directory = std::env::temp_dir().join(format!("opnix-install-{}", std::process::id()));
+        // In memory: each of them is synced.
+        let directory = Path::new("/dev/shm").join(format!("opnix-install-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let directory = directory.canonicalize().unwrap();
         let path = directory.join("big");

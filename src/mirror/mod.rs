@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use self::install::Accounts;
@@ -53,30 +53,37 @@ pub struct Round {
 }
 
 impl Mirror {
-    pub fn new(files: Vec<PathBuf>, socket: PathBuf, memory: Memory) -> Self {
-        let state = memory.load();
-        Self { files, socket, memory, state }
+    pub fn new(files: Vec<PathBuf>, socket: PathBuf, memory: Memory) -> io::Result<Self> {
+        let state = memory.load()?;
+        Ok(Self { files, socket, memory, state })
     }
 
     /// Looks at everything once: asks, compares and writes files. What is to be done to units, the plan says.
     pub fn round(&mut self) -> Result<Round, config::Faults> {
         let config = config::load(&self.files)?;
-        let (values, refused) = self.ask(&config);
+        let (values, unanswered) = self.ask(&config);
         let contents: Contents =
             values.iter().map(|(name, value)| (name.clone(), self.state.fingerprint(value))).collect();
+        if self.state.forgotten {
+            // Other than all that is known now.
+            self.state.seen = contents.keys().map(|name| (name.clone(), String::new())).collect();
+        }
         let accounts = Accounts::look_up(&config.files);
         let plan = plan(&config, &contents, &self.state.seen, &self.state.files, |path| {
             path.symlink_metadata().is_ok()
         });
         let mut missing = Vec::new();
-        for file in
-            config.files.iter().filter(|file| refused.contains_key(file.entry.content.mirror_name().as_str()))
-        {
-            let why = "the service refused it: see `opnix status` and its journal".to_owned();
+        for file in &config.files {
+            let Some(why) = unanswered.get(file.entry.content.mirror_name().as_str()) else { continue };
             if file.optional {
                 warn!("{} is not there: {why}", file.path.display());
             } else {
-                missing.push((file.path.clone(), why));
+                missing.push((file.path.clone(), why.clone()));
+            }
+        }
+        for change in &config.changes {
+            if let Some(why) = unanswered.get(change.entry.content.mirror_name().as_str()) {
+                warn!("whether {} has changed is not known: {why}", change.entry.name);
             }
         }
         for file in &config.files {
@@ -107,6 +114,7 @@ impl Mirror {
                 Err(error) => warn!("cannot remove {}: {error}", path.display()),
             }
         }
+        self.state.forgotten = false;
         self.state.seen.extend(contents);
         self.state.seen.retain(|name, _| plan.known.contains(name));
         if let Err(error) = self.memory.save(&self.state) {
@@ -115,31 +123,34 @@ impl Mirror {
         Ok(Round { plan, missing })
     }
 
-    /// All values that the configuration wants here, and those that were refused.
+    /// All values that the configuration wants here, and why the others cannot be had.
     fn ask(&self, config: &Config) -> (BTreeMap<String, Arc<Secret>>, BTreeMap<String, String>) {
         let entries =
             config.files.iter().map(|file| &file.entry).chain(config.changes.iter().map(|c| &c.entry));
         let mut names: Vec<String> = entries.map(|entry| entry.content.mirror_name().to_string()).collect();
         names.sort_unstable();
         names.dedup();
-        let (mut values, mut refused) = (BTreeMap::new(), BTreeMap::new());
+        let (mut values, mut unanswered) = (BTreeMap::new(), BTreeMap::new());
         let mut buffer = Zeroizing::new(vec![0; CREDENTIALS_MAX + 1]);
         for names in names.chunks(AT_ONCE) {
             // All connections before the first answer, so that the service can fetch them together.
             let asked: Vec<_> =
                 names.iter().map(|name| asker::connect_as(&self.socket, MIRROR, name)).collect();
             for (name, stream) in names.iter().zip(asked) {
-                match stream.and_then(|stream| self.answer(name, stream, &mut buffer)) {
-                    Ok(Some(value)) => drop(values.insert(name.clone(), Arc::new(value))),
-                    Ok(None) => drop(refused.insert(name.clone(), "refused".to_owned())),
-                    Err(error) => {
-                        error!("the service does not answer on {}: {error}", self.socket.display());
-                        refused.insert(name.clone(), error.to_string());
+                let why = match stream.and_then(|stream| self.answer(name, stream, &mut buffer)) {
+                    Ok(Some(value)) => {
+                        values.insert(name.clone(), Arc::new(value));
+                        continue;
                     }
-                }
+                    Ok(None) => "the service refused it: see `opnix status` and its journal".to_owned(),
+                    Err(error) => {
+                        format!("the service does not answer on {}: {error}", self.socket.display())
+                    }
+                };
+                unanswered.insert(name.clone(), why);
             }
         }
-        (values, refused)
+        (values, unanswered)
     }
 
     /// `None`: it was refused.

@@ -154,7 +154,7 @@ mod tests {
         only_a.insert(config.files[0].entry.content.mirror_name().to_string(), "2".to_owned());
         let one = plan(&config, &only_a, &first, &written, |_| true);
         assert_eq!(one.write.len(), 1);
-        assert_eq!(one.units["app.service"], OnChange::Signal("SIGHUP".to_owned()));
+        assert_eq!(one.units["app.service"], OnChange::Signal("SIGHUP".parse().unwrap()));
     }
 
     #[test]

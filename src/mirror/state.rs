@@ -11,10 +11,13 @@ use sha2::Sha256;
 use tracing::warn;
 
 use super::plan::{Contents, Written};
+use crate::config::MIRROR_ROOT;
+use crate::files::StateDirectory;
 use crate::secret::Secret;
-use crate::state::StateDirectory;
 
 const FILE: &str = "mirror.json";
+/// In bytes.
+const KEY_LENGTH: usize = 32;
 
 #[derive(Debug, Clone)]
 pub struct Memory(pub Option<StateDirectory>);
@@ -26,17 +29,28 @@ pub struct State {
     pub seen: Contents,
     pub files: BTreeMap<PathBuf, Written>,
     pub links: BTreeSet<PathBuf>,
+    /// There was a mirror before, but what it saw and wrote is not known.
+    #[serde(skip)]
+    pub forgotten: bool,
 }
 
 impl Memory {
-    pub fn load(&self) -> State {
-        let read = self.0.as_ref().map(|directory| directory.read(FILE)).transpose();
-        let text = read.unwrap_or_else(|error| {
-            warn!("what the last mirror saw cannot be read: {error}");
-            None
-        });
-        let known = text.flatten().and_then(|text| serde_json::from_slice(&text).ok());
-        known.unwrap_or_else(State::new)
+    /// What the last mirror knew. Fails when there is nothing and no new key can be made.
+    pub fn load(&self) -> io::Result<State> {
+        let Some(directory) = &self.0 else { return State::new() };
+        let known = match directory.read(FILE) {
+            Ok(None) => return State::new(),
+            Ok(Some(text)) => serde_json::from_slice(&text).map_err(io::Error::from).and_then(State::checked),
+            Err(error) => Err(error),
+        };
+        known.or_else(|error| {
+            warn!(
+                "what the last mirror saw is not known: {}: {error}; each secret counts as changed, and files that left the \
+                 configuration stay: look for them below {MIRROR_ROOT}",
+                directory.path(FILE).display()
+            );
+            Ok(State { forgotten: true, ..State::new()? })
+        })
     }
 
     pub fn save(&self, state: &State) -> io::Result<()> {
@@ -46,18 +60,59 @@ impl Memory {
 }
 
 impl State {
-    fn new() -> Self {
-        let key = <[u8; 32]>::try_generate().map_or_else(|_| String::new(), |key| hex(&key));
-        Self { key, seen: Contents::new(), files: BTreeMap::new(), links: BTreeSet::new() }
+    fn new() -> io::Result<Self> {
+        let key = <[u8; KEY_LENGTH]>::try_generate()
+            .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+        Ok(Self {
+            key: hex(&key),
+            seen: Contents::new(),
+            files: BTreeMap::new(),
+            links: BTreeSet::new(),
+            forgotten: false,
+        })
+    }
+
+    fn checked(self) -> io::Result<Self> {
+        let is_key = self.key.len() == 2 * KEY_LENGTH;
+        if is_key { Ok(self) } else { Err(io::Error::other("its key is damaged")) }
     }
 
     pub fn fingerprint(&self, value: &Secret) -> String {
         let mac =
             Hmac::<Sha256>::new_from_slice(self.key.as_bytes()).map(|mac| mac.chain_update(value.expose()));
+        // This kind of hash takes keys of any length.
         mac.map_or_else(|_| String::new(), |mac| hex(&mac.finalize().into_bytes()))
     }
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_damaged_counts_as_forgotten_and_what_is_not_there_as_new() {
+        let place = std::env::temp_dir().join(format!("opnix-mirror-{}", std::process::id()));
+        fs::create_dir_all(&place).unwrap();
+        let memory = Memory(Some(StateDirectory::new(&place)));
+        let new = memory.load().unwrap();
+        assert!(!new.forgotten && new.key.len() == 2 * KEY_LENGTH);
+        memory.save(&new).unwrap();
+        let value = Secret::copy_from(b"made-up").unwrap();
+        let known = memory.load().unwrap();
+        assert!(!known.forgotten);
+        assert_eq!(known.fingerprint(&value), new.fingerprint(&value));
+        let whole = fs::read_to_string(place.join(FILE)).unwrap();
+        for damaged in ["", "{}", &whole[..whole.len() / 2], &whole.replacen(&new.key, "", 1)] {
+            fs::write(place.join(FILE), damaged).unwrap();
+            let state = memory.load().unwrap();
+            assert!(state.forgotten && state.key.len() == 2 * KEY_LENGTH, "{damaged}");
+        }
+        fs::remove_dir_all(place).unwrap();
+    }
 }

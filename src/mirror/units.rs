@@ -33,7 +33,7 @@ pub fn act(units: &BTreeMap<String, OnChange>) {
             OnChange::Restart => vec!["try-restart", "--no-block"],
             OnChange::Reload => vec!["reload", "--no-block"],
             OnChange::ReloadOrRestart => vec!["try-reload-or-restart", "--no-block"],
-            OnChange::Signal(signal) => vec!["kill", "--kill-whom=main", "--signal", signal],
+            OnChange::Signal(signal) => vec!["kill", "--kill-whom=main", "--signal", signal.as_str()],
         };
         info!(
             message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0d",

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::ask::items::{Found, Item, Nameable, bytes, only, text};
 use super::error::{FetchError, Named};
-use super::items::{Found, Item, Nameable, bytes, only, text};
+use crate::files;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
 /// A vault file larger than this, in bytes, is a mistake.
-const SIZE_MAX: u64 = 64 << 20;
+const SIZE_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
 pub struct Local {
@@ -133,7 +134,7 @@ fn read_first(candidates: &[PathBuf]) -> Result<(&Path, Zeroizing<Vec<u8>>), Fet
 }
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is no regular file"));
@@ -142,13 +143,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
         let mode = metadata.permissions().mode() & 0o7777;
         return Err(io::Error::other(format!("others can get at it (mode {mode:04o}); run chmod o= on it")));
     }
-    if metadata.len() > SIZE_MAX {
-        return Err(io::Error::other("it is larger than 64 MiB"));
-    }
-    // One buffer of the final size: a growing one would leave unwiped copies behind.
-    let mut bytes = Zeroizing::new(vec![0; metadata.len() as usize]);
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
+    files::read_open(&file, SIZE_MAX)
 }
 
 #[cfg(test)]

@@ -1,23 +1,21 @@
 //! Where secrets come from, and the one taxonomy of what can go wrong there.
 
+pub mod ask;
 pub mod budget;
-pub mod connect;
+pub mod child;
 mod error;
-pub mod health;
-mod items;
 pub mod local;
-pub mod remote;
-pub mod service_account;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ask::service_account::library;
 use budget::Meter;
+use child::Remote;
+use child::process::Service;
+use child::token::TokenSource;
 pub use error::{FetchError, Named, Policy};
-use remote::Remote;
-use remote::child::Service;
-use remote::token_source::TokenSource;
-use service_account::library;
+
 use tracing::warn;
 
 use crate::config;

@@ -6,14 +6,15 @@ use std::time::SystemTime;
 use std::{env, io};
 
 use tracing::warn;
-use zeroize::Zeroizing;
 
-use crate::cache::memory::Entry;
-use crate::cache::sealed::{self, Contents, KEY_LENGTH, Key};
+use crate::files::{self, StateDirectory};
 use crate::providers::budget::Ledger;
 use crate::reference::Reference;
-use crate::state::StateDirectory;
+use crate::store::kept::Entry;
+use crate::store::sealed::{self, Contents, KEY_LENGTH, Key};
 
+/// A file larger than this, in bytes, holds no key.
+const KEY_MAX: usize = 4 << 10;
 /// The files in the state directory.
 const CACHE: &str = "cache";
 const REQUESTS: &str = "requests.json";
@@ -114,8 +115,8 @@ fn read_key(credentials: Option<&Path>) -> Result<Key, String> {
     let missing =
         || format!("there is no key: run `opnix setup`, then restart opnix.service ({KEY_CREDENTIAL})");
     let path = credentials.ok_or_else(missing)?.join(KEY_CREDENTIAL);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => Zeroizing::new(bytes),
+    let bytes = match files::read(&path, KEY_MAX) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
         Err(error) => return Err(format!("the key {} cannot be read: {error}", path.display())),
     };

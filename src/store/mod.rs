@@ -1,12 +1,16 @@
-//! The values: from memory, where they may be served without asking (`cache/freshness.rs` decides), else from the provider.
+//! The values: from memory, where they may be served without asking (`decide.rs` says), else from the provider.
 //!
-//! References that are asked for while a fetch is under way wait for it and then go together ([`flight`]). What
-//! changed in memory is written to disk after each fetch ([`disk`]). [`refresh`] renews values that nobody asks for.
+//! References that are asked for while a fetch is under way wait for it and then go together ([`fetch`]). What
+//! changed in memory is written to disk after each fetch ([`disk`]). [`background`] renews values that nobody asks for.
 
+pub mod background;
+pub mod breaker;
+pub mod decide;
 pub mod disk;
-mod flight;
-pub mod refresh;
-mod report;
+mod fetch;
+pub mod kept;
+mod renew;
+pub mod sealed;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,18 +25,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use self::disk::{Disk, Snapshot};
-use self::flight::{Flight, Passenger};
-use crate::cache::freshness::{Decision, Health, Settings};
-use crate::cache::memory::{Asked, Entry, Memory};
+use self::fetch::{Flight, Passenger};
 use crate::config::Timing;
 use crate::moment::Moment;
 use crate::policy::Grant;
 use crate::providers::budget::{Budget, Meter, Purpose};
-use crate::providers::health::Breaker;
 use crate::providers::{FetchError, Provider};
 use crate::quote::RenderError;
 use crate::reference::Reference;
 use crate::secret::Secret;
+use crate::store::breaker::Breaker;
+use crate::store::decide::{Decision, Health, Settings};
+use crate::store::kept::{Asked, Entry, Memory};
 
 /// What is known, and what is being asked for.
 #[derive(Clone)]
@@ -68,7 +72,7 @@ struct Shared {
     meter: Meter,
     disk: Arc<Disk>,
     state: Mutex<State>,
-    /// One fetch at a time, but for one that takes longer than [`flight::PATIENCE`].
+    /// One fetch at a time, but for one that takes longer than [`fetch::PATIENCE`].
     runway: Semaphore,
     /// Counts what the mirror may want to know: values that changed.
     changes: Arc<watch::Sender<u64>>,
@@ -197,7 +201,7 @@ impl Store {
             retired: AtomicBool::new(false),
             saving: tokio::sync::Mutex::default(),
         });
-        runtime.spawn(refresh::keep_fresh(Arc::downgrade(&shared), shared.news.clone()));
+        runtime.spawn(background::keep_fresh(Arc::downgrade(&shared), shared.news.clone()));
         Self(shared)
     }
 
@@ -418,7 +422,7 @@ impl Shared {
                 "values come from the cache where they can: {why}"
             );
         }
-        state.breaker.fails(Moment::now(), error, refresh::random());
+        state.breaker.fails(Moment::now(), error, background::random());
         self.down.send_replace(());
         self.news.notify_one();
     }

@@ -118,9 +118,14 @@ impl Daemon {
         children(self.keeper())[0]
     }
 
-    /// The processes that the service has started, by whichever of its threads.
+    /// The processes that the service has started, by whichever of its threads; not before they are what they are to be: who
+    /// stops one earlier stops the service, which waits for that.
     pub fn children(&self) -> Vec<u32> {
-        children(self.pid())
+        let is_fetch = |pid: &u32| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.split(|byte| *byte == 0).nth(1) == Some(b"fetch")
+        };
+        children(self.pid()).into_iter().filter(is_fetch).collect()
     }
 
     pub fn replace_token(&self, token: &str) {

@@ -29,6 +29,7 @@ mod simulators;
 mod store;
 mod strace;
 mod suite;
+mod token;
 mod user_manager;
 mod worker;
 
@@ -76,6 +77,7 @@ fn main() -> std::process::ExitCode {
         mirror::values_reach_the_environment_as_they_are,
         nixos::the_example_host_boots_with_and_without_its_token_and_network,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
+        token::the_token_is_stored_where_the_service_reads_it,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         journal::units_start_at_once_and_whole_while_the_journal_hangs,
         journal::the_service_is_restarted_while_the_journal_hangs,

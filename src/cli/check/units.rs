@@ -6,9 +6,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::Policy;
+
+/// A unit file larger than this, in bytes, is none.
+const SIZE_MAX: usize = 16 << 20;
 
 /// What the comparison found.
 #[derive(Default)]
@@ -137,7 +141,7 @@ fn pattern(file_name: &str) -> Option<UnitPattern> {
 
 fn read(path: &Path, units: &UnitPattern, socket: &str, asked: &mut Vec<Asked>) -> io::Result<()> {
     // Masked units are links to /dev/null; text that is no UTF-8 holds no names that we could match.
-    let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+    let text = String::from_utf8_lossy(&files::read(path, SIZE_MAX)?).into_owned();
     for (line, assignment) in assignments(&text) {
         let Some((key, value)) = assignment.split_once('=') else { continue };
         let Some((credential, source)) = value.trim().split_once(':') else { continue };

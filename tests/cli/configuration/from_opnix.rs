@@ -43,7 +43,7 @@ fn an_opnix_configuration_is_taken_unchanged() {
     assert_eq!(
         acted_on(password),
         [
-            ("app.service".to_owned(), OnChange::Signal("SIGHUP".to_owned())),
+            ("app.service".to_owned(), OnChange::Signal("SIGHUP".parse().unwrap())),
             ("idle.service".to_owned(), OnChange::Nothing),
             ("postgresql.service".to_owned(), OnChange::Restart),
             ("web.service".to_owned(), OnChange::Restart),

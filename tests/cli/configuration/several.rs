@@ -57,7 +57,7 @@ fn a_file_that_cannot_be_read_is_a_fault_beside_the_others() {
         faults,
         [
             "/config-faulty.json:1:2: unknown key \"secret\"\n    did you mean \"secrets\"?",
-            "/config-garbled.json: cannot be read: stream did not contain valid UTF-8",
+            "/config-garbled.json: cannot be read: it is not UTF-8 text",
             "/config-large.json: cannot be read: it is larger than 16 MiB",
             "/config-none.json: cannot be read: No such file or directory (os error 2)",
         ]

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use opnix::cache::memory::Entry;
-use opnix::cache::sealed::{Key, open, seal};
+use opnix::store::kept::Entry;
+use opnix::store::sealed::{Key, open, seal};
 use opnix::reference::Reference;
 use opnix::secret::Secret;
 

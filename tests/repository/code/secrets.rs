@@ -6,22 +6,22 @@ use super::{sources, users_of};
 fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere_else() {
     let expected = [
         // Values, to be sealed.
-        ("cache/sealed.rs", 1),
+        ("store/sealed.rs", 1),
         // Values, for a shell.
         ("cli/env.rs", 1),
         // Values, into files, and into keyed hashes.
         ("mirror/install.rs", 1),
         ("mirror/state.rs", 1),
         // The token, into the header of requests.
-        ("providers/connect.rs", 1),
+        ("providers/ask/connect.rs", 1),
         // A value to the service, which is the only one that the child talks to.
-        ("providers/remote/child.rs", 1),
+        ("providers/child/process.rs", 1),
         // The token: compared with that of the child that is kept, and passed on to it.
-        ("providers/remote/mod.rs", 3),
+        ("providers/child/mod.rs", 3),
         // The token, into the settings of the core.
-        ("providers/service_account/client.rs", 2),
+        ("providers/ask/service_account/client.rs", 2),
         // The token, to be looked through.
-        ("providers/service_account/token.rs", 1),
+        ("providers/ask/service_account/token.rs", 1),
         ("server/answer.rs", 2),
         ("template.rs", 1),
     ];

@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 use super::core::{Core, Failure};
 use super::item::SdkItem;
 use super::token::Token;
+use crate::providers::ask::items::{self, File, Item};
+use crate::providers::ask::resolve::{Account, Json, Listed};
+use crate::providers::child::process::Counter;
 use crate::providers::error::{Asked, FetchError};
-use crate::providers::items::{self, File, Item};
-use crate::providers::remote::child::Counter;
-use crate::providers::remote::resolve::{Account, Json, Listed};
 use crate::reference::Reference;
 use crate::secret::{Draft, Secret};
 

@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::refresh::random;
+use super::background::random;
 use super::{Failure, Outcome, Shared, State};
-use crate::cache::memory::{Asked, Memory};
 use crate::moment::Moment;
 use crate::providers::FetchError;
 use crate::reference::Reference;
 use crate::secret::Secret;
+use crate::store::kept::{Asked, Memory};
 
 /// How long to wait before the first of several further tries; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

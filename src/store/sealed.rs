@@ -22,7 +22,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::memory::Entry;
+use super::kept::Entry;
 use crate::reference::Reference;
 use crate::secret::Secret;
 

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::providers::ask::items::{self, File, Found, Item, Nameable, only};
 use crate::providers::error::{Asked, FetchError, Named};
-use crate::providers::items::{self, File, Found, Item, Nameable, only};
 use crate::reference::{Reference, is_id};
 use crate::secret::Secret;
 

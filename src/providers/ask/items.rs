@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::{FetchError, Named};
+use crate::providers::error::{FetchError, Named};
 use crate::reference::{Kind, Query, Reference};
 use crate::secret::{Draft, Secret};
 

@@ -1,7 +1,6 @@
 //! The provider `connect`: a 1Password Connect server, by its REST interface.
 
-use std::fs;
-use std::io::Read;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -12,16 +11,20 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::budget::LONGEST_LIMIT;
-use super::error::{Asked, FetchError};
 use super::items::{File, Item};
-use super::remote::child::{Counter, MESSAGE_MAX};
-use super::remote::resolve::{Account, Json, Listed};
+use super::resolve::{Account, Json, Listed};
+use crate::files;
+use crate::providers::budget::LONGEST_LIMIT;
+use crate::providers::child::process::{Counter, MESSAGE_MAX};
+use crate::providers::error::{Asked, FetchError};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
 /// How long one request may take, if the deadline is not shorter.
 const REQUEST_MAX: Duration = Duration::from_secs(20);
+
+/// A file of certificates that is larger than this, in bytes, is a mistake.
+const AUTHORITY_MAX: usize = 1 << 20;
 
 /// Where a Connect server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +67,7 @@ impl<'c> Connect<'c> {
             let named = |why: String| {
                 unusable(format!("the certificates in {} cannot be used: {why}", path.display()))
             };
-            let pem = fs::read(path).map_err(|error| named(error.to_string()))?;
+            let pem = files::read(path, AUTHORITY_MAX).map_err(|error| named(error.to_string()))?;
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| named(cause(&error)))?;
             if certificates.is_empty() {
                 return Err(named("there are none in it".into()));
@@ -90,14 +93,13 @@ impl<'c> Connect<'c> {
         }
     }
 
-    /// The body in one buffer, which is wiped. Its length is told beforehand; one that is not is collected in pieces.
+    /// The body, in a buffer that is wiped.
     fn body(&self, response: Response) -> Result<Json, FetchError> {
         let announced = response.content_length().unwrap_or(0).min(MESSAGE_MAX as u64) as usize;
-        let mut body = Zeroizing::new(Vec::with_capacity(announced + 1));
-        let length = response.take(MESSAGE_MAX as u64 + 1).read_to_end(&mut body).map_err(|error| {
-            FetchError::Unreachable { why: format!("the connection broke off: {}", error.kind()) }
-        })?;
-        if length > MESSAGE_MAX { Err(broken("an answer over 64 MiB")) } else { Ok(body) }
+        files::read_from(response, announced, MESSAGE_MAX).map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => broken("an answer over 64 MiB"),
+            kind => FetchError::Unreachable { why: format!("the connection broke off: {kind}") },
+        })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &[&str], asked: &Asked<'_>) -> Result<T, FetchError> {

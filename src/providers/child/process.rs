@@ -19,12 +19,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::resolve::{Account, Names, Resolver};
-use crate::providers::connect::{self, Connect};
+use crate::providers::ask::connect::{self, Connect};
+use crate::providers::ask::resolve::{Account, Names, Resolver};
+use crate::providers::ask::service_account::Client;
+use crate::providers::ask::service_account::core::Core;
+use crate::providers::ask::service_account::token::Token;
 use crate::providers::error::FetchError;
-use crate::providers::service_account::Client;
-use crate::providers::service_account::core::Core;
-use crate::providers::service_account::token::Token;
 use crate::reference::Reference;
 use crate::secret::{self, Secret};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::FetchError;
 use crate::moment::Moment;
+use crate::providers::FetchError;
 
 /// How long to wait before it is tried again in the background; each next time twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

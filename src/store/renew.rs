@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 use super::Store;
-use super::flight::Flight;
-use crate::cache::freshness::{Decision, Health, Keep};
+use super::fetch::Flight;
 use crate::control::interface::{self, Outcome, Provider, Renewal, State, Window};
 use crate::moment::Moment;
 use crate::policy::Entry;
@@ -14,6 +13,7 @@ use crate::providers::FetchError;
 use crate::providers::budget::Ledger;
 use crate::reference::Reference;
 use crate::secret::Secret;
+use crate::store::decide::{Decision, Health, Keep};
 
 impl Store {
     /// The provider, as far as the last requests tell.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::providers::items::{Field, File, Item, Section};
+use crate::providers::ask::items::{Field, File, Item, Section};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

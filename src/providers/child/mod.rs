@@ -1,11 +1,10 @@
 //! A provider at the other end of a network: 1Password itself, or a Connect server.
 //!
-//! The service knows the token and remembers names; everything else happens in a child process (`child.rs`), which is
+//! The service knows the token and remembers names; everything else happens in a child process (`process.rs`), which is
 //! kept for a few idle seconds, so that a boot storm signs in once, and killed when it takes too long.
 
-pub mod child;
-pub mod resolve;
-pub mod token_source;
+pub mod process;
+pub mod token;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,12 +21,14 @@ use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
-use self::child::{Ask, Fetched, Hello, Service, checked};
-use self::resolve::{Baseline, Listed, Names};
-use self::token_source::TokenSource;
+use self::process::{Ask, Fetched, Hello, Service, checked};
+
+use self::token::TokenSource;
 use super::FetchError;
+use super::ask::resolve::{Baseline, Listed, Names};
+use super::ask::service_account::token::Token;
 use super::budget::Meter;
-use super::service_account::token::Token;
+
 use crate::reference::Reference;
 use crate::secret::Secret;
 

@@ -1,18 +1,21 @@
 //! The file of 1Password's core: where it is kept, which versions are known, and how it gets there.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 use zip::ZipArchive;
+
+use crate::files::{self, Attributes};
 
 /// Where `opnix core install` and distributions put it.
 pub const DIRECTORY: &str = "/usr/lib/opnix";
 pub const NAME: &str = "libop_uniffi_core.so";
 /// Larger than any version, in bytes.
-const SIZE_MAX: u64 = 128 << 20;
+const SIZE_MAX: usize = 128 << 20;
 /// How deep a directory is searched: that of an unpacked wheel.
 const DEPTH_MAX: usize = 8;
 
@@ -62,7 +65,7 @@ fn versions() -> String {
 /// Puts the library into `directory`, whole or not at all. `source` is a wheel, the library itself, or a directory that
 /// holds either.
 pub fn install(source: &Path, directory: &Path) -> Result<(Known, PathBuf), InstallError> {
-    let (mut best, mut unknown) = (None::<(usize, Vec<u8>)>, None);
+    let (mut best, mut unknown) = (None::<(usize, Zeroizing<Vec<u8>>)>, None);
     for file in candidates(source)? {
         for library in read(&file).map_err(|error| InstallError::Unreadable(file.clone(), error))? {
             let sum = base16(&Sha256::digest(&library));
@@ -113,38 +116,30 @@ fn candidates(source: &Path) -> Result<Vec<PathBuf>, InstallError> {
 }
 
 /// The libraries in a file: itself, or those in a wheel, which is a ZIP archive.
-fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let mut file = File::open(path)?;
+fn read(path: &Path) -> io::Result<Vec<Zeroizing<Vec<u8>>>> {
     if path.extension().is_none_or(|extension| extension != "whl") {
-        return Ok(vec![limited(&mut file)?]);
+        return Ok(vec![files::read(path, SIZE_MAX)?]);
     }
-    let mut archive = ZipArchive::new(file)?;
+    let mut archive = ZipArchive::new(File::open(path)?)?;
     let ends = format!("/{NAME}");
     let names: Vec<String> =
         archive.file_names().map(|name| Ok(name?.into_owned())).collect::<io::Result<_>>()?;
     names
         .iter()
         .filter(|name| name.ends_with(&ends))
-        .map(|name| limited(&mut archive.by_name(name)?))
+        .map(|name| {
+            let file = archive.by_name(name)?;
+            let size = usize::try_from(file.size()).unwrap_or(usize::MAX);
+            files::read_from(file, size.min(SIZE_MAX), SIZE_MAX)
+        })
         .collect()
-}
-
-fn limited(from: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    let length = from.take(SIZE_MAX + 1).read_to_end(&mut content)? as u64;
-    if length <= SIZE_MAX { Ok(content) } else { Err(io::Error::other("it is larger than 128 MiB")) }
 }
 
 fn write(directory: &Path, library: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let new = directory.join(format!(".{NAME}.{}", std::process::id()));
-    let written =
-        OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new).and_then(|mut file| {
-            file.write_all(library)?;
-            file.sync_all()
-        });
     // A process that has the old version loaded keeps it: its file goes when nobody uses it any more.
-    written.and_then(|()| fs::rename(&new, directory.join(NAME))).inspect_err(|_| drop(fs::remove_file(&new)))
+    let attributes = Attributes { mode: 0o644, owner: None };
+    files::replace(&File::open(directory)?, OsStr::new(NAME), library, attributes)
 }
 
 fn base16(bytes: &[u8]) -> String {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::freshness::{Decision, Health, Keep, Known, Settings, decide};
+use super::decide::{Decision, Health, Keep, Known, Settings, decide};
 use crate::reference::Reference;
 use crate::secret::Secret;
 

@@ -12,11 +12,11 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Shared;
-use super::flight::Flight;
-use crate::cache::freshness::Keep;
+use super::fetch::Flight;
 use crate::moment::Moment;
 use crate::providers::budget::{Budget, Ledger, Purpose};
 use crate::reference::Reference;
+use crate::store::decide::Keep;
 
 /// How many requests a round costs until one was seen: sign in, keys, vaults, items, one batch.
 const FIRST_COST: u32 = 8;

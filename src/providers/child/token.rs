@@ -1,0 +1,112 @@
+//! Where the token of a provider comes from: read anew each time, so that a replaced one counts at once; and where it is to
+//! be put.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use zeroize::Zeroizing;
+
+use crate::files;
+use crate::providers::FetchError;
+use crate::secret::Secret;
+
+/// The name of the credential, and of the file in `$CREDENTIALS_DIRECTORY`.
+const CREDENTIAL: &str = "token";
+/// Where opnix.service has it from, unless it is configured otherwise: `systemd/opnix.service`.
+const DEFAULT: &str = "/etc/opnix/token";
+/// For the command line.
+const VARIABLE: &str = "OP_SERVICE_ACCOUNT_TOKEN";
+/// A token longer than this, in bytes, is a mistake.
+const SIZE_MAX: usize = 64 << 10;
+
+#[derive(Debug, Clone)]
+pub enum TokenSource {
+    File(PathBuf),
+    Variable,
+}
+
+impl TokenSource {
+    /// The file that is named, else the credential of the unit, else the variable.
+    pub fn find(named: Option<&Path>) -> Self {
+        let credential =
+            || env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
+        named.map(Path::to_owned).or_else(credential).map_or(Self::Variable, Self::File)
+    }
+
+    /// The token without the white space around it.
+    pub fn read(&self) -> Result<Secret, FetchError> {
+        let (text, looked) = match self {
+            Self::File(path) => {
+                let looked = format!("{} is", path.display());
+                let missing = |error: io::Error| FetchError::TokenMissing {
+                    looked: format!("{looked} not readable: {error}"),
+                };
+                (files::read(path, SIZE_MAX).map_err(missing)?, looked)
+            }
+            // The environment keeps its own copy in any case.
+            Self::Variable => {
+                let looked = format!("${VARIABLE} is");
+                let missing = || FetchError::TokenMissing { looked: format!("{looked} not set") };
+                (Zeroizing::new(env::var(VARIABLE).map_err(|_| missing())?.into_bytes()), looked)
+            }
+        };
+        Secret::copy_from(text.trim_ascii())
+            .map_err(|_| FetchError::TokenMissing { looked: format!("{looked} empty") })
+    }
+}
+
+/// Where a unit file says that systemd takes the token from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    Plain(PathBuf),
+    /// Sealed with systemd-creds.
+    Sealed(PathBuf),
+}
+
+/// Where opnix.service has its token from; without such a unit, where it would have it from.
+pub fn loaded() -> Option<Loaded> {
+    let output = Command::new("systemctl").args(["cat", "opnix.service"]).stderr(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => last_loaded(&String::from_utf8_lossy(&output.stdout)),
+        _ => Some(Loaded::Plain(DEFAULT.into())),
+    }
+}
+
+/// Of a unit file with its drop-ins the last word counts. (`systemctl show` does not tell.)
+fn last_loaded(text: &str) -> Option<Loaded> {
+    let mut loaded = None;
+    for line in text.lines() {
+        let Some((key, value)) = line.trim().split_once('=') else { continue };
+        let value = value.trim();
+        let named = value.split_once(':').filter(|(name, _)| *name == CREDENTIAL);
+        let path = named.map(|(_, path)| PathBuf::from(path)).filter(|path| path.is_absolute());
+        match key.trim() {
+            "LoadCredential" | "LoadCredentialEncrypted" if value.is_empty() => loaded = None,
+            "LoadCredential" => loaded = path.map(Loaded::Plain).or(loaded),
+            "LoadCredentialEncrypted" => loaded = path.map(Loaded::Sealed).or(loaded),
+            _ => {}
+        }
+    }
+    loaded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_the_unit_says_where_the_token_is() {
+        let of = |text: &str| last_loaded(text);
+        let plain = |path: &str| Some(Loaded::Plain(path.into()));
+        assert_eq!(of(include_str!("../../../systemd/opnix.service")), plain(DEFAULT));
+        let unit = "[Service]\nLoadCredential=token:/a\nSetCredential=token:\\n\nLoadCredential=other:/b\n";
+        assert_eq!(of(unit), plain("/a"));
+        assert_eq!(of(&format!("{unit}# drop-in\n[Service]\nLoadCredential = token:/c\n")), plain("/c"));
+        let sealed = of(&format!("{unit}LoadCredential=\nLoadCredentialEncrypted=token:/d\n"));
+        assert_eq!(sealed, Some(Loaded::Sealed("/d".into())));
+        assert_eq!(of(&format!("{unit}LoadCredential=\n")), None);
+        assert_eq!(of("#LoadCredential=token:/a\n"), None);
+    }
+}
