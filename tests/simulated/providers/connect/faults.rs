@@ -30,7 +30,7 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
             let secrets = [("key", "op://Zoo/Sections/username")];
             // What may pass is tried again until the deadline.
             let daemon = with_deadline(&simulator, deadline, &secrets);
-            let refusal = on_time(daemon.answer("key"))?.expect_err("a refusal");
+            let refusal = on_time(daemon.answer("key"), says)?.expect_err("a refusal");
             assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
             assert!(!daemon.log().contains(TOKEN));
             // And it passes when the fault does, without anybody's help; but who says when to come back is not asked before.
@@ -39,7 +39,7 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
                 assert_eq!(cost(&simulator.server, || assert!(daemon.refusal("key").contains(says))), 0);
                 return Some(());
             }
-            let answer = on_time(daemon.answer("key"))?;
+            let answer = on_time(daemon.answer("key"), "keeper")?;
             assert_eq!(answer.as_deref(), Ok("keeper"), "after {on} {fault:?}");
             Some(())
         });

@@ -45,11 +45,11 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
             // What may pass is tried again until the deadline.
             let secrets = [("key", "op://Zoo/Sections/username")];
             let daemon = Daemon::with(deadline, &provider(), &simulator.token(), &secrets);
-            let refusal = on_time(daemon.answer("key"))?.expect_err("a refusal");
+            let refusal = on_time(daemon.answer("key"), says)?.expect_err("a refusal");
             assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
             // And it passes when the fault does, without anybody's help.
             simulator.server.clear_faults();
-            let answer = on_time(daemon.answer("key"))?;
+            let answer = on_time(daemon.answer("key"), "keeper")?;
             assert_eq!(answer.as_deref(), Ok("keeper"), "after {on} {fault:?}");
             Some(())
         });
@@ -85,7 +85,7 @@ fn nobody_there_is_said_to_be_unreachable() {
     let token = simulator.token_for(&format!("http://{address}"));
     let refusal = with_time(|deadline| {
         let daemon = Daemon::with(deadline, &provider(), &token, &[("key", "op://Zoo/Sections/username")]);
-        on_time(daemon.answer("key"))
+        on_time(daemon.answer("key"), "cannot be reached")
     });
     assert!(refusal.expect_err("a refusal").contains("cannot be reached"));
 }

@@ -26,7 +26,7 @@ fn the_core_speaks_tls_and_looks_at_certificates() {
     assert_eq!(trusting.ask("key").as_deref(), Some("keeper"));
     let refusal = with_time(|deadline| {
         let strict = Daemon::with(deadline, &provider, &token, &secrets);
-        on_time(strict.answer("key"))
+        on_time(strict.answer("key"), "cannot be reached")
     });
     assert!(refusal.expect_err("a refusal").contains("cannot be reached"));
 }
