@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
-use opnix::systemd::asker;
+use opnix::internals::asker;
 
 const UNIT: &str = "opnix-bench.service";
 const CREDENTIAL: &str = "key";

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use opnix::providers::budget::{Budget, Ledger, Purpose};
-use opnix::store::background::{Outlook, next_round};
-use opnix::store::decide::{Decision, Health, Keep, Known, Settings, decide};
+use opnix::internals::{Budget, Ledger, Purpose};
+use opnix::internals::{Decision, Health, Keep, Known, Settings, decide};
+use opnix::internals::{Outlook, next_round};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

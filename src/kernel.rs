@@ -1,4 +1,4 @@
-//! Calls of the kernel that no library offers safely. With 1Password's library (`providers/service_account/core.rs`) the
+//! Calls of the kernel that no library offers safely. With 1Password's library (`providers/ask/service_account/core.rs`) the
 //! only unsafe code.
 
 #![allow(unsafe_code)]

@@ -1,32 +1,69 @@
 //! opnix gives systemd units their 1Password secrets the way systemd hands out credentials.
 //!
-//! The way of one request through the modules, which is also the order to read them in:
-//! [`peer`] says who asks, [`policy`] whether it may, [`store`] gets the value from memory or from [`providers`],
-//! [`server`] answers, and [`records`] puts it on record. `docs/architecture.md` tells the same at more length.
+//! The way of one request through the modules, which is also the order to read them in: `peer` says who asks, `policy`
+//! whether it may, `store` gets the value from memory or from `providers`, `server` answers, and `records` puts it on
+//! record. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
-pub mod files;
-pub mod kernel;
-pub mod moment;
-pub mod names;
-pub mod place;
-pub mod quote;
-pub mod reference;
-pub mod secret;
-pub mod signal;
-pub mod template;
+mod files;
+mod kernel;
+mod moment;
+mod names;
+mod place;
+mod process;
+mod quote;
+mod reference;
+mod remedy;
+mod secret;
+mod signal;
+mod template;
 
 // One request.
-pub mod config;
-pub mod peer;
-pub mod policy;
-pub mod providers;
-pub mod records;
-pub mod store;
+mod config;
+mod peer;
+mod policy;
+mod providers;
+mod records;
+mod store;
 
 // The service and the command line around it.
-pub mod cli;
-pub mod control;
-pub mod mirror;
-pub mod server;
-pub mod systemd;
+mod cli;
+mod control;
+mod mirror;
+mod server;
+mod systemd;
+
+pub use cli::main;
+
+/// What the tests, the benchmarks and the examples of this package use: no interface for anybody else.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::cli::Command;
+    pub use crate::control::SOCKET as CONTROL_SOCKET;
+    pub use crate::mirror::install::in_memory;
+    pub use crate::providers::Provider;
+    pub use crate::providers::ask::service_account::core::Core;
+    pub use crate::providers::budget::{Budget, Ledger, Purpose};
+    pub use crate::providers::local::Local;
+    pub use crate::reference::{Kind, Reference};
+    pub use crate::secret::Secret;
+    pub use crate::server::places::STORE_MAX;
+    pub use crate::store::background::{Outlook, next_round};
+    pub use crate::store::decide::{Decision, Health, Keep, Known, Settings, decide};
+    pub use crate::store::disk::KEY_CREDENTIAL;
+    pub use crate::store::kept::Entry;
+    pub use crate::template::Template;
+
+    pub mod asker {
+        pub use crate::systemd::asker::ask;
+    }
+    pub mod config {
+        pub use crate::config::{Config, DEFAULT_PATH, Faults, MirrorFile, OnChange, load, schema};
+    }
+    pub mod sealed {
+        pub use crate::store::sealed::{Key, open, seal};
+    }
+    pub mod status {
+        pub use crate::cli::status::describe;
+    }
+}

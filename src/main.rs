@@ -1,5 +1,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    opnix::cli::main()
+    opnix::main()
 }

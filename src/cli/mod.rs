@@ -5,18 +5,15 @@ mod control;
 mod core;
 mod demo;
 mod doctor;
-mod env;
 mod explain;
 mod fetch;
+mod from_opnix;
 mod mirror;
-mod once;
 mod refresh;
 mod schema;
-mod secret;
 mod serve;
 mod setup;
 pub mod status;
-mod token;
 
 use std::process::ExitCode;
 
@@ -74,9 +71,9 @@ pub enum Command {
     Schema(schema::Arguments),
     Core(core::Arguments),
     Setup(setup::Arguments),
-    Secret(secret::Arguments),
-    Token(token::Arguments),
-    Env(env::Arguments),
+    Secret(from_opnix::secret::Arguments),
+    Token(from_opnix::token::Arguments),
+    Env(from_opnix::env::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
 }
@@ -92,7 +89,7 @@ struct ConfigArguments {
 pub fn main() -> ExitCode {
     // What is no text is no flag of ours; clap says so of the replacement characters.
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    let command = match Command::try_parse_from(once::flags(arguments)) {
+    let command = match Command::try_parse_from(from_opnix::flags(arguments)) {
         Ok(command) => command,
         Err(error) => {
             // Output that nobody reads is no reason to fail.
@@ -116,9 +113,9 @@ pub fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),
         Command::Setup(arguments) => setup::run(arguments),
-        Command::Secret(arguments) => secret::run(arguments),
-        Command::Token(arguments) => token::run(arguments),
-        Command::Env(arguments) => env::run(arguments),
+        Command::Secret(arguments) => from_opnix::secret::run(arguments),
+        Command::Token(arguments) => from_opnix::token::run(arguments),
+        Command::Env(arguments) => from_opnix::env::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     crate::records::flush();

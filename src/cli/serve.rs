@@ -17,7 +17,7 @@ use crate::server::keeper::{self, Channel, Role};
 use crate::server::{self, Listeners, Service, Sources};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify::Notifier;
-use crate::{config, records, secret};
+use crate::{config, process, records};
 
 /// Serve credentials to units: what opnix.service runs
 ///
@@ -146,11 +146,11 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         info!("listening on {}", path.display());
     }
     // Before the first secret is read.
-    for missing in secret::protect_process() {
+    for missing in process::protect() {
         warn!("{missing}");
     }
     let listeners = Listeners { credentials, control };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+    let runtime = match process::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };

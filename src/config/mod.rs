@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use fault::{Fault, Faults, nearest};
+pub use fault::Faults;
 
 use crate::files;
 use crate::names::{UnitName, UnitPattern};

@@ -14,7 +14,7 @@ use budget::Meter;
 use child::Remote;
 use child::process::Service;
 use child::token::TokenSource;
-pub use error::{FetchError, Named, Policy};
+pub use error::FetchError;
 
 use tracing::warn;
 

@@ -32,7 +32,6 @@ use super::answer::{self, Refusing};
 use super::places;
 use super::request::{asks_for_a_unit, is_named};
 use crate::kernel::{self, Twin};
-use crate::secret;
 
 /// What the worker is told when the keeper is gone.
 pub const KEEPER_GONE: Signal = Signal::SIGUSR2;
@@ -208,7 +207,7 @@ impl Keeper {
     /// Keeps until the worker ends, looks after what it left, and ends this process as the worker ended.
     pub fn keep(self) -> ! {
         // Not dumped nor swapped, like the worker, though there is nothing in here: it must not wait for the disk.
-        let _ = secret::protect_process();
+        let _ = crate::process::protect();
         let (end, stopping) = self.watch();
         self.pass_messages_on();
         let left = self.left_behind();

@@ -1,7 +1,6 @@
 //! The background: renews all values from time to time, and finds out when a provider that was down is back. Never with
 //! requests that units which start may need.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -14,6 +13,7 @@ use tracing::info;
 use super::Shared;
 use super::fetch::Flight;
 use crate::moment::Moment;
+use crate::process::random;
 use crate::providers::budget::{Budget, Ledger, Purpose};
 use crate::reference::Reference;
 use crate::store::decide::Keep;
@@ -138,11 +138,6 @@ impl Shared {
         }
         info!("renewed {} of {count} values in the background", count - failed);
     }
-}
-
-/// Between 0 and 1; good enough to keep machines apart.
-pub fn random() -> f64 {
-    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 
 #[cfg(test)]

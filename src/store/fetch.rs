@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::background::random;
 use super::{Failure, Outcome, Shared, State};
 use crate::moment::Moment;
+use crate::process::random;
 use crate::providers::FetchError;
 use crate::reference::Reference;
 use crate::secret::Secret;

@@ -29,6 +29,7 @@ use self::fetch::{Flight, Passenger};
 use crate::config::Timing;
 use crate::moment::Moment;
 use crate::policy::Grant;
+use crate::process;
 use crate::providers::budget::{Budget, Meter, Purpose};
 use crate::providers::{FetchError, Provider};
 use crate::quote::RenderError;
@@ -422,7 +423,7 @@ impl Shared {
                 "values come from the cache where they can: {why}"
             );
         }
-        state.breaker.fails(Moment::now(), error, background::random());
+        state.breaker.fails(Moment::now(), error, process::random());
         self.down.send_replace(());
         self.news.notify_one();
     }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use opnix::systemd::asker;
+use opnix::internals::asker;
 use serde_json::{Value, json};
 
 pub const UNIT: &str = "test.service";

@@ -27,7 +27,7 @@ fn agrees(path: &str, made: &str) {
 
 #[test]
 fn the_schema_is_the_one_that_the_code_makes() {
-    agrees("docs/secrets.schema.json", &format!("{:#}\n", opnix::config::schema()));
+    agrees("docs/secrets.schema.json", &format!("{:#}\n", opnix::internals::config::schema()));
 }
 
 #[test]
@@ -46,13 +46,13 @@ fn every_key_of_the_schema_is_described() {
         }
     }
     let mut count = 0;
-    walk(&opnix::config::schema(), &mut count);
+    walk(&opnix::internals::config::schema(), &mut count);
     assert!(count > 30, "{count}");
 }
 
 #[test]
 fn the_man_pages_are_those_that_the_code_makes() {
-    let command = opnix::cli::Command::command();
+    let command = opnix::internals::Command::command();
     let page = |command: clap::Command| {
         let mut text = Vec::new();
         clap_mangen::Man::new(command).render(&mut text).unwrap();
@@ -74,7 +74,7 @@ fn the_man_pages_are_those_that_the_code_makes() {
 fn the_completions_are_those_that_the_code_makes() {
     for (shell, name) in [(Shell::Bash, "opnix.bash"), (Shell::Zsh, "_opnix"), (Shell::Fish, "opnix.fish")] {
         let mut text = Vec::new();
-        clap_complete::generate(shell, &mut opnix::cli::Command::command(), "opnix", &mut text);
+        clap_complete::generate(shell, &mut opnix::internals::Command::command(), "opnix", &mut text);
         agrees(&format!("docs/completions/{name}"), &String::from_utf8(text).unwrap());
     }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use opnix::config::{MirrorFile, OnChange};
-use opnix::reference::Kind;
+use opnix::internals::Kind;
+use opnix::internals::config::{MirrorFile, OnChange};
 
 use super::{kept, paths};
 

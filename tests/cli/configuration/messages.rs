@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use opnix::secret::Secret;
-use opnix::template::Template;
+use opnix::internals::Secret;
+use opnix::internals::Template;
 
 use crate::root;
 
@@ -50,7 +50,7 @@ fn every_message_that_a_configuration_can_get_is_shown_by_a_test() {
     let shown: String = ["cli", "cli/configuration"].map(tests_of).concat();
     let mut count = 0;
     for file in [
-        "config/check.rs",
+        "config/check/mod.rs",
         "config/decode.rs",
         "config/file.rs",
         "config/mod.rs",

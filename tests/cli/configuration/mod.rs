@@ -9,7 +9,7 @@ mod several;
 use std::fs;
 use std::path::Path;
 
-use opnix::config::{Config, Faults, load};
+use opnix::internals::config::{Config, Faults, load};
 
 use crate::root;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use opnix::config::load;
+use opnix::internals::config::load;
 
 use super::{kept, paths, written};
 

@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use opnix::store::kept::Entry;
-use opnix::store::sealed::{Key, open, seal};
-use opnix::reference::Reference;
-use opnix::secret::Secret;
+use opnix::internals::Entry;
+use opnix::internals::sealed::{Key, open, seal};
+use opnix::internals::Reference;
+use opnix::internals::Secret;
 
 static KEY: LazyLock<Key> = LazyLock::new(|| Key::new(&[7; 32]).expect("a key"));
 

@@ -6,13 +6,13 @@ use super::{sources, users_of};
 fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere_else() {
     let expected = [
         // Values, for a shell.
-        ("cli/env.rs", 1),
+        ("cli/from_opnix/env.rs", 1),
         // Values, into files, and into keyed hashes.
         ("mirror/install.rs", 1),
         ("mirror/state.rs", 1),
         // The token, into the header of requests.
         ("providers/ask/connect.rs", 1),
-        // The token, into the settings of the core.
+        // The token, into the settings of the core, and a file's bytes.
         ("providers/ask/service_account/client.rs", 2),
         // The token, to be looked through.
         ("providers/ask/service_account/token.rs", 1),
@@ -20,9 +20,11 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         ("providers/child/mod.rs", 3),
         // A value to the service, which is the only one that the child talks to.
         ("providers/child/process.rs", 1),
+        // Values, to units.
         ("server/answer.rs", 2),
         // Values, to be sealed.
         ("store/sealed.rs", 1),
+        // Values, into a template.
         ("template.rs", 1),
     ];
     assert_eq!(users_of(".expose()"), expected.map(|(file, count)| (file.to_owned(), count)));

@@ -14,15 +14,18 @@ fn shipped(file: &str) -> String {
 fn the_unit_files_and_the_program_agree() {
     let sources = sources();
     assert!(shipped("opnix.service").contains("FileDescriptorStoreMax=4096"));
-    assert_eq!(opnix::server::places::STORE_MAX, 4096);
+    assert_eq!(opnix::internals::STORE_MAX, 4096);
     assert!(shipped("opnix.socket").contains("ListenStream=/run/opnix/creds.sock"));
     assert!(sources["cli/mod.rs"].contains("\"/run/opnix/creds.sock\""));
     assert!(shipped("opnix.socket").contains("FileDescriptorName=creds\n"));
     assert!(sources["systemd/activation.rs"].contains("CREDENTIALS: &str = \"creds\""));
-    assert!(shipped("opnix-control.socket").contains(&format!("ListenStream={}\n", opnix::control::SOCKET)));
+    assert!(
+        shipped("opnix-control.socket")
+            .contains(&format!("ListenStream={}\n", opnix::internals::CONTROL_SOCKET))
+    );
     assert!(shipped("opnix-control.socket").contains("FileDescriptorName=control\n"));
     assert!(sources["systemd/activation.rs"].contains("CONTROL: &str = \"control\""));
-    let key = opnix::store::disk::KEY_CREDENTIAL;
+    let key = opnix::internals::KEY_CREDENTIAL;
     assert!(shipped("opnix.service").contains(&format!("LoadCredentialEncrypted={key}\n")));
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
-use opnix::systemd::asker;
+use opnix::internals::asker;
 
 use super::{documents, examples, readme_configuration};
 use crate::{files_below, root};
@@ -33,7 +33,7 @@ fn opnix(arguments: &str) -> String {
         .output()
         .unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    text.replace(configuration.to_str().unwrap(), opnix::config::DEFAULT_PATH)
+    text.replace(configuration.to_str().unwrap(), opnix::internals::config::DEFAULT_PATH)
 }
 
 struct Service(Child);
@@ -87,7 +87,7 @@ fn status() -> String {
         "waiting": 0,
     });
     let status = serde_json::from_value(status).unwrap();
-    opnix::cli::status::describe(&status, SystemTime::UNIX_EPOCH + Duration::from_secs(NOW))
+    opnix::internals::status::describe(&status, SystemTime::UNIX_EPOCH + Duration::from_secs(NOW))
 }
 
 #[test]

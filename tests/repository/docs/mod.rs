@@ -63,8 +63,8 @@ fn the_vault_file_in_the_documentation_is_read() {
     let path = directory.join("docs-vault.json");
     fs::write(&path, vault).unwrap();
     Command::new("chmod").arg("600").arg(&path).status().unwrap();
-    let local = opnix::providers::local::Local::new(Path::new("docs-vault.json"), None, directory);
-    let provider = opnix::providers::Provider::Local(local);
+    let local = opnix::internals::Local::new(Path::new("docs-vault.json"), None, directory);
+    let provider = opnix::internals::Provider::Local(local);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let found = runtime.block_on(provider.fetch(vec!["op://Vault/App/prod/token".parse().unwrap()]));
     assert_eq!(found[0].as_ref().unwrap().expose(), b"made-up");

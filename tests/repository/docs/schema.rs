@@ -114,7 +114,7 @@ fn faults(document: &Value) -> Vec<String> {
     let file =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("schema-{:?}.json", std::thread::current().id()));
     std::fs::write(&file, document.to_string()).unwrap();
-    match opnix::config::load(&[file]) {
+    match opnix::internals::config::load(&[file]) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.iter().map(|fault| fault.what.clone()).collect(),
     }
@@ -141,7 +141,7 @@ fn both_refuse(document: &Value, whole: &Value) {
 
 #[test]
 fn the_schema_and_the_reader_know_the_same_keys_and_types() {
-    let whole = opnix::config::schema();
+    let whole = opnix::internals::config::schema();
     let mut found = Vec::new();
     objects("", &whole, &whole, Rc::new(|value| value), &mut found);
     let mut keys_seen = 0;
@@ -182,7 +182,7 @@ fn the_schema_and_the_reader_know_the_same_keys_and_types() {
 
 #[test]
 fn the_schema_and_the_reader_agree_on_all_configurations_of_the_tests() {
-    let whole = opnix::config::schema();
+    let whole = opnix::internals::config::schema();
     let (mut taken, mut refused) = (0, 0);
     for path in files_below(&root().join("tests/cli")) {
         if path.extension().is_none_or(|extension| extension != "json") {
@@ -200,7 +200,7 @@ fn the_schema_and_the_reader_agree_on_all_configurations_of_the_tests() {
 
 #[test]
 fn every_configuration_in_the_documentation_is_valid_by_the_schema() {
-    let whole = opnix::config::schema();
+    let whole = opnix::internals::config::schema();
     let examples = super::configurations();
     assert!(examples.len() >= 2, "the README and docs/configuration.md show one each");
     for (document, example) in examples {

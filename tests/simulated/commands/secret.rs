@@ -27,7 +27,7 @@ fn secret_writes_the_files_of_an_opnix_configuration() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(text(&output.stdout), "wrote 4 of 4 files\n");
     let there = fs::File::open(place.path("out")).unwrap();
-    let on_disk = !opnix::mirror::install::in_memory(&there).unwrap();
+    let on_disk = !opnix::internals::in_memory(&there).unwrap();
     assert_eq!(text(&output.stderr).contains("is on a disk: the secrets stay there in plain text"), on_disk);
     let out = place.path("out");
     assert_eq!(fs::read_to_string(out.join("api/token")).unwrap(), "canary-token");

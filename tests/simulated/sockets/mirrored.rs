@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::daemon::{Daemon, UNIT, new_directory};
-use opnix::systemd::asker;
-use opnix::template::Template;
+use opnix::internals::Template;
+use opnix::internals::asker;
 use serde_json::json;
 
 #[test]

@@ -19,7 +19,7 @@ fn a_child_that_is_stuck_ends_with_the_service() {
         simulator.server.fault("GET", usize::MAX, Fault::Hang);
         let child = thread::scope(|scope| {
             // Its connection ends with the service, in one way or another.
-            let asker = scope.spawn(|| drop(opnix::systemd::asker::ask(&socket(&daemon), UNIT, "key")));
+            let asker = scope.spawn(|| drop(opnix::internals::asker::ask(&socket(&daemon), UNIT, "key")));
             let child = stuck(&daemon, &simulator, "GET");
             let worker = daemon.pid();
             send(if signal == Signal::SIGKILL { worker } else { daemon.keeper() }, signal);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use opnix::providers::ask::service_account::core::Core;
+use opnix::internals::Core;
 use serde_json::json;
 
 use super::everything;

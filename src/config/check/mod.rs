@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::decode::At;
-use super::fault::Faults;
-use super::file::{self, Services, UnitEntry};
-use super::{Change, Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
+use crate::config::decode::At;
+use crate::config::fault::Faults;
+use crate::config::file::{self, Services, UnitEntry};
+use crate::config::{Change, Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
 use crate::names::{CredentialName, NameError, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::{Entry, Policy, Rule};
@@ -319,7 +319,7 @@ impl Check<'_> {
             (None, Some(path)) => {
                 let from = file.parent().unwrap_or(Path::new("")).join(&path.value);
                 let named = |error: &dyn Display| format!("template file {}: {error}", from.display());
-                let text = super::read(&from).map_err(|error| named(&error));
+                let text = crate::config::read(&from).map_err(|error| named(&error));
                 let template = text.and_then(|text| Template::parse(&text).map_err(|error| named(&error)));
                 self.noted(&path.place, template)
             }

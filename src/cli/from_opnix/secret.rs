@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::{Exit, fail, faulty, once};
+use super::super::{Exit, fail, faulty};
 use crate::config::{self, MIRROR_ROOT};
 use crate::mirror::install::{self, Accounts};
 use crate::reference::Reference;
@@ -56,9 +56,9 @@ pub fn run(arguments: Arguments) -> Exit {
         config.files.iter().flat_map(|file| file.entry.content.references().cloned()).collect();
     references.sort_unstable();
     references.dedup();
-    let fetched = once::fetch(
+    let fetched = super::fetch(
         config.provider,
-        &once::token_file(arguments.token_file),
+        &super::token_file(arguments.token_file),
         config.timing.deadline,
         references.clone(),
     );
@@ -76,7 +76,7 @@ pub fn run(arguments: Arguments) -> Exit {
     for file in &config.files {
         let values: Vec<_> = file.entry.content.references().filter_map(value).collect();
         if let Some(error) = values.iter().find_map(|value| value.as_ref().err()) {
-            failed(&file.path, once::exit(error), error.to_string());
+            failed(&file.path, super::exit(error), error.to_string());
             continue;
         }
         let values: Vec<Borrowed<'_>> =

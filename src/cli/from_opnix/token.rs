@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use super::{Exit, fail};
+use super::super::{Exit, fail};
 use crate::files::{self, Attributes};
 use crate::providers::ask::service_account::token::Token;
 use crate::providers::child::token::{self, Loaded};

@@ -1,13 +1,18 @@
 //! What the one-shot commands of people who come from OpNix have in common: they ask the provider themselves, without a
 //! service, and keep OpNix's flags and exit codes.
 
+pub mod env;
+pub mod secret;
+pub mod token;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Exit;
 use crate::config;
+use crate::process;
 use crate::providers::budget::Meter;
-use crate::providers::child::token::{self, Loaded};
+use crate::providers::child::token::{Loaded, loaded};
 use crate::providers::{FetchError, Provider};
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -35,7 +40,7 @@ pub fn flags(arguments: impl Iterator<Item = String>) -> Vec<String> {
 /// The file with the token: the one that is named, else the one that opnix.service loads, else OpNix's if only that is there.
 pub fn token_file(named: Option<PathBuf>) -> PathBuf {
     let opnix = PathBuf::from(OF_OPNIX);
-    named.unwrap_or_else(|| match token::loaded() {
+    named.unwrap_or_else(|| match loaded() {
         Some(Loaded::Plain(path)) if path.exists() || !opnix.exists() => path,
         _ => opnix,
     })
@@ -52,7 +57,7 @@ pub fn fetch(
     let token = std::env::var_os(VARIABLE).is_none().then(|| PathBuf::from(token));
     let provider = Provider::new(provider, token.as_deref(), limit, Meter::default());
     let all = |error: FetchError| references.iter().map(|_| Err(error.clone())).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = process::runtime();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return all(FetchError::Core { why: error.to_string() }),

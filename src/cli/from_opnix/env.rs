@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Exit, fail, once};
+use super::super::{Exit, fail};
 use crate::config::{self, Provider};
 use crate::quote::Form;
 use crate::reference::Reference;
@@ -92,7 +92,7 @@ pub fn run(arguments: Arguments) -> Exit {
     let provider = Provider::ServiceAccount { library: arguments.library, hosts: arguments.host };
     let fetched = match references.is_empty() {
         true => Vec::new(),
-        false => once::fetch(provider, &once::token_file(arguments.token_file), LIMIT, references),
+        false => super::fetch(provider, &super::token_file(arguments.token_file), LIMIT, references),
     };
     // All or nothing: half of an environment is worse than none.
     let mut fetched = fetched.into_iter();
@@ -107,7 +107,7 @@ pub fn run(arguments: Arguments) -> Exit {
                     continue;
                 }
                 Some(Err(error)) => {
-                    return fail(once::exit(&error), format_args!("{}: {error}", variable.name));
+                    return fail(super::exit(&error), format_args!("{}: {error}", variable.name));
                 }
                 None => return fail(Exit::General, "an answer is missing"),
             },

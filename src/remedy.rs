@@ -1,0 +1,55 @@
+//! What is wrong, and what to do about it: errors that people read have both.
+
+use std::fmt;
+
+/// An error whose `Display` says what is wrong.
+pub trait Remedy: fmt::Display {
+    /// What to do about it, if anything can be done.
+    fn remedy(&self) -> Option<String>;
+
+    /// Both, each on a line of its own.
+    fn lines(&self) -> String {
+        match self.remedy() {
+            Some(remedy) => format!("{self}\n{remedy}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// Both on one line, as for the journal.
+    fn line(&self) -> String {
+        match self.remedy() {
+            Some(remedy) => format!("{self}; {remedy}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+/// An error that nobody tells from others: its words are all that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub what: String,
+    pub remedy: Option<String>,
+}
+
+impl Problem {
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// Nothing can be said that the words do not say already.
+    pub fn plain(what: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: None }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Remedy for Problem {
+    fn remedy(&self) -> Option<String> {
+        self.remedy.clone()
+    }
+}
