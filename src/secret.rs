@@ -1,7 +1,7 @@
 //! A secret value: never empty, wiped when dropped, shown to nobody by accident.
 //!
 //! A [`Secret`] is written once, into a buffer of its final size, and read through one method,
-//! [`Secret::expose`], whose callers are listed by a test (`tests/exposure.rs`).
+//! [`Secret::expose`], whose callers are listed by a test (`tests/repository/code`).
 
 use std::fmt;
 
