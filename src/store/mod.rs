@@ -14,6 +14,7 @@ pub mod kept;
 mod renew;
 pub mod sealed;
 mod served;
+mod source;
 mod state;
 mod wait;
 

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::served::Served;
-use super::state::{Outcome, Source, Waiter};
+use super::source::Source;
+use super::state::{Outcome, Waiter};
 use super::{Shared, Store};
 use crate::moment::Now;
 use crate::policy::Grant;

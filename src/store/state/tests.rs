@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::providers::budget::{Budget, Ledger, Meter};
-use crate::store::decide::Settings;
+use crate::store::decide::{Limits, Settings};
+use crate::store::served::Served;
+use crate::store::source::Source;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
