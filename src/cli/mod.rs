@@ -84,7 +84,7 @@ struct ConfigArguments {
 }
 
 pub fn main() -> ExitCode {
-    // What is no text is no flag of ours; clap says so of the replacement characters.
+    // An argument that is not UTF-8 is shown with replacement characters, which clap then refuses.
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     let command = match Command::try_parse_from(from_opnix::flags(arguments)) {
         Ok(command) => command,

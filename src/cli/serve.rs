@@ -114,7 +114,7 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
     if let Some((message, queue)) = records::to_store() {
-        // Of an earlier one, which may be none of ours, nothing is to be left.
+        // systemd may still hold an earlier one, or something of that name that is not ours.
         notifier.unstore(records::STORED_AS);
         notifier.store(message, queue);
     }

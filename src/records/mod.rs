@@ -40,7 +40,7 @@ const GRANT: &str = "grant";
 const REFUSAL: &str = "refusal";
 
 /// How long the last records have to be written when a process ends.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_RECORDS: Duration = Duration::from_secs(2);
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
@@ -110,7 +110,7 @@ pub fn counts() -> (u64, Dropped) {
 /// Waits a while for the last records to be written.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
-        queue.flush(LAST_WORDS);
+        queue.flush(LAST_RECORDS);
     }
 }
 

@@ -59,7 +59,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_MAX: usize = 4096;
 /// How long peers have to read their refusal where nobody comes after us. Together with [`STOP_LIMIT`] this is less than
 /// `TimeoutStopSec=` of `systemd/opnix.service`.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before something is tried again that the kernel had no memory for.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often a message to systemd is tried that the kernel has no memory for.
@@ -181,11 +181,11 @@ impl Channel {
         let _ = sendmsg::<()>(self.end.as_raw_fd(), &parts, &[], flags, None);
     }
 
-    /// Under the runtime's eyes, to learn of signals. (It has no type for sockets that keep packets and their order.)
+    /// Watched by the runtime, to learn of signals. (It has no type for sockets that keep packets and their order.)
     pub fn watched(&self) -> io::Result<tokio::net::UnixDatagram> {
-        let eyes = std::os::unix::net::UnixDatagram::from(self.end.try_clone()?);
-        eyes.set_nonblocking(true)?;
-        tokio::net::UnixDatagram::from_std(eyes)
+        let watched = std::os::unix::net::UnixDatagram::from(self.end.try_clone()?);
+        watched.set_nonblocking(true)?;
+        tokio::net::UnixDatagram::from_std(watched)
     }
 
     pub fn keeper_lives(&self) -> bool {
@@ -369,7 +369,7 @@ impl Keeper {
             connections.into_iter().filter(|connection| asks_for_a_unit(&kernel::look_at(*connection)));
         let mut left: Vec<(RawFd, Refusing)> =
             units.map(|connection| (connection, Refusing::default())).collect();
-        let end = Instant::now() + LAST_WORDS;
+        let end = Instant::now() + REFUSAL_LIMIT;
         while !left.is_empty() && Instant::now() < end {
             left.retain_mut(|(connection, refusing)| !refusing.go_on(kernel::look_at(*connection)));
             std::thread::sleep(PAUSE);

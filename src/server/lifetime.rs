@@ -27,7 +27,7 @@ use crate::records;
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the refusals at the end may take. `TimeoutStopSec=` in `systemd/opnix.service` is longer than all together.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 /// How often counts of what repeats are looked at.
 const REPEATS: Duration = Duration::from_secs(5);
 
@@ -56,16 +56,16 @@ pub async fn run(
     let Work { listeners, stored, channel, path, heartbeat } = work;
     let mut keeper_gone = signal(SignalKind::from_raw(KEEPER_GONE as i32))?;
     let commands = channel.watched()?;
-    // Rung here and answered by the accept loop: when either thread hangs, the watchdog bites.
+    // Sent from here to the accept loop, which passes them on: when either thread hangs, systemd misses them.
     let mut heartbeat = interval(heartbeat.map_or(Duration::from_secs(3600), |period| period / 3));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut bell, heard) = UnixStream::pair()?;
+    let (mut heartbeats, passed_on) = UnixStream::pair()?;
     let mut restarting = false;
 
     adopt(stored, control, &service);
     let mut accepting = spawn_blocking({
         let service = service.clone();
-        move || accept::accept(&listeners, heard, &service)
+        move || accept::accept(&listeners, passed_on, &service)
     });
     let mut administrators = spawn_local(administrators);
     spawn_local(async {
@@ -91,12 +91,12 @@ pub async fn run(
                 Heard::Signal(Signal::SIGUSR1) => restarting = true,
                 Heard::Signal(_) => break,
             },
-            _ = heartbeat.tick() => bell.write_all(&[0])?,
+            _ = heartbeat.tick() => heartbeats.write_all(&[0])?,
             ended = &mut accepting => return ended?,
             ended = &mut administrators => return ended?,
         }
     }
-    drop(bell);
+    drop(heartbeats);
     accepting.await??;
     if orphaned {
         error!(
@@ -140,7 +140,7 @@ fn adopt(stored: Vec<(String, OwnedFd)>, control: &[UnixAddr], service: &Arc<Ser
 async fn give_up(service: &Service) {
     service.orphaned.cancel();
     service.unanswered.close();
-    if timeout(LAST_WORDS, service.unanswered.wait()).await.is_err() {
+    if timeout(REFUSAL_LIMIT, service.unanswered.wait()).await.is_err() {
         error!("{} peers did not read their answer", service.waiting());
     }
 }
@@ -166,7 +166,7 @@ async fn drain(service: &Service, restarting: bool) {
             return;
         }
         service.refusing.cancel();
-        if !all_answered(LAST_WORDS).await {
+        if !all_answered(REFUSAL_LIMIT).await {
             error!("{} peers did not read their refusal", service.waiting());
         }
     };

@@ -150,7 +150,7 @@ impl State {
         (kept.iter().map(join).collect(), all)
     }
 
-    /// What the fetch that begins now is for. Whose value was had since is told so.
+    /// What the fetch that begins now is for, without those whose value has come meanwhile: they get it.
     pub fn take_wanted(&mut self) -> (Vec<Wanted>, Acts) {
         let mut acts = Acts::default();
         let mut still = Vec::new();
