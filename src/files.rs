@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 use zeroize::Zeroizing;
 
-/// A file of ours that is larger than this, in bytes, is none of ours.
+/// A file in the state directory that is larger than this, in bytes, was not written by opnix.
 const STATE_MAX: usize = 512 << 20;
 /// How much is read first from what does not say how much there is.
 const UNKNOWN: usize = 4 << 10;

@@ -27,9 +27,9 @@ pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
     }
     let flags = libc::CLONE_FILES | libc::SIGCHLD;
     // SAFETY: without CLONE_VM and with no stack of its own the copy goes on as after fork(2), on its own copy of this
-    // stack. The C library's handlers for fork do not run; with a single thread none of its locks is held. It goes on to
-    // believe that its first thread has the parent's number, by which only robust and recursive locks go, which nobody
-    // here takes across this call.
+    // stack. The C library's handlers for fork do not run; with a single thread none of its locks is held. In the
+    // copy the C library still has the parent's thread number, which matters only to robust and recursive locks that are
+    // held across this call, and none is.
     let pid = unsafe {
         match cfg!(target_arch = "s390x") {
             true => libc::syscall(libc::SYS_clone, 0, flags, 0, 0, 0),
@@ -43,7 +43,7 @@ pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
     }
 }
 
-/// Has this process, and what it starts, take no notice of a signal.
+/// Ignores a signal, in this process and in those that it starts.
 pub fn ignore(ignored: Signal) -> io::Result<()> {
     // SAFETY: to ignore a signal takes no handler that could do what a handler must not.
     unsafe { signal(ignored, SigHandler::SigIgn) }?;

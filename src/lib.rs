@@ -10,6 +10,7 @@ mod kernel;
 mod moment;
 mod names;
 mod place;
+mod process;
 mod quote;
 mod reference;
 mod remedy;
@@ -50,7 +51,7 @@ pub mod internals {
     pub use crate::store::background::{Outlook, next_round};
     pub use crate::store::decide::{Decision, Health, Keep, Known, Settings, decide};
     pub use crate::store::disk::KEY_CREDENTIAL;
-    pub use crate::store::kept::Entry;
+    pub use crate::store::kept::Kept;
     pub use crate::template::Template;
 
     pub mod asker {

@@ -35,6 +35,20 @@ impl Moment {
     }
 }
 
+/// A point in time by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// What the wall clock says.
+    pub date: SystemTime,
+    pub moment: Moment,
+}
+
+impl Now {
+    pub fn read() -> Self {
+        Self { date: SystemTime::now(), moment: Moment::now() }
+    }
+}
+
 impl Add<Duration> for Moment {
     type Output = Self;
 

@@ -1,7 +1,7 @@
 //! A secret value: never empty, wiped when dropped, shown to nobody by accident.
 //!
 //! A [`Secret`] is written once, into a buffer of its final size, and read through one method,
-//! [`Secret::expose`], whose callers are listed by a test (`tests/exposure.rs`).
+//! [`Secret::expose`], whose callers are listed by a test (`tests/repository/code`).
 
 use std::fmt;
 
@@ -81,35 +81,6 @@ impl Draft {
     pub fn finish(self) -> Result<Secret, Empty> {
         Secret::take(self.0)
     }
-}
-
-/// Keeps this process's memory out of swap and core dumps, and other processes of our user out of it.
-/// Returns what could not be had; none of it stops the service, because an unlocked secret is still a right one.
-pub fn protect_process() -> Vec<String> {
-    use nix::sys::{mman, prctl, resource};
-    let mut missing = Vec::new();
-    if let Err(error) = prctl::set_dumpable(false) {
-        missing.push(format!("cannot turn off core dumps: {error}"));
-    }
-    if let Err(error) = resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0) {
-        missing.push(format!("cannot set the core size limit to 0: {error}"));
-    }
-    // ONFAULT: pages are locked when they are first touched, so that locking everything costs no memory.
-    let on_fault = mman::MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
-    let flags = mman::MlockAllFlags::MCL_CURRENT | mman::MlockAllFlags::MCL_FUTURE | on_fault;
-    // A finite limit would make a later allocation fail, so memory is locked only where none is set.
-    match resource::getrlimit(resource::Resource::RLIMIT_MEMLOCK) {
-        Ok((resource::RLIM_INFINITY, _)) => {
-            if let Err(error) = mman::mlockall(flags) {
-                missing.push(format!("cannot lock memory: {error}"));
-            }
-        }
-        _ => missing.push(
-            "memory is not locked: secrets may reach swap (the limit on locked memory must be infinity)"
-                .into(),
-        ),
-    }
-    missing
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use zlink::tokio::unix::{Connection, connect};
 
 use super::{Exit, fail};
 use crate::control::interface::Error;
+use crate::process;
 
 #[derive(clap::Args)]
 pub struct ControlArguments {
@@ -32,7 +33,7 @@ impl ControlArguments {
         F: Future<Output = zlink::Result<Result<T, Error>>>,
     {
         let broken = |error: &dyn std::fmt::Display| Unanswered::Broken(error.to_string());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        let runtime = process::runtime();
         runtime.map_err(|error| broken(&error))?.block_on(async {
             let connection = connect(&self.control).await.map_err(|error| match error {
                 zlink::Error::Io(error) => Unanswered::NoService(error),

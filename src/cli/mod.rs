@@ -20,9 +20,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-/// Where the service listens: `ListenStream=` in `systemd/opnix.socket`.
-pub const SOCKET: &str = "/run/opnix/creds.sock";
-
 /// Exit codes, after sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -87,7 +84,7 @@ struct ConfigArguments {
 }
 
 pub fn main() -> ExitCode {
-    // What is no text is no flag of ours; clap says so of the replacement characters.
+    // An argument that is not UTF-8 is shown with replacement characters, which clap then refuses.
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     let command = match Command::try_parse_from(from_opnix::flags(arguments)) {
         Ok(command) => command,

@@ -2,22 +2,25 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::getsockname;
 use tokio::task::LocalSet;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::{ConfigArguments, Exit, fail};
 use crate::peer::Trust;
 use crate::server::keeper::{self, Channel, Role};
-use crate::server::{self, Listeners, Service, Sources};
+use crate::server::lifetime::{self, Work};
+use crate::server::{Service, Sources};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify::Notifier;
-use crate::{config, records, secret};
+use crate::{config, control, process, records};
 
 /// Serve credentials to units: what opnix.service runs
 ///
@@ -111,7 +114,7 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
     if let Some((message, queue)) = records::to_store() {
-        // Of an earlier one, which may be none of ours, nothing is to be left.
+        // systemd may still hold an earlier one, or something of that name that is not ours.
         notifier.unstore(records::STORED_AS);
         notifier.store(message, queue);
     }
@@ -137,26 +140,28 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
     };
     let sources = Sources { files: arguments.config.config.clone(), token: arguments.token_file.clone() };
     let activated = arguments.socket.is_none();
-    if let Some(path) = &arguments.socket {
+    if !activated {
         // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
         if let Err(faults) = config::load(&sources.files) {
             return super::faulty(&faults);
         }
         warn!("no systemd keeps requests through our end: what waits when opnix ends is refused");
-        info!("listening on {}", path.display());
     }
     // Before the first secret is read.
-    for missing in secret::protect_process() {
+    for missing in process::protect() {
         warn!("{missing}");
     }
-    let listeners = Listeners { credentials, control };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+    let runtime = match process::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
     let handle = runtime.handle().clone();
     let service = Arc::new(Service::new(trust, activated, notifier.clone(), handle, &sources));
-    let run = server::run(listeners, channel, heartbeat, service, requests, &sources);
+    let names: Vec<_> = control.iter().filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
+    let administrators = control::server::serve(control, service.clone());
+    let path = arguments.socket.clone();
+    let work = Work { listeners: credentials, stored: requests, channel, path, heartbeat };
+    let run = lifetime::run(work, service, administrators, &names, &sources);
     let served = LocalSet::new().block_on(&runtime, run);
     // It has requests that have no answer: dropped, they would close.
     std::mem::forget(runtime);

@@ -1,73 +1,129 @@
 //! What the calls answer, from the configuration in force and its store.
 
-use super::interface::{Budget, Cache, Error, Explanation, Records, Refreshed, Rule, Secret, Status, Window};
+use std::time::SystemTime;
+
+use super::interface::{
+    Budget, Cache, Error, Explanation, Health, Outcome, Provider, Records, Refreshed, Renewal, Rule, Secret,
+    State, Status, Window,
+};
+use crate::moment::Now;
 use crate::names::{CredentialName, UnitName};
 use crate::policy::{self, Denied, Entry, Policy};
 use crate::records;
 use crate::remedy::Remedy;
 use crate::server::{Configuration, Service};
+use crate::store::decide::{self, Decision};
+use crate::store::{self, Store};
 
-impl Service {
-    pub fn overview(&self) -> Status {
-        let (queued, dropped) = records::counts();
-        let mut status = Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            faults: None,
-            provider: None,
-            cache: Cache {
-                sealed: false,
-                unsealed_because: None,
-                in_memory: 0,
-                sealable: 0,
-                written_at: None,
-            },
-            budget: Budget { hour: unlimited(), day: unlimited(), limited_until: None },
-            secrets: Vec::new(),
-            waiting: self.waiting() as u64,
-            records: Records { queued, dropped: dropped.iter().sum() },
-        };
-        match &*self.configuration() {
-            Configuration::Valid { provider, store, entries, .. } => {
-                status.provider = Some(store.provider_report(provider.kind()));
-                status.cache = store.cache_report();
-                status.budget = store.budget_report();
-                status.secrets = entries.iter().map(|entry| store.secret_report(entry)).collect();
-            }
-            Configuration::Faulty(why) => status.faults = Some(why.clone()),
+pub fn status(service: &Service) -> Status {
+    let (queued, dropped) = records::counts();
+    let mut status = Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        faults: None,
+        provider: None,
+        cache: Cache { sealed: false, unsealed_because: None, in_memory: 0, sealable: 0, written_at: None },
+        budget: Budget { hour: unlimited(), day: unlimited(), limited_until: None },
+        secrets: Vec::new(),
+        waiting: service.waiting() as u64,
+        records: Records { queued, dropped: dropped.iter().sum() },
+    };
+    match &*service.configuration() {
+        Configuration::Valid { provider, store, entries, .. } => {
+            status.provider = Some(self::provider(store, provider.kind()));
+            status.cache = cache(store);
+            status.budget = budget(store);
+            status.secrets = entries.iter().map(|entry| secret(store, entry)).collect();
         }
-        status
+        Configuration::Faulty(why) => status.faults = Some(why.clone()),
     }
+    status
+}
 
-    pub fn explain(&self, unit: &str, credential: &str) -> Result<Explanation, Error> {
-        let invalid = |name: &str, reason: String| Error::InvalidName { name: name.to_owned(), reason };
-        let unit = unit.parse::<UnitName>().map_err(|error| invalid(unit, error.lines()))?;
-        let credential =
-            credential.parse::<CredentialName>().map_err(|error| invalid(credential, error.lines()))?;
-        match &*self.configuration() {
-            Configuration::Valid { policy, store, .. } => {
-                let secret = |entry: &Entry| Some(store.secret_report(entry));
-                Ok(explain(policy, &unit, &credential, secret))
-            }
-            Configuration::Faulty(why) => Err(Error::Unconfigured { faults: why.clone() }),
+pub fn explanation(service: &Service, unit: &str, credential: &str) -> Result<Explanation, Error> {
+    let invalid = |name: &str, reason: String| Error::InvalidName { name: name.to_owned(), reason };
+    let unit = unit.parse::<UnitName>().map_err(|error| invalid(unit, error.lines()))?;
+    let credential =
+        credential.parse::<CredentialName>().map_err(|error| invalid(credential, error.lines()))?;
+    match &*service.configuration() {
+        Configuration::Valid { policy, store, .. } => {
+            Ok(explain(policy, &unit, &credential, |entry: &Entry| Some(secret(store, entry))))
         }
+        Configuration::Faulty(why) => Err(Error::Unconfigured { faults: why.clone() }),
     }
+}
 
-    pub async fn refresh(&self, names: &[String], dry_run: bool) -> Result<Refreshed, Error> {
-        let configuration = self.configuration();
-        let (entries, store) = match &*configuration {
-            Configuration::Valid { entries, store, .. } => (entries, store),
-            Configuration::Faulty(why) => return Err(Error::Unconfigured { faults: why.clone() }),
-        };
-        let mut wanted: Vec<&Entry> = Vec::new();
-        for name in names {
-            let entry = entries.iter().find(|entry| entry.name == *name);
-            wanted.push(entry.ok_or_else(|| Error::UnknownSecret { name: name.clone() })?);
-        }
-        if names.is_empty() {
-            wanted = entries.iter().map(|entry| &**entry).collect();
-        }
-        let secrets = if dry_run { store.peek(&wanted).await } else { store.refresh(&wanted).await };
-        Ok(Refreshed { secrets })
+pub async fn refresh(service: &Service, names: &[String], dry_run: bool) -> Result<Refreshed, Error> {
+    let configuration = service.configuration();
+    let (entries, store) = match &*configuration {
+        Configuration::Valid { entries, store, .. } => (entries, store),
+        Configuration::Faulty(why) => return Err(Error::Unconfigured { faults: why.clone() }),
+    };
+    let mut wanted: Vec<&Entry> = Vec::new();
+    for name in names {
+        let entry = entries.iter().find(|entry| entry.name == *name);
+        wanted.push(entry.ok_or_else(|| Error::UnknownSecret { name: name.clone() })?);
+    }
+    if names.is_empty() {
+        wanted = entries.iter().map(|entry| &**entry).collect();
+    }
+    let renewals = if dry_run { store.peek(&wanted).await } else { store.refresh(&wanted).await };
+    Ok(Refreshed { secrets: renewals.into_iter().map(Renewal::from).collect() })
+}
+
+fn provider(store: &Store, kind: &str) -> Provider {
+    let report = store.provider_report();
+    Provider {
+        kind: kind.to_owned(),
+        account: report.account,
+        health: report.health.into(),
+        down_since: report.down.as_ref().map(|down| seconds(down.since.date())),
+        error: report.down.map(|down| down.error.to_string()),
+        next_refresh: report.next_refresh.map(|moment| seconds(moment.date())),
+    }
+}
+
+fn cache(store: &Store) -> Cache {
+    let report = store.cache_report();
+    Cache {
+        sealed: report.unsealed_because.is_none(),
+        unsealed_because: report.unsealed_because,
+        in_memory: report.in_memory as u64,
+        sealable: report.sealable as u64,
+        written_at: report.written.map(seconds),
+    }
+}
+
+fn budget(store: &Store) -> Budget {
+    let (limits, ledger) = store.budget();
+    let Now { date, moment } = Now::read();
+    let window = |used: u32, limit: Option<u32>| Window {
+        used: used.into(),
+        left: limit.map(|limit| limit.saturating_sub(used).into()),
+        limit: limit.map(Into::into),
+    };
+    Budget {
+        hour: window(ledger.last_hour(date), limits.hourly),
+        day: window(ledger.last_day(date), limits.daily),
+        limited_until: ledger.limited_until(date, moment).map(seconds),
+    }
+}
+
+/// Of a template, the worst of its references counts.
+fn secret(store: &Store, entry: &Entry) -> Secret {
+    let report = store.secret_report(entry);
+    let states = report.decisions.iter().map(|decision| match decision {
+        Decision::Serve => State::Fresh,
+        Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => State::Stale,
+        Decision::Fetch { fall_back: false } => State::Missing,
+        Decision::Refuse => State::Refused,
+    });
+    Secret {
+        name: entry.name.clone(),
+        state: states.max().unwrap_or(State::Missing),
+        age: report.age.map(|age| age.as_secs()),
+        denied_for: report.denied_for.map(|denied| denied.as_secs()),
+        error: report.failure.as_ref().map(|failure| failure.error.to_string()),
+        error_at: report.failure.map(|failure| seconds(failure.at.date())),
     }
 }
 
@@ -119,4 +175,32 @@ impl From<&policy::Rule> for Rule {
 
 fn unlimited() -> Window {
     Window { used: 0, left: None, limit: None }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl From<store::Renewal> for Renewal {
+    fn from(renewal: store::Renewal) -> Self {
+        let outcome = match renewal.outcome {
+            store::Outcome::NotKept => Outcome::NotKept,
+            store::Outcome::Unchanged => Outcome::Unchanged,
+            store::Outcome::Fetched => Outcome::Fetched,
+            store::Outcome::Changed => Outcome::Changed,
+            store::Outcome::Failed => Outcome::Failed,
+        };
+        Self { name: renewal.name, outcome, error: renewal.error }
+    }
+}
+
+impl From<decide::Health> for Health {
+    fn from(health: decide::Health) -> Self {
+        match health {
+            decide::Health::Up => Self::Up,
+            decide::Health::Down => Self::Down,
+            decide::Health::Spent => Self::Spent,
+            decide::Health::Limited => Self::Limited,
+        }
+    }
 }

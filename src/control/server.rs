@@ -1,5 +1,6 @@
 //! The service's end of the control socket. Each connection is served by itself, so that one that waits holds up nobody.
 
+use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -15,6 +16,7 @@ use tracing::{debug, warn};
 use zlink::tokio::unix;
 use zlink::{ReadyListener, Reply, Server, service};
 
+use super::answers;
 use super::interface::{
     Budget, Cache, Changes, Error, Explanation, Health, Outcome, Provider, Records, Refreshed, Renewal, Rule,
     Secret, State, Status, Window,
@@ -26,6 +28,9 @@ const CONNECTIONS: usize = 64;
 
 /// Serves until it is dropped. To be run within a [`tokio::task::LocalSet`].
 pub async fn serve(listeners: Vec<UnixListener>, service: Arc<Service>) -> io::Result<()> {
+    if listeners.is_empty() {
+        return pending().await;
+    }
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let serving = listeners.into_iter().map(|listener| serve_one(listener, &room, &service));
     try_join_all(serving).await.map(drop)
@@ -86,18 +91,18 @@ struct Control(Arc<Service>);
 impl Control {
     /// How the service is: its provider, cache, budget and secrets.
     async fn status(&self) -> Status {
-        self.0.overview()
+        answers::status(&self.0)
     }
 
     /// Whether a unit would get a credential, and by which line of the configuration in force.
     async fn explain(&self, unit: String, credential: String) -> Result<Explanation, Error> {
-        self.0.explain(&unit, &credential)
+        answers::explanation(&self.0, &unit, &credential)
     }
 
     /// Asks 1Password for these secrets now, or for all of them if none is named, and answers when it is done. A dry run
     /// keeps nothing of it.
     async fn refresh(&self, names: Vec<String>, dry_run: Option<bool>) -> Result<Refreshed, Error> {
-        self.0.refresh(&names, dry_run.unwrap_or(false)).await
+        answers::refresh(&self.0, &names, dry_run.unwrap_or(false)).await
     }
 
     /// How much has changed so far, and again whenever something does.

@@ -10,6 +10,7 @@ pub mod mount;
 pub mod plan;
 mod state;
 pub mod units;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process::Command;
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::config::OnChange;
+use crate::records;
 
 /// Acts on those that are active. Each is named once.
 pub fn act(units: &BTreeMap<String, OnChange>) {
@@ -35,12 +36,7 @@ pub fn act(units: &BTreeMap<String, OnChange>) {
             OnChange::ReloadOrRestart => vec!["try-reload-or-restart", "--no-block"],
             OnChange::Signal(signal) => vec!["kill", "--kill-whom=main", "--signal", signal.as_str()],
         };
-        info!(
-            message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0d",
-            "a secret changed: systemctl {} {}",
-            arguments[0],
-            names.join(" ")
-        );
+        records::secret_changed(arguments[0], &names.join(" "));
         if let Err(error) =
             systemctl(&[&arguments[..], &names.iter().map(String::as_str).collect::<Vec<_>>()].concat())
         {

@@ -7,7 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 
 use super::queue::{Class, Dropped, RECORD_MAX};
-use super::{DROPPED, GRANT, REFUSAL};
+use super::{GRANT, REFUSAL, id};
 
 /// The longest value of a field, in bytes: what is longer says nothing more.
 const VALUE_MAX: usize = 8 << 10;
@@ -37,7 +37,7 @@ pub fn of(event: &Event<'_>) -> Vec<u8> {
 /// That records were dropped.
 pub fn dropped(dropped: Dropped) -> Vec<u8> {
     let mut record = Record::new('4');
-    record.put("MESSAGE_ID", DROPPED);
+    record.put("MESSAGE_ID", id::DROPPED);
     record.put("MESSAGE", &describe_dropped(dropped));
     let names = ["OPNIX_DROPPED_GRANTS", "OPNIX_DROPPED_REFUSALS", "OPNIX_DROPPED_FAULTS"];
     for (name, count) in names.iter().zip(dropped) {

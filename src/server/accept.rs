@@ -17,26 +17,30 @@ use super::request::{self, Request};
 
 /// How long to wait after an error, such as running out of descriptors or memory for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How many connections are accepted before the bell is listened to again.
+/// How many connections are accepted before the heartbeats are looked at again.
 const ROUND: usize = 64;
 
-/// Accepts until the other end of `bell` closes. Each byte from there is a heartbeat to pass on to systemd.
-pub fn accept(listeners: &[UnixListener], mut bell: UnixStream, service: &Arc<Service>) -> io::Result<()> {
+/// Accepts until the other end of `heartbeats` closes. Each byte from there is one, to pass on to systemd.
+pub fn accept(
+    listeners: &[UnixListener],
+    mut heartbeats: UnixStream,
+    service: &Arc<Service>,
+) -> io::Result<()> {
     for listener in listeners {
         listener.set_nonblocking(true)?;
     }
-    bell.set_nonblocking(true)?;
+    heartbeats.set_nonblocking(true)?;
     let mut ends: Vec<PollFd<'_>> =
         listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)).collect();
-    let rings = bell.try_clone()?;
-    ends.push(PollFd::new(rings.as_fd(), PollFlags::POLLIN));
+    let watched = heartbeats.try_clone()?;
+    ends.push(PollFd::new(watched.as_fd(), PollFlags::POLLIN));
     let mut failing = false;
     loop {
         let failed = match poll(&mut ends, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => None,
             Err(errno) => Some(errno.into()),
         };
-        match bell.read(&mut [0; 16]) {
+        match heartbeats.read(&mut [0; 16]) {
             Ok(0) => return Ok(()),
             Ok(_) => service.notifier.heartbeat(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -36,11 +36,11 @@ const ALWAYS_FITS: usize = 2240;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A connection under the runtime's eyes.
+/// A connection that the runtime watches.
 pub struct Watched {
     stream: UnixStream,
     /// A second descriptor of it: to watch the first, the runtime would have to own it, and would close it when it cannot.
-    eyes: tokio::net::UnixStream,
+    ready: tokio::net::UnixStream,
 }
 
 impl Watched {
@@ -95,16 +95,16 @@ pub fn may_be_begun(stream: &impl AsFd) -> bool {
     !getsockopt(stream, sockopt::Priority).is_ok_and(|priority| priority != BEGUN)
 }
 
-/// Puts a connection under the runtime's eyes, for an answer that takes time. Never lets go of it.
+/// Has the runtime watch a connection, for an answer that takes time. Never closes it.
 pub async fn watched(stream: UnixStream) -> Watched {
     let mut pause = Pause::default();
-    let eyes = |stream: &UnixStream| {
+    let ready = |stream: &UnixStream| {
         stream.set_nonblocking(true)?;
         tokio::net::UnixStream::from_std(stream.try_clone()?)
     };
     loop {
-        match eyes(&stream) {
-            Ok(eyes) => return Watched { stream, eyes },
+        match ready(&stream) {
+            Ok(ready) => return Watched { stream, ready },
             Err(error) => pause.after("watch a connection", error).await,
         }
     }
@@ -164,7 +164,7 @@ pub async fn hung_up(stream: &Watched) {
     loop {
         // Not yet: look again at the connection's next change.
         let gone = || if is_gone(&stream.stream) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
-        if stream.eyes.async_io(Interest::WRITABLE, gone).await.is_ok() {
+        if stream.ready.async_io(Interest::WRITABLE, gone).await.is_ok() {
             return;
         }
         // The runtime cannot watch it for now.
@@ -246,7 +246,7 @@ async fn write(stream: &Watched, mut bytes: &[u8]) -> End {
                     Wrote::Full => Err(io::ErrorKind::WouldBlock.into()),
                     wrote => Ok(wrote),
                 };
-                stream.eyes.async_io(Interest::WRITABLE, room).await.unwrap_or(Wrote::Nothing(Errno::EIO))
+                stream.ready.async_io(Interest::WRITABLE, room).await.unwrap_or(Wrote::Nothing(Errno::EIO))
             }
             wrote => wrote,
         };

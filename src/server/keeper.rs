@@ -32,7 +32,6 @@ use super::answer::{self, Refusing};
 use super::places;
 use super::request::{asks_for_a_unit, is_named};
 use crate::kernel::{self, Twin};
-use crate::secret;
 
 /// What the worker is told when the keeper is gone.
 pub const KEEPER_GONE: Signal = Signal::SIGUSR2;
@@ -60,7 +59,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_MAX: usize = 4096;
 /// How long peers have to read their refusal where nobody comes after us. Together with [`STOP_LIMIT`] this is less than
 /// `TimeoutStopSec=` of `systemd/opnix.service`.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait before something is tried again that the kernel had no memory for.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often a message to systemd is tried that the kernel has no memory for.
@@ -182,11 +181,11 @@ impl Channel {
         let _ = sendmsg::<()>(self.end.as_raw_fd(), &parts, &[], flags, None);
     }
 
-    /// Under the runtime's eyes, to learn of signals. (It has no type for sockets that keep packets and their order.)
+    /// Watched by the runtime, to learn of signals. (It has no type for sockets that keep packets and their order.)
     pub fn watched(&self) -> io::Result<tokio::net::UnixDatagram> {
-        let eyes = std::os::unix::net::UnixDatagram::from(self.end.try_clone()?);
-        eyes.set_nonblocking(true)?;
-        tokio::net::UnixDatagram::from_std(eyes)
+        let watched = std::os::unix::net::UnixDatagram::from(self.end.try_clone()?);
+        watched.set_nonblocking(true)?;
+        tokio::net::UnixDatagram::from_std(watched)
     }
 
     pub fn keeper_lives(&self) -> bool {
@@ -208,7 +207,7 @@ impl Keeper {
     /// Keeps until the worker ends, looks after what it left, and ends this process as the worker ended.
     pub fn keep(self) -> ! {
         // Not dumped nor swapped, like the worker, though there is nothing in here: it must not wait for the disk.
-        let _ = secret::protect_process();
+        let _ = crate::process::protect();
         let (end, stopping) = self.watch();
         self.pass_messages_on();
         let left = self.left_behind();
@@ -370,7 +369,7 @@ impl Keeper {
             connections.into_iter().filter(|connection| asks_for_a_unit(&kernel::look_at(*connection)));
         let mut left: Vec<(RawFd, Refusing)> =
             units.map(|connection| (connection, Refusing::default())).collect();
-        let end = Instant::now() + LAST_WORDS;
+        let end = Instant::now() + REFUSAL_LIMIT;
         while !left.is_empty() && Instant::now() < end {
             left.retain_mut(|(connection, refusing)| !refusing.go_on(kernel::look_at(*connection)));
             std::thread::sleep(PAUSE);

@@ -1,7 +1,6 @@
 //! The background: renews all values from time to time, and finds out when a provider that was down is back. Never with
 //! requests that units which start may need.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -12,11 +11,9 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Shared;
-use super::fetch::Flight;
-use crate::moment::Moment;
+use crate::moment::{Moment, Now};
+use crate::process::random;
 use crate::providers::budget::{Budget, Ledger, Purpose};
-use crate::reference::Reference;
-use crate::store::decide::Keep;
 
 /// How many requests a round costs until one was seen: sign in, keys, vaults, items, one batch.
 const FIRST_COST: u32 = 8;
@@ -82,7 +79,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             else {
                 return;
             };
-            let (now, date) = (Moment::now(), SystemTime::now());
+            let Now { date, moment: now } = Now::read();
             let (probe, renewed) = {
                 let state = shared.state();
                 (state.breaker.down().map(|down| down.probe), state.renewed)
@@ -125,24 +122,15 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
 impl Shared {
     /// One fetch for everything that is kept.
     async fn round(self: &Arc<Self>) {
-        let flights: Vec<Flight> = {
-            let mut state = self.state();
-            let wanted = state.memory.settings().iter().filter(|(_, settings)| settings.keep > Keep::Never);
-            let wanted: Vec<Reference> = wanted.map(|(reference, _)| reference.clone()).collect();
-            wanted.iter().map(|reference| self.board(&mut state, reference, false)).collect()
-        };
-        let count = flights.len();
+        let (waiters, acts) = self.state().join_all();
+        self.act(acts);
+        let count = waiters.len();
         let mut failed = 0;
-        for mut flight in flights {
-            failed += usize::from(!matches!(flight.landed().await, Some(Ok(_))));
+        for mut waiter in waiters {
+            failed += usize::from(!matches!(waiter.outcome().await, Some(Ok(_))));
         }
         info!("renewed {} of {count} values in the background", count - failed);
     }
-}
-
-/// Between 0 and 1; good enough to keep machines apart.
-pub fn random() -> f64 {
-    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 
 #[cfg(test)]

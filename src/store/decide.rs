@@ -1,6 +1,9 @@
-//! What to do about a value that was fetched some time ago. A pure function; time comes in from outside.
+//! What to do about a value that was fetched some time ago, and how the provider is. Pure: time comes in from outside.
 
 use std::time::Duration;
+
+use crate::moment::Now;
+use crate::providers::budget::{Budget, Meter, Purpose};
 
 /// Where a value may be kept, from nowhere on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,12 +60,38 @@ pub struct Known {
 pub enum Health {
     /// Nothing is known against it.
     Up,
-    /// It cannot be reached, is out of order or slow, or takes no notice of our token.
+    /// It cannot be reached, is out of order or slow, or rejects our token.
     Down,
     /// Our own budget of requests is used up, or its limit is reached and nobody knows until when.
     Spent,
     /// It told us until when to ask no more.
     Limited,
+}
+
+/// What limits requests to the provider.
+pub struct Limits<'a> {
+    pub meter: &'a Meter,
+    pub budget: &'a Budget,
+    /// How long a unit may wait.
+    pub deadline: Duration,
+}
+
+impl Limits<'_> {
+    /// `down`: it was found not to work.
+    pub fn health(&self, down: bool, now: Now) -> Health {
+        let ledger = self.meter.ledger();
+        let affords = || ledger.affords(now.date, self.budget, 1, Purpose::Start);
+        // A limit that is over before a unit's time is can be waited for.
+        if ledger.told_until(now.date, now.moment).is_some_and(|until| until > now.date + self.deadline) {
+            Health::Limited
+        } else if down {
+            Health::Down
+        } else if ledger.limited_until(now.date, now.moment).is_some() || !affords() {
+            Health::Spent
+        } else {
+            Health::Up
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

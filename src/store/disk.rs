@@ -9,8 +9,9 @@ use tracing::warn;
 
 use crate::files::{self, StateDirectory};
 use crate::providers::budget::Ledger;
+use crate::records;
 use crate::reference::Reference;
-use crate::store::kept::Entry;
+use crate::store::kept::Kept;
 use crate::store::sealed::{self, Contents, KEY_LENGTH, Key};
 
 /// A file larger than this, in bytes, holds no key.
@@ -32,7 +33,7 @@ pub struct Disk {
 pub struct Snapshot {
     pub account: String,
     /// Those that may be on disk.
-    pub entries: Vec<(Reference, Entry)>,
+    pub entries: Vec<(Reference, Kept)>,
 }
 
 impl Disk {
@@ -58,23 +59,11 @@ impl Disk {
         let file = match directory.read(CACHE) {
             Ok(file) => file?,
             Err(error) => {
-                warn!(
-                    message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0a",
-                    "the sealed cache {} cannot be read: {error}",
-                    path.display()
-                );
+                records::cache_unreadable(&path, &error);
                 return None;
             }
         };
-        sealed::open(key, &file)
-            .inspect_err(|error| {
-                warn!(
-                    message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0a",
-                    "the sealed cache {} is not used: {error}; values come from 1Password again",
-                    path.display()
-                );
-            })
-            .ok()
+        sealed::open(key, &file).inspect_err(|error| records::cache_unused(&path, error)).ok()
     }
 
     /// The requests of the last day; a ledger that cannot be read counts as none.

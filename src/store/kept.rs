@@ -11,7 +11,7 @@ use crate::secret::Secret;
 /// A value that is kept. Times are those of the wall clock, because ages go on through a reboot. They tell ages and
 /// nothing else: that clock can be set back.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct Kept {
     pub value: Arc<Secret>,
     /// When 1Password was last asked for it, and gave or confirmed it.
     pub fetched: SystemTime,
@@ -29,13 +29,13 @@ pub struct Entry {
 /// When 1Password was asked for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
-    /// See [`Entry::asked`].
+    /// See [`Kept::asked`].
     pub number: u64,
     /// By the wall clock.
     pub at: SystemTime,
 }
 
-impl Entry {
+impl Kept {
     pub fn known(&self, now: SystemTime) -> Known {
         Known {
             age: now.duration_since(self.fetched).ok(),
@@ -48,16 +48,16 @@ impl Entry {
 /// The references of the configuration, each with its settings and, where there is one, its value. What is not in the
 /// configuration is not in here.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct Values {
     settings: HashMap<Reference, Settings>,
-    entries: HashMap<Reference, Entry>,
+    entries: HashMap<Reference, Kept>,
 }
 
-impl Memory {
+impl Values {
     /// Drops what the settings do not let be kept, or do not know.
     pub fn new(
         settings: HashMap<Reference, Settings>,
-        known: impl IntoIterator<Item = (Reference, Entry)>,
+        known: impl IntoIterator<Item = (Reference, Kept)>,
     ) -> Self {
         let keeps = |reference: &Reference| settings.get(reference).is_some_and(|s| s.keep > Keep::Never);
         let entries = known.into_iter().filter(|(reference, _)| keeps(reference)).collect();
@@ -73,11 +73,11 @@ impl Memory {
         }
     }
 
-    pub fn get(&self, reference: &Reference) -> Option<&Entry> {
+    pub fn get(&self, reference: &Reference) -> Option<&Kept> {
         self.entries.get(reference)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Reference, &Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Reference, &Kept)> {
         self.entries.iter()
     }
 
@@ -86,7 +86,7 @@ impl Memory {
     }
 
     /// Those that may be written to disk.
-    pub fn sealable(&self) -> impl Iterator<Item = (&Reference, &Entry)> {
+    pub fn sealable(&self) -> impl Iterator<Item = (&Reference, &Kept)> {
         self.entries.iter().filter(|(reference, _)| self.settings[*reference].keep == Keep::Sealed)
     }
 
@@ -101,7 +101,7 @@ impl Memory {
         if self.settings.get(reference).is_none_or(|settings| settings.keep == Keep::Never) {
             return false;
         }
-        let entry = Entry {
+        let entry = Kept {
             value: value.clone(),
             fetched: asked.at,
             denied: None,

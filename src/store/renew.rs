@@ -1,108 +1,134 @@
-//! What the store tells about itself: never a value.
+//! What administrators ask of the store: to renew values now, and how it is. Never a value.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
 use super::Store;
-use super::fetch::Flight;
-use crate::control::interface::{self, Outcome, Provider, Renewal, State, Window};
-use crate::moment::Moment;
+use super::breaker::Down;
+use super::decide::{Decision, Health, Keep};
+use super::failure::Failure;
+use super::state::Acts;
+use crate::moment::{Moment, Now};
 use crate::policy::Entry;
 use crate::providers::FetchError;
-use crate::providers::budget::Ledger;
+use crate::providers::budget::{Budget, Ledger};
 use crate::reference::Reference;
 use crate::secret::Secret;
-use crate::store::decide::{Decision, Health, Keep};
+
+/// What became of one secret or template.
+pub struct Renewal {
+    pub name: String,
+    pub outcome: Outcome,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Of a template, the last of these that one of its references came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It is never kept: every start asks 1Password.
+    NotKept,
+    Unchanged,
+    /// There was no value before.
+    Fetched,
+    /// The value is another one than before.
+    Changed,
+    /// It could not be had; what was kept stays.
+    Failed,
+}
+
+/// How the provider is, as far as the last requests tell.
+pub struct ProviderReport {
+    pub account: Option<String>,
+    pub health: Health,
+    pub down: Option<Down>,
+    pub next_refresh: Option<Moment>,
+}
+
+pub struct CacheReport {
+    /// Why nothing is sealed on disk, if that is so.
+    pub unsealed_because: Option<String>,
+    pub in_memory: usize,
+    pub sealable: usize,
+    pub written: Option<SystemTime>,
+}
+
+/// How one secret or template is, by its references.
+pub struct SecretReport {
+    pub decisions: Vec<Decision>,
+    /// Of the oldest value.
+    pub age: Option<Duration>,
+    pub denied_for: Option<Duration>,
+    pub failure: Option<Failure>,
+}
 
 impl Store {
-    /// The provider, as far as the last requests tell.
-    pub fn provider_report(&self, kind: &str) -> Provider {
-        let now = SystemTime::now();
+    pub fn provider_report(&self) -> ProviderReport {
         let state = self.0.state();
-        let down = state.breaker.down();
-        Provider {
-            kind: kind.to_owned(),
+        ProviderReport {
             account: state.account.clone().or_else(|| self.0.provider.account()),
-            health: self.0.health(&state, now).into(),
-            down_since: down.map(|down| seconds(down.since.date())),
-            error: down.map(|down| down.error.to_string()),
-            next_refresh: state.next_refresh.map(|moment| seconds(moment.date())),
+            health: state.health(&self.0.limits(), Now::read()),
+            down: state.breaker.down().cloned(),
+            next_refresh: state.next_refresh,
         }
     }
 
-    pub fn cache_report(&self) -> interface::Cache {
+    pub fn cache_report(&self) -> CacheReport {
         let state = self.0.state();
+        let keeps = |keep| state.values.settings().values().any(|settings| settings.keep == keep);
         let because = self.0.disk.unsealable();
-        let keeps = |keep| state.memory.settings().values().any(|settings| settings.keep == keep);
         let because = because.or((!keeps(Keep::Sealed)).then_some("the configuration has nothing sealed"));
-        interface::Cache {
-            sealed: because.is_none(),
+        CacheReport {
             unsealed_because: because.map(str::to_owned),
-            in_memory: state.memory.iter().count() as u64,
-            sealable: state.memory.sealable().count() as u64,
-            written_at: self.0.disk.written().map(seconds),
+            in_memory: state.values.iter().count(),
+            sealable: state.values.sealable().count(),
+            written: self.0.disk.written(),
         }
     }
 
-    pub fn budget_report(&self) -> interface::Budget {
-        let now = SystemTime::now();
-        let ledger: Ledger = self.0.meter.ledger().clone();
-        let window = |used: u32, limit: Option<u32>| Window {
-            used: used.into(),
-            left: limit.map(|limit| limit.saturating_sub(used).into()),
-            limit: limit.map(Into::into),
-        };
-        interface::Budget {
-            hour: window(ledger.last_hour(now), self.0.budget.hourly),
-            day: window(ledger.last_day(now), self.0.budget.daily),
-            limited_until: ledger.limited_until(now, Moment::now()).map(seconds),
-        }
+    /// How many requests may be made, and which were.
+    pub fn budget(&self) -> (Budget, Ledger) {
+        (self.0.budget, self.0.meter.ledger().clone())
     }
 
-    /// One secret or template: the worst of its references counts.
-    pub fn secret_report(&self, entry: &Entry) -> interface::Secret {
-        let now = SystemTime::now();
+    pub fn secret_report(&self, entry: &Entry) -> SecretReport {
+        let now = Now::read();
         let state = self.0.state();
-        let health = self.0.health(&state, now);
-        let known = |reference: &Reference| state.memory.get(reference).map(|entry| entry.known(now));
+        let health = state.health(&self.0.limits(), now);
+        let known = |reference: &Reference| state.values.get(reference).map(|kept| kept.known(now.date));
         let all = || entry.content.references();
-        let is = |reference: &Reference| match state.memory.decide(reference, now, health) {
-            Decision::Serve => State::Fresh,
-            Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => State::Stale,
-            Decision::Fetch { fall_back: false } => State::Missing,
-            Decision::Refuse => State::Refused,
-        };
-        let oldest = all().filter_map(|reference| known(reference)?.age).max();
-        let denied = all().filter_map(|reference| known(reference)?.denied_for).max();
-        let error = all().find_map(|reference| state.errors.get(reference));
-        interface::Secret {
-            name: entry.name.clone(),
-            state: all().map(is).max().unwrap_or(State::Missing),
-            age: oldest.map(|age| age.as_secs()),
-            denied_for: denied.map(|denied| denied.as_secs()),
-            error: error.map(|failure| failure.error.to_string()),
-            error_at: error.map(|failure| seconds(failure.at.date())),
+        SecretReport {
+            decisions: all().map(|reference| state.values.decide(reference, now.date, health)).collect(),
+            age: all().filter_map(|reference| known(reference)?.age).max(),
+            denied_for: all().filter_map(|reference| known(reference)?.denied_for).max(),
+            failure: all().find_map(|reference| state.failures.get(reference)).cloned(),
         }
     }
 
     /// Asks the provider for the values of these entries now; one fetch for all of them.
     pub async fn refresh(&self, entries: &[&Entry]) -> Vec<Renewal> {
-        let board = |reference: &Reference| {
+        let mut all = Acts::default();
+        let mut join = |reference: &Reference| {
             let mut state = self.0.state();
-            let kept = state.memory.settings().get(reference)?.keep > Keep::Never;
-            let before = state.memory.get(reference).map(|entry| entry.value.clone());
-            kept.then(|| (self.0.board(&mut state, reference, false), before))
+            if state.values.settings().get(reference)?.keep == Keep::Never {
+                return None;
+            }
+            let before = state.values.get(reference).map(|kept| kept.value.clone());
+            let (waiter, acts) = state.join(reference, false);
+            all.0.extend(acts.0);
+            Some((waiter, before))
         };
-        let boarded: Vec<Vec<_>> =
-            entries.iter().map(|entry| entry.content.references().map(board).collect()).collect();
+        let joined: Vec<Vec<_>> =
+            entries.iter().map(|entry| entry.content.references().map(&mut join).collect()).collect();
+        self.0.act(all);
         let mut renewals = Vec::new();
-        for (entry, flights) in entries.iter().zip(boarded) {
-            let mut renewal = Renewal { name: entry.name.clone(), outcome: Outcome::NotKept, error: None };
-            for (flight, before) in flights.into_iter().flatten() {
-                let (outcome, error) = self.landed(flight, before.as_deref()).await;
-                renewal.outcome = renewal.outcome.max(outcome);
-                renewal.error = renewal.error.or(error);
+        for (entry, waiters) in entries.iter().zip(joined) {
+            let mut renewal = Renewal::of(entry);
+            for (mut waiter, before) in waiters.into_iter().flatten() {
+                let outcome = waiter.outcome().await;
+                let now = outcome.as_ref().map(|outcome| outcome.as_ref().map(|value| &**value));
+                renewal.add(now, before.as_deref());
             }
             renewals.push(renewal);
         }
@@ -115,7 +141,7 @@ impl Store {
     pub async fn peek(&self, entries: &[&Entry]) -> Vec<Renewal> {
         let keeps = |reference: &&Reference| {
             let state = self.0.state();
-            state.memory.settings().get(*reference).is_some_and(|settings| settings.keep > Keep::Never)
+            state.values.settings().get(*reference).is_some_and(|settings| settings.keep > Keep::Never)
         };
         let all = entries.iter().flat_map(|entry| entry.content.references());
         let mut wanted: Vec<Reference> = all.filter(keeps).cloned().collect();
@@ -132,47 +158,33 @@ impl Store {
         let fetched = fetched.unwrap_or_else(|_| wanted.iter().map(|_| Err(late.clone())).collect());
         let state = self.0.state();
         let renewal = |entry: &&Entry| {
-            let mut renewal = Renewal { name: entry.name.clone(), outcome: Outcome::NotKept, error: None };
+            let mut renewal = Renewal::of(entry);
             for reference in entry.content.references() {
                 let Ok(at) = wanted.binary_search(reference) else { continue };
-                let before = state.memory.get(reference).map(|entry| &*entry.value);
-                let (outcome, error) = compare(Some(fetched[at].as_ref()), before);
-                renewal.outcome = renewal.outcome.max(outcome);
-                renewal.error = renewal.error.or(error);
+                let before = state.values.get(reference).map(|kept| &*kept.value);
+                renewal.add(Some(fetched[at].as_ref()), before);
             }
             renewal
         };
         entries.iter().map(renewal).collect()
     }
-
-    async fn landed(&self, mut flight: Flight, before: Option<&Secret>) -> (Outcome, Option<String>) {
-        let landed = flight.landed().await;
-        compare(landed.as_ref().map(|outcome| outcome.as_ref().map(|value| &**value)), before)
-    }
 }
 
-/// What a fetch brought, held against what was kept.
-fn compare(now: Option<Result<&Secret, &FetchError>>, before: Option<&Secret>) -> (Outcome, Option<String>) {
-    match (now, before) {
-        (Some(Ok(now)), Some(before)) if now.is_same_as(before) => (Outcome::Unchanged, None),
-        (Some(Ok(_)), Some(_)) => (Outcome::Changed, None),
-        (Some(Ok(_)), None) => (Outcome::Fetched, None),
-        (Some(Err(error)), _) => (Outcome::Failed, Some(error.to_string())),
-        (None, _) => (Outcome::Failed, Some("the fetch was given up".to_owned())),
+impl Renewal {
+    fn of(entry: &Entry) -> Self {
+        Self { name: entry.name.clone(), outcome: Outcome::NotKept, error: None }
     }
-}
 
-impl From<Health> for interface::Health {
-    fn from(health: Health) -> Self {
-        match health {
-            Health::Up => Self::Up,
-            Health::Down => Self::Down,
-            Health::Spent => Self::Spent,
-            Health::Limited => Self::Limited,
-        }
+    /// What a fetch brought for one reference, held against what was kept. `None`: it was given up.
+    fn add(&mut self, now: Option<Result<&Secret, &FetchError>>, before: Option<&Secret>) {
+        let (outcome, error) = match (now, before) {
+            (Some(Ok(now)), Some(before)) if now.is_same_as(before) => (Outcome::Unchanged, None),
+            (Some(Ok(_)), Some(_)) => (Outcome::Changed, None),
+            (Some(Ok(_)), None) => (Outcome::Fetched, None),
+            (Some(Err(error)), _) => (Outcome::Failed, Some(error.to_string())),
+            (None, _) => (Outcome::Failed, Some("the fetch was given up".to_owned())),
+        };
+        self.outcome = self.outcome.max(outcome);
+        self.error = self.error.take().or(error);
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since: Duration| since.as_secs())
 }

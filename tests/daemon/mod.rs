@@ -168,20 +168,28 @@ impl Daemon {
         answer
     }
 
-    /// Why a unit does not get this credential.
-    pub fn refusal(&self, credential: &str) -> String {
+    /// The value, or why a unit does not get it.
+    pub fn answer(&self, credential: &str) -> Result<String, String> {
         let before = self.log().lines().count();
-        assert_eq!(self.ask(credential), None);
+        if let Some(value) = self.ask(credential) {
+            return Ok(value);
+        }
         // The answer does not wait for its record.
         let end = Instant::now() + LIMIT;
         loop {
             let log = self.log();
             if let Some(record) = log.lines().skip(before).find(|line| line.contains("refused")) {
-                return record.split_once(": ").unwrap_or_default().1.to_owned();
+                return Err(record.split_once(": ").unwrap_or_default().1.to_owned());
             }
             assert!(Instant::now() < end, "no record of the refusal: {log}");
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Why a unit does not get this credential.
+    #[track_caller]
+    pub fn refusal(&self, credential: &str) -> String {
+        self.answer(credential).expect_err("a refusal")
     }
 
     pub fn log(&self) -> String {

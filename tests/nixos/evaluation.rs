@@ -1,8 +1,5 @@
 //! Evaluates and builds configurations with `tests/nixos`, with a Nix store of its own below `target`.
-// Two test programs use this, neither of them all of it.
-#![allow(dead_code)]
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -32,7 +29,7 @@ pub fn stage() -> PathBuf {
     place
 }
 
-fn command(program: &str) -> Command {
+pub fn command(program: &str) -> Command {
     let store = project().join("target/nix");
     let mut command = Command::new(program);
     command.env("NIX_STORE_DIR", store.join("store")).env("NIX_STATE_DIR", store.join("state"));
@@ -44,7 +41,7 @@ fn command(program: &str) -> Command {
     command
 }
 
-fn run(mut command: Command) -> Output {
+pub fn run(mut command: Command) -> Output {
     // Two that make a new store at once get in each other's way, and one of them fails: it is made once, before all.
     static STORE: std::sync::Once = std::sync::Once::new();
     STORE.call_once(|| {
@@ -55,7 +52,8 @@ fn run(mut command: Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run installs nix-bin"))
 }
 
-fn of(output: Output) -> Result<String, String> {
+/// What it said, or what it said against it.
+pub fn of(output: Output) -> Result<String, String> {
     let text = |bytes| String::from_utf8(bytes).expect("text");
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
@@ -96,34 +94,4 @@ fn arguments(module: &str) -> Vec<String> {
     let mut arguments: Vec<String> = flags.into_iter().map(str::to_owned).collect();
     arguments.push(directory.display().to_string());
     arguments
-}
-
-/// A file of the project as an expression.
-pub fn file(path: &str) -> String {
-    let path = project().join(path);
-    assert!(fs::metadata(&path).is_ok(), "{} is missing", path.display());
-    path.display().to_string()
-}
-
-/// `nix flake check --no-build`, with the stand-in for nixpkgs.
-pub fn check_flake() -> Result<String, String> {
-    let copy = project().join("target/nix/flake");
-    let _ = fs::remove_dir_all(&copy);
-    fs::create_dir_all(&copy).expect("a directory");
-    let files = ["flake.nix", "Cargo.toml", "Cargo.lock", "nixos-module", "docs/examples", "tests/nixos"];
-    let copied =
-        Command::new("cp").args(["-R", "--parents"]).args(files).arg(&copy).current_dir(project()).status();
-    assert!(copied.expect("cp").success());
-    let mut nix = command("nix");
-    nix.args([
-        "--extra-experimental-features",
-        "nix-command flakes",
-        "flake",
-        "check",
-        "--no-build",
-        "--no-write-lock-file",
-    ]);
-    nix.args(["--override-input", "nixpkgs"]).arg(format!("path:{}", copy.join("tests/nixos").display()));
-    nix.arg(format!("path:{}", copy.display()));
-    of(run(nix))
 }

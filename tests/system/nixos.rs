@@ -26,7 +26,7 @@ const FILES: [(&str, &str, &str); 4] = [
 
 /// The example's files as NixOS lays them out, opnix where its units name it, its users, and 1Password's core.
 fn lay_out(place: &Path, kept: &Path) {
-    let host = nix::file("tests/nixos/host.nix");
+    let host = nix::project().join("tests/nixos/host.nix").display().to_string();
     let faults = nix::evaluate(&host, "faults").expect("it evaluates");
     assert_eq!(faults, json!([]));
     let tree = nix::build(&host, "tree").unwrap_or_else(|why| panic!("{why}"));

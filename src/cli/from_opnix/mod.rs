@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Exit;
 use crate::config;
+use crate::process;
 use crate::providers::budget::Meter;
 use crate::providers::child::token::{Loaded, loaded};
 use crate::providers::{FetchError, Provider};
@@ -56,7 +57,7 @@ pub fn fetch(
     let token = std::env::var_os(VARIABLE).is_none().then(|| PathBuf::from(token));
     let provider = Provider::new(provider, token.as_deref(), limit, Meter::default());
     let all = |error: FetchError| references.iter().map(|_| Err(error.clone())).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = process::runtime();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return all(FetchError::Core { why: error.to_string() }),

@@ -26,7 +26,7 @@ use crate::providers::ask::service_account::core::Core;
 use crate::providers::ask::service_account::token::Token;
 use crate::providers::error::FetchError;
 use crate::reference::Reference;
-use crate::secret::{self, Secret};
+use crate::secret::Secret;
 
 /// The longest message, in bytes: more than the largest file that 1Password keeps.
 pub const MESSAGE_MAX: usize = 64 << 20;
@@ -89,7 +89,7 @@ pub fn run() -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     nix::sys::prctl::set_no_new_privs()?;
     // What could not be had was said by the service already: it is the same for both.
-    let _ = secret::protect_process();
+    let _ = crate::process::protect();
 
     let counter = Counter(parent.try_clone()?);
     let Hello { service, limit } = receive(&mut parent)?;

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use opnix::internals::Entry;
+use opnix::internals::Kept;
 use opnix::internals::sealed::{Key, open, seal};
 use opnix::internals::Reference;
 use opnix::internals::Secret;
@@ -15,10 +15,10 @@ use opnix::internals::Secret;
 static KEY: LazyLock<Key> = LazyLock::new(|| Key::new(&[7; 32]).expect("a key"));
 
 static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let entry = |name: &str| -> (Reference, Entry) {
+    let entry = |name: &str| -> (Reference, Kept) {
         let value = Secret::copy_from(name.as_bytes()).expect("not empty").into();
         let fetched = SystemTime::UNIX_EPOCH;
-        let entry = Entry { value, fetched, denied: None, doubtful: false, comparable: false, asked: 0 };
+        let entry = Kept { value, fetched, denied: None, doubtful: false, comparable: false, asked: 0 };
         (format!("op://vault/item/{name}").parse().expect("a reference"), entry)
     };
     let entries = ["one", "two", "three"].map(entry);

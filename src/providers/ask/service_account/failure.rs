@@ -1,5 +1,5 @@
 //! What the core's failures mean. It has a type for one of them; for the others it has only words, which this one table
-//! reads (`tests/service_account.rs` holds it against the real library).
+//! reads (`tests/simulated/providers/service_account` holds it against the real library).
 
 use super::core::Failure;
 use crate::providers::error::{Asked, FetchError};

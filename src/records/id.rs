@@ -1,0 +1,20 @@
+//! The MESSAGE_ID of each kind of record. `systemd/opnix.catalog` explains them.
+
+pub const GRANTED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c01";
+pub const REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
+pub const ABANDONED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c03";
+pub const FAULT: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c04";
+pub const RELOADED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c05";
+pub const KEPT_OLD: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c06";
+pub const FOUND: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c07";
+pub const LEFT: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c08";
+pub const STOOD_IN: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c09";
+pub const CACHE_UNUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0a";
+pub const PROVIDER_DOWN: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0b";
+pub const PROVIDER_UP: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0c";
+pub const SECRET_CHANGED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0d";
+pub const WAITS: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0e";
+pub const DROPPED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0f";
+pub const LEFT_BEHIND: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c10";
+pub const HELD: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c11";
+pub const CLOSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c12";

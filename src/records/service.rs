@@ -1,0 +1,59 @@
+//! Records about the service: its configuration, its cache, its provider, and what it leaves to the next instance.
+
+use std::path::Path;
+
+use tracing::{error, info, warn};
+
+use super::id;
+use crate::config::Faults;
+use crate::providers::FetchError;
+
+/// Everything that is wrong with the configuration.
+pub fn faults(faults: &Faults) {
+    for fault in faults.iter() {
+        error!(message_id = id::FAULT, "{}", fault.to_string().replace("\n    ", "; "));
+    }
+}
+
+pub fn reloaded() {
+    info!(message_id = id::RELOADED, "reloaded the configuration");
+}
+
+pub fn kept_old_configuration(why: &str) {
+    error!(message_id = id::KEPT_OLD, "{why}");
+}
+
+/// Requests that the last instance left in systemd's store.
+pub fn found(requests: usize) {
+    info!(message_id = id::FOUND, "found {requests} waiting requests in the store");
+}
+
+pub fn left(requests: usize) {
+    info!(message_id = id::LEFT, "left {requests} requests to the next instance");
+}
+
+pub fn cache_unreadable(path: &Path, error: &std::io::Error) {
+    warn!(message_id = id::CACHE_UNUSED, "the sealed cache {} cannot be read: {error}", path.display());
+}
+
+pub fn cache_unused(path: &Path, why: &dyn std::fmt::Display) {
+    warn!(
+        message_id = id::CACHE_UNUSED,
+        "the sealed cache {} is not used: {why}; values come from 1Password again",
+        path.display()
+    );
+}
+
+pub fn provider_down(why: &FetchError) {
+    let why = why.to_string().replace('\n', "; ");
+    warn!(message_id = id::PROVIDER_DOWN, "values come from the cache where they can: {why}");
+}
+
+pub fn provider_up() {
+    info!(message_id = id::PROVIDER_UP, "values come from the provider again");
+}
+
+/// The mirror acts on units, with these arguments of systemctl.
+pub fn secret_changed(action: &str, units: &str) {
+    info!(message_id = id::SECRET_CHANGED, "a secret changed: systemctl {action} {units}");
+}

@@ -1,0 +1,82 @@
+//! The configuration in force, and what it answers with.
+
+use std::sync::Arc;
+
+use super::Sources;
+use super::refusal::Refusal;
+use crate::config::{self, Faults};
+use crate::peer::{Claim, Peer};
+use crate::policy::{Entry, Grant, Policy};
+use crate::providers::Provider;
+use crate::secret::Secret;
+use crate::store::{Base, Inherited, Rules, Served, Store};
+
+/// The configuration in force. A request keeps the one that it began with.
+pub enum Configuration {
+    Valid {
+        policy: Policy,
+        entries: Vec<Arc<Entry>>,
+        /// Where the store's values come from.
+        provider: config::Provider,
+        store: Store,
+    },
+    /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
+    Faulty(String),
+}
+
+impl Configuration {
+    /// `old` is the one that this is to take the place of.
+    pub fn load(sources: &Sources, base: &Base, old: Option<&Self>) -> Result<Self, Faults> {
+        let config = config::load(&sources.files)?;
+        let config::Config { provider, timing, budget, settings, policy, entries, .. } = config;
+        let rules = Rules { timing, budget, settings };
+        let old = match old {
+            Some(Self::Valid { provider: same, store, .. }) if *same == provider => Some(store),
+            _ => None,
+        };
+        let asked =
+            old.filter(|store| store.deadline() == timing.deadline).map(|store| store.provider().clone());
+        let asked = asked.unwrap_or_else(|| {
+            let token = sources.token.as_deref();
+            Arc::new(Provider::new(provider.clone(), token, timing.deadline, base.meter.clone()))
+        });
+        let inherited =
+            old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |store| store.hand_over());
+        let store = Store::new(asked, rules, inherited, base);
+        Ok(Self::Valid { policy, entries, provider, store })
+    }
+
+    pub fn decide(&self, peer: Peer) -> Result<Grant, (Claim, Refusal)> {
+        match self {
+            Self::Valid { policy, .. } => {
+                policy.decide(peer).map_err(|(peer, why)| (peer.into(), Refusal::Policy(why)))
+            }
+            Self::Faulty(why) => Err((peer.into(), Refusal::Configuration(why.clone()))),
+        }
+    }
+
+    pub fn ready(&self, grant: &Grant) -> Option<Served> {
+        match self {
+            Self::Valid { store, .. } => {
+                store.ready(grant).filter(|served| within_limit(grant, &served.value).is_ok())
+            }
+            Self::Faulty(_) => None,
+        }
+    }
+
+    pub async fn get(&self, grant: &Grant) -> Result<Served, Refusal> {
+        match self {
+            Self::Valid { store, .. } => {
+                let served = store.get(grant).await.map_err(Refusal::Provider)?;
+                within_limit(grant, &served.value).map(|()| served)
+            }
+            Self::Faulty(why) => Err(Refusal::Configuration(why.clone())),
+        }
+    }
+}
+
+fn within_limit(grant: &Grant, value: &Secret) -> Result<(), Refusal> {
+    let name = &grant.peer().credential;
+    let (size, limit) = (value.len(), name.size_limit());
+    if size <= limit { Ok(()) } else { Err(Refusal::TooLarge { size, limit, name: name.clone() }) }
+}

@@ -1,0 +1,177 @@
+//! The service from its start to its end: what the runtime listens to, reload, watchdog, and what becomes of requests at
+//! the end.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{UnixAddr, getsockname};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{spawn_blocking, spawn_local};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{error, info};
+
+use super::in_force::Configuration;
+use super::keeper::{Channel, Heard, KEEPER_GONE};
+use super::{Service, Sources, accept, request};
+use crate::records;
+
+/// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the refusals at the end may take. `TimeoutStopSec=` in `systemd/opnix.service` is longer than all together.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
+/// How often counts of what repeats are looked at.
+const REPEATS: Duration = Duration::from_secs(5);
+
+/// What systemd and the keeper have for the worker.
+pub struct Work {
+    /// What units connect to.
+    pub listeners: Vec<UnixListener>,
+    /// Requests that an earlier instance left in systemd's store, by name.
+    pub stored: Vec<(String, OwnedFd)>,
+    pub channel: Arc<Channel>,
+    /// Where we listen, if it was not systemd that gave us the sockets: to be said when it is true.
+    pub path: Option<PathBuf>,
+    /// How often systemd wants to hear that we live, if it does.
+    pub heartbeat: Option<Duration>,
+}
+
+/// Serves until SIGTERM or SIGINT. `administrators` serves them, and does not end, on the sockets named `control`. To be run
+/// within a [`tokio::task::LocalSet`].
+pub async fn run(
+    work: Work,
+    service: Arc<Service>,
+    administrators: impl Future<Output = io::Result<()>> + 'static,
+    control: &[UnixAddr],
+    sources: &Sources,
+) -> io::Result<()> {
+    let Work { listeners, stored, channel, path, heartbeat } = work;
+    let mut keeper_gone = signal(SignalKind::from_raw(KEEPER_GONE as i32))?;
+    let commands = channel.watched()?;
+    // Sent from here to the accept loop, which passes them on: when either thread hangs, systemd misses them.
+    let mut heartbeat = interval(heartbeat.map_or(Duration::from_secs(3600), |period| period / 3));
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut heartbeats, passed_on) = UnixStream::pair()?;
+    let mut restarting = false;
+
+    adopt(stored, control, &service);
+    let mut accepting = spawn_blocking({
+        let service = service.clone();
+        move || accept::accept(&listeners, passed_on, &service)
+    });
+    let mut administrators = spawn_local(administrators);
+    spawn_local(async {
+        loop {
+            sleep(REPEATS).await;
+            records::tell_repeated(false);
+        }
+    });
+    service.notifier.ready(&service.status());
+    if let Some(path) = path {
+        info!("listening on {}", path.display());
+    }
+    // It may have been gone before we listened.
+    let mut orphaned = !channel.keeper_lives();
+    while !orphaned {
+        select! {
+            biased;
+            _ = keeper_gone.recv() => orphaned = !channel.keeper_lives(),
+            heard = listen(&channel, &commands) => match heard {
+                Heard::Stored(message) => service.places.confirm(message),
+                Heard::Signal(Signal::SIGHUP) => service.reload(sources),
+                // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this.
+                Heard::Signal(Signal::SIGUSR1) => restarting = true,
+                Heard::Signal(_) => break,
+            },
+            _ = heartbeat.tick() => heartbeats.write_all(&[0])?,
+            ended = &mut accepting => return ended?,
+            ended = &mut administrators => return ended?,
+        }
+    }
+    drop(heartbeats);
+    accepting.await??;
+    if orphaned {
+        error!(
+            "the keeper was killed: what waits is left to systemd's store or refused, and the service begins anew"
+        );
+        give_up(&service).await;
+    } else {
+        drain(&service, restarting).await;
+    }
+    if let Configuration::Valid { store, .. } = &*service.configuration() {
+        store.save().await;
+    }
+    records::tell_repeated(true);
+    Ok(())
+}
+
+async fn listen(channel: &Channel, commands: &UnixDatagram) -> Heard {
+    loop {
+        if let Ok(heard) = commands.async_io(Interest::READABLE, || Ok(channel.heard()?)).await {
+            return heard;
+        }
+        // The runtime cannot watch the channel for now.
+        sleep(GRACE).await;
+    }
+}
+
+/// Takes on what the last instance left in the store.
+fn adopt(stored: Vec<(String, OwnedFd)>, control: &[UnixAddr], service: &Arc<Service>) {
+    if !stored.is_empty() {
+        records::found(stored.len());
+    }
+    for (stored_as, connection) in stored {
+        let name = getsockname::<UnixAddr>(connection.as_raw_fd());
+        let misdirected = name.is_ok_and(|name| control.contains(&name));
+        request::take_up(UnixStream::from(connection), Some(stored_as), misdirected, service);
+    }
+}
+
+/// Without the keeper nobody speaks to systemd, and our end closes what systemd does not have. systemd waits for it
+/// (`KillMode=control-group`) before it starts the next instance.
+async fn give_up(service: &Service) {
+    service.orphaned.cancel();
+    service.unanswered.close();
+    if timeout(REFUSAL_LIMIT, service.unanswered.wait()).await.is_err() {
+        error!("{} peers did not read their answer", service.waiting());
+    }
+}
+
+/// Finishes what it can. The rest stays in systemd's store if an instance follows, and is refused if none does: the
+/// store goes with the unit, and its connections would end without a byte, which systemd takes for an empty secret.
+async fn drain(service: &Service, restarting: bool) {
+    service.notifier.stopping(&format!("Finishing {} requests.", service.waiting()));
+    service.unanswered.close();
+    let all_answered = async |limit: Duration| timeout(limit, service.unanswered.wait()).await.is_ok();
+    let beats = async {
+        loop {
+            service.notifier.heartbeat();
+            sleep(GRACE / 4).await;
+        }
+    };
+    let finish = async {
+        if all_answered(GRACE).await {
+            return;
+        }
+        if service.places.is_backed() && restarting {
+            records::left(service.waiting());
+            return;
+        }
+        service.refusing.cancel();
+        if !all_answered(REFUSAL_LIMIT).await {
+            error!("{} peers did not read their refusal", service.waiting());
+        }
+    };
+    select! {
+        () = finish => {}
+        () = beats => {}
+    }
+}

@@ -1,0 +1,65 @@
+//! A fetch of one reference that failed, and how long that is not tried again.
+
+use std::time::Duration;
+
+use crate::moment::Moment;
+use crate::providers::FetchError;
+
+/// How long a value that 1Password has denied twice is not asked for again by units; each next time twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub error: FetchError,
+    pub at: Moment,
+    /// How often in a row 1Password has said that there is no such value.
+    denials: u32,
+}
+
+impl Failure {
+    /// `last` is the one before, if nothing else came between them.
+    pub fn new(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
+        let denied = !error.policy().cached_may_stand_in;
+        let before = last.map_or(0, |last| last.denials);
+        Self { error, at, denials: if denied { before + 1 } else { 0 } }
+    }
+
+    /// Whether it is too early to ask again. A unit that systemd starts again and again, for a value that is not there,
+    /// must not use up the limits of the account.
+    pub fn stands(&self, now: Moment) -> bool {
+        let Some(doublings) = self.denials.checked_sub(2) else { return false };
+        let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE);
+        now.since(self.at) < pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied() -> FetchError {
+        FetchError::VaultNotFound { vault: "v".into() }
+    }
+
+    #[test]
+    fn what_is_denied_twice_is_asked_for_less_and_less_often() {
+        let at = Moment::BOOT;
+        let mut failure = Failure::new(denied(), at, None);
+        assert!(!failure.stands(at), "it may have been a mistake");
+        for pause in [5, 10, 20, 40, 80, 160, 320, 640, 900, 900] {
+            failure = Failure::new(denied(), at, Some(&failure));
+            assert!(failure.stands(at + Duration::from_secs(pause - 1)), "{pause}");
+            assert!(!failure.stands(at + Duration::from_secs(pause)), "{pause}");
+        }
+    }
+
+    #[test]
+    fn an_outage_says_nothing_about_the_value() {
+        let at = Moment::BOOT;
+        let twice = Failure::new(denied(), at, Some(&Failure::new(denied(), at, None)));
+        let down = Failure::new(FetchError::Unreachable { why: "down".into() }, at, Some(&twice));
+        assert!(twice.stands(at) && !down.stands(at));
+        assert!(!Failure::new(denied(), at, Some(&down)).stands(at));
+    }
+}

@@ -1,0 +1,35 @@
+//! A value for a unit, and what is to be said about it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::reference::Reference;
+use crate::secret::Secret;
+
+pub struct Served {
+    pub value: Arc<Secret>,
+    pub caveat: Option<Caveat>,
+}
+
+/// The value is an older one, because 1Password could not be asked.
+#[derive(Debug)]
+pub struct Caveat {
+    pub reference: Reference,
+    /// `None`: the clock was set back since.
+    pub age: Option<Duration>,
+    pub why: String,
+}
+
+impl fmt::Display for Caveat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the value of {} is ", self.reference)?;
+        match self.age {
+            Some(age) => {
+                write!(f, "{} old", humantime::format_duration(Duration::from_secs(age.as_secs())))?;
+            }
+            None => f.write_str("of unknown age")?,
+        }
+        write!(f, ": {}", self.why.replace('\n', "; "))
+    }
+}

@@ -1,0 +1,316 @@
+//! The rules of fetches, with no runtime and no clock.
+
+use super::*;
+use crate::providers::budget::{Budget, Ledger, Meter};
+use crate::store::decide::{Limits, Settings};
+use crate::store::served::Served;
+use crate::store::source::Source;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn now(minutes: u64) -> Now {
+    let since = Duration::from_secs(minutes * 60);
+    Now {
+        date: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + since,
+        moment: Moment::BOOT + since,
+    }
+}
+
+fn reference(field: &str) -> Reference {
+    format!("op://v/i/{field}").parse().unwrap()
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::copy_from(text.as_bytes()).unwrap()
+}
+
+fn down() -> FetchError {
+    FetchError::Unreachable { why: "down".into() }
+}
+
+fn denied() -> FetchError {
+    FetchError::FieldNotFound { item: "i".into(), field: "f".into() }
+}
+
+/// A state of three references, of which none is kept.
+fn state() -> State {
+    let settings = Settings {
+        keep: Keep::Sealed,
+        fresh_for: 15 * MINUTE,
+        stale_for: 600 * MINUTE,
+        always_fetch: false,
+        grace: 60 * MINUTE,
+    };
+    let settings = ["a", "b", "c"].map(|field| (reference(field), settings)).into();
+    State::new(Some("account".into()), Values::new(settings, []), 0)
+}
+
+/// One fetch for what is wanted, which brings these results in the order of the names.
+fn fetch(
+    state: &mut State,
+    at: Now,
+    results: &[(&str, Result<&str, FetchError>)],
+    again: bool,
+) -> Vec<Wanted> {
+    let (mut wanted, acts) = state.take_wanted();
+    do_all(acts);
+    wanted.sort_by(|one, other| one.reference.cmp(&other.reference));
+    let names: Vec<Reference> = wanted.iter().map(|wanted| wanted.reference.clone()).collect();
+    assert_eq!(names, results.iter().map(|(name, _)| reference(name)).collect::<Vec<_>>());
+    let begun = state.begin(at);
+    let results = results.iter().map(|(_, result)| result.clone().map(secret)).collect();
+    let (left, acts) = state.settle(wanted, results, begun, again, at, 0.5);
+    do_all(acts);
+    left
+}
+
+/// Delivers, and names what else is to be done.
+fn do_all(acts: Acts) -> Vec<&'static str> {
+    let name = |act| match act {
+        Act::Deliver(wanted, outcome) => {
+            wanted.deliver(outcome);
+            "deliver"
+        }
+        Act::Fetch => "fetch",
+        Act::Changed => "changed",
+        Act::Limit(_) => "limit",
+        Act::Lift => "lift",
+        Act::Down(Some(_)) => "newly down",
+        Act::Down(None) => "down",
+        Act::Up => "up",
+        Act::Save => "save",
+    };
+    acts.0.into_iter().map(name).collect()
+}
+
+fn join(state: &mut State, field: &str) -> (Waiter, Vec<&'static str>) {
+    let (waiter, acts) = state.join(&reference(field), true);
+    (waiter, do_all(acts))
+}
+
+/// What a waiter has been told.
+fn told(waiter: &Waiter) -> Option<Result<Vec<u8>, FetchError>> {
+    waiter.0.borrow().clone().map(|outcome| outcome.map(|value| value.expose().to_vec()))
+}
+
+fn is(value: &str) -> Option<Result<Vec<u8>, FetchError>> {
+    Some(Ok(value.as_bytes().to_vec()))
+}
+
+/// What a unit that asks now gets.
+fn asks(state: &mut State, field: &str, at: Now) -> String {
+    let meter = Meter::new(Ledger::default());
+    let limits = Limits { meter: &meter, budget: &Budget::NONE, deadline: MINUTE / 2 };
+    let (source, acts) = state.source(&reference(field), &limits, at);
+    let acts = do_all(acts);
+    let source = match source {
+        Ok(Source::Kept(Served { caveat: None, .. })) => "fresh".to_owned(),
+        Ok(Source::Kept(Served { caveat: Some(_), .. })) => "stale".to_owned(),
+        Ok(Source::Fetch(_)) => "waits".to_owned(),
+        Ok(Source::FetchOrKept(_)) => "waits briefly".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    [vec![source], acts.into_iter().map(str::to_owned).collect()].concat().join(", ")
+}
+
+#[test]
+fn who_asks_for_the_same_waits_for_one_fetch_and_what_is_asked_for_before_it_begins_goes_along() {
+    let mut state = state();
+    let (first, acts) = join(&mut state, "a");
+    assert_eq!(acts, ["fetch"]);
+    let (second, acts) = join(&mut state, "a");
+    assert!(acts.is_empty());
+    let (other, acts) = join(&mut state, "b");
+    assert!(acts.is_empty());
+    let (wanted, _) = state.take_wanted();
+    assert_eq!(wanted.len(), 2);
+    // From here on what is new is for the next fetch; what is under way is waited for.
+    let (third, acts) = join(&mut state, "a");
+    assert!(acts.is_empty());
+    let (next, acts) = join(&mut state, "c");
+    assert_eq!(acts, ["fetch"]);
+    let begun = state.begin(now(0));
+    let (left, acts) = state.settle(wanted, vec![Ok(secret("A")), Ok(secret("B"))], begun, true, now(0), 0.5);
+    assert!(left.is_empty());
+    assert_eq!(do_all(acts), ["lift", "changed", "deliver", "changed", "deliver"]);
+    for waiter in [&first, &second, &third] {
+        assert_eq!(told(waiter), is("A"));
+    }
+    assert_eq!((told(&other), told(&next)), (is("B"), None));
+    assert_eq!(asks(&mut state, "a", now(14)), "fresh");
+}
+
+#[test]
+fn what_was_had_since_it_was_asked_for_is_not_fetched_once_more() {
+    let mut state = state();
+    let (_, _) = join(&mut state, "a");
+    let (wanted, _) = state.take_wanted();
+    let begun = state.begin(now(0));
+    // The fetch takes so long that another one begins, for somebody who gave it up.
+    do_all(state.settle(wanted, vec![Err(FetchError::TimedOut(MINUTE))], begun, false, now(1), 0.5).1);
+    let (waiter, _) = join(&mut state, "a");
+    let begun = state.begin(now(2));
+    let late = state.values.insert(&reference("a"), secret("A").into(), begun.asked, false);
+    assert!(late);
+    let (wanted, acts) = state.take_wanted();
+    assert!(wanted.is_empty());
+    assert_eq!(do_all(acts), ["deliver"]);
+    assert_eq!(told(&waiter), is("A"));
+    // But not what was had before.
+    let (_, _) = join(&mut state, "a");
+    assert_eq!(state.take_wanted().0.len(), 1);
+}
+
+#[test]
+fn what_may_pass_stays_for_another_try_and_what_is_said_for_good_is_delivered() {
+    let mut state = state();
+    let ((first, _), (second, _)) = (join(&mut state, "a"), join(&mut state, "b"));
+    let left = fetch(&mut state, now(0), &[("a", Err(down())), ("b", Err(denied()))], true);
+    assert_eq!(left.iter().map(|wanted| wanted.reference.clone()).collect::<Vec<_>>(), [reference("a")]);
+    assert!(state.is_urgent(&left));
+    assert_eq!((told(&first), told(&second)), (None, Some(Err(denied()))));
+    let begun = state.begin(now(1));
+    do_all(state.settle(left, vec![Ok(secret("A"))], begun, true, now(1), 0.5).1);
+    assert_eq!(told(&first), is("A"));
+    // The last try tells, whatever it is.
+    let (last, _) = join(&mut state, "c");
+    assert!(fetch(&mut state, now(2), &[("c", Err(down()))], false).is_empty());
+    assert_eq!(told(&last), Some(Err(down())));
+}
+
+#[test]
+fn only_who_has_no_other_value_makes_a_fetch_urgent() {
+    let mut state = state();
+    do_all(state.join(&reference("a"), false).1);
+    let (wanted, _) = state.take_wanted();
+    assert!(!state.is_urgent(&wanted));
+    do_all(state.join(&reference("a"), true).1);
+    assert!(state.is_urgent(&wanted));
+}
+
+#[test]
+fn a_value_that_is_denied_again_and_again_is_asked_for_less_often() {
+    let mut state = state();
+    for at in [now(0), now(1)] {
+        assert_eq!(asks(&mut state, "a", at), "waits, fetch");
+        fetch(&mut state, at, &[("a", Err(denied()))], true);
+    }
+    assert_eq!(asks(&mut state, "a", now(1)), denied().to_string());
+    assert_eq!(asks(&mut state, "a", now(2)), "waits, fetch");
+    fetch(&mut state, now(2), &[("a", Ok("A"))], true);
+    assert!(state.failures.is_empty());
+}
+
+#[test]
+fn a_value_that_is_denied_is_served_for_the_grace_and_then_gone_from_disk_as_well() {
+    let mut state = state();
+    do_all(state.join(&reference("a"), true).1);
+    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
+    for at in [now(20), now(21)] {
+        assert_eq!(asks(&mut state, "a", at), "waits briefly, fetch");
+        fetch(&mut state, at, &[("a", Err(denied()))], true);
+        assert!(state.fall_back(&reference("a"), denied(), at).is_ok());
+    }
+    state.to_save().unwrap();
+    // In a loop, so that the next denial comes from memory; an hour after the first one the grace is over.
+    state
+        .failures
+        .insert(reference("a"), Failure::new(denied(), now(80).moment, state.failures.get(&reference("a"))));
+    assert_eq!(asks(&mut state, "a", now(80)), format!("{}, save", denied()));
+    assert!(state.values.get(&reference("a")).is_none());
+    assert!(state.to_save().unwrap().entries.is_empty());
+    assert!(state.fall_back(&reference("a"), denied(), now(80)).is_err());
+}
+
+#[test]
+fn an_outage_is_found_once_and_what_is_kept_stands_in_until_it_ends() {
+    let mut state = state();
+    do_all(state.join(&reference("a"), true).1);
+    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
+    assert_eq!(asks(&mut state, "a", now(20)), "waits briefly, fetch");
+    let (wanted, _) = state.take_wanted();
+    let begun = state.begin(now(20));
+    let (_, acts) = state.settle(wanted, vec![Err(down())], begun, false, now(20), 0.5);
+    assert_eq!(do_all(acts), ["newly down", "deliver"]);
+    assert_eq!(asks(&mut state, "a", now(21)), "stale");
+    assert_eq!(asks(&mut state, "b", now(21)), "waits, fetch");
+    let (wanted, _) = state.take_wanted();
+    let begun = state.begin(now(21));
+    let (_, acts) = state.settle(wanted, vec![Err(down())], begun, false, now(21), 0.5);
+    assert_eq!(do_all(acts), ["down", "deliver"]);
+    let (_, _) = join(&mut state, "b");
+    let (wanted, _) = state.take_wanted();
+    let begun = state.begin(now(22));
+    // An answer of any kind speaks for it.
+    let (_, acts) = state.settle(wanted, vec![Err(denied())], begun, false, now(22), 0.5);
+    assert_eq!(do_all(acts), ["up", "lift", "deliver"]);
+    assert_eq!(asks(&mut state, "a", now(22)), "waits briefly, fetch");
+}
+
+#[test]
+fn one_answer_among_failures_speaks_for_the_provider_and_a_limit_is_no_outage() {
+    let mut state = state();
+    let ((_, _), (_, _)) = (join(&mut state, "a"), join(&mut state, "b"));
+    fetch(&mut state, now(0), &[("a", Err(down())), ("b", Ok("B"))], false);
+    assert!(state.breaker.down().is_none());
+    do_all(state.fails(down(), now(1), 0.5));
+    let (_, _) = join(&mut state, "c");
+    let (wanted, _) = state.take_wanted();
+    let begun = state.begin(now(2));
+    let limited = FetchError::RateLimited { until: None };
+    let (_, acts) = state.settle(wanted, vec![Err(limited)], begun, false, now(2), 0.5);
+    assert_eq!(do_all(acts), ["limit", "down", "deliver"]);
+    assert!(state.breaker.down().is_none());
+}
+
+#[test]
+fn what_was_fetched_before_the_last_comparison_is_not_compared() {
+    let mut state = state();
+    do_all(state.join(&reference("a"), true).1);
+    assert!(state.to_confirm(now(0)).is_none(), "there is nothing to compare");
+    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
+    do_all(state.join(&reference("b"), true).1);
+    assert!(state.to_confirm(now(1)).is_none(), "what is wanted is not among it");
+    let (wanted, _) = state.take_wanted();
+    let slow = state.begin(now(1));
+    do_all(state.join(&reference("a"), true).1);
+    let confirmation = state.to_confirm(now(20)).unwrap();
+    assert_eq!(confirmation.references, [reference("a")]);
+    state.confirmed(confirmation, vec![true]);
+    assert_eq!(state.renewed, Some(now(20).moment), "as good as a round");
+    assert_eq!(asks(&mut state, "a", now(34)), "fresh");
+    // It began before versions were noted, and arrives after.
+    do_all(state.settle(wanted, vec![Ok(secret("B"))], slow, false, now(21), 0.5).1);
+    let comparable = |state: &State, field| state.values.get(&reference(field)).unwrap().comparable;
+    assert!(comparable(&state, "a") && !comparable(&state, "b"));
+    // What has changed is fetched, and not compared until it was.
+    let confirmation = state.to_confirm(now(22)).unwrap();
+    state.confirmed(confirmation, vec![false]);
+    assert!(!comparable(&state, "a"));
+}
+
+#[test]
+fn another_accounts_values_are_dropped_from_memory_and_disk() {
+    let mut state = state();
+    do_all(state.join(&reference("a"), true).1);
+    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
+    state.to_save().unwrap();
+    state.belongs_to("account");
+    assert!(state.to_save().is_none() && asks(&mut state, "a", now(1)) == "fresh");
+    state.belongs_to("other");
+    let snapshot = state.to_save().unwrap();
+    assert!(snapshot.account == "other" && snapshot.entries.is_empty());
+    assert_eq!(asks(&mut state, "a", now(1)), "waits, fetch");
+}
+
+#[test]
+fn what_could_not_be_written_is_written_the_next_time() {
+    let mut state = state();
+    assert!(state.to_save().is_none(), "nothing has changed");
+    do_all(state.join(&reference("a"), true).1);
+    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
+    assert_eq!(state.to_save().unwrap().entries.len(), 1);
+    assert!(state.to_save().is_none());
+    state.is_unsaved();
+    assert_eq!(state.to_save().unwrap().entries.len(), 1);
+}

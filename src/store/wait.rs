@@ -1,0 +1,113 @@
+//! How a unit gets its value when it takes time: from a fetch, or from memory when that does not come in time.
+
+use std::sync::Arc;
+
+use tokio::select;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::served::Served;
+use super::source::Source;
+use super::state::{Outcome, Waiter};
+use super::{Shared, Store};
+use crate::moment::Now;
+use crate::policy::Grant;
+use crate::process::random;
+use crate::providers::FetchError;
+use crate::quote::RenderError;
+use crate::reference::Reference;
+
+impl Store {
+    /// The value, fetched where needed. Takes no longer than the deadline.
+    pub async fn get(&self, grant: &Grant) -> Result<Served, FetchError> {
+        let deadline = self.deadline();
+        timeout(deadline, self.collect(grant)).await.unwrap_or(Err(FetchError::TimedOut(deadline)))
+    }
+
+    async fn collect(&self, grant: &Grant) -> Result<Served, FetchError> {
+        let content = &grant.entry().content;
+        let patience = Instant::now() + self.0.timing.short_deadline;
+        // All of them before the first is waited for, so that they go together.
+        let mut sources = Vec::new();
+        for reference in content.references() {
+            let down = self.0.down.subscribe();
+            let (source, acts) = self.0.state().source(reference, &self.0.limits(), Now::read());
+            self.0.act(acts);
+            sources.push((reference, source?, down));
+        }
+        let mut values = Vec::with_capacity(sources.len());
+        let mut caveat = None;
+        for (reference, source, down) in sources {
+            let served = match source {
+                Source::Kept(served) => served,
+                Source::Fetch(waiter) => {
+                    Served { value: self.0.wait(reference, waiter).await?, caveat: None }
+                }
+                Source::FetchOrKept(waiter) => self.0.wait_briefly(reference, waiter, down, patience).await?,
+            };
+            values.push(served.value);
+            caveat = caveat.or(served.caveat);
+        }
+        if let (Some(_), [value]) = (content.as_plain(), &values[..]) {
+            return Ok(Served { value: value.clone(), caveat });
+        }
+        let named = grant.entry().name.clone();
+        let value = content.render(&values).map_err(|error| match error {
+            RenderError::Empty(_) => FetchError::Empty { reference: named },
+            RenderError::NoText => FetchError::Malformed { reference: named, what: error.to_string() },
+        })?;
+        Ok(Served { value: value.into(), caveat })
+    }
+}
+
+impl Shared {
+    /// For as long as the caller lets us.
+    async fn wait(self: &Arc<Self>, reference: &Reference, mut waiter: Waiter) -> Outcome {
+        loop {
+            match waiter.outcome().await {
+                // A fetch that others began before us may run out of time while we still have some: begin another.
+                None | Some(Err(FetchError::TimedOut(_))) => {
+                    let (next, acts) = self.state().join(reference, true);
+                    self.act(acts);
+                    waiter = next;
+                }
+                Some(outcome) => return outcome,
+            }
+        }
+    }
+
+    /// Until the fetch fails, the provider is found not to work, or patience ends; then the value that is kept does, unless
+    /// 1Password says that there is none.
+    async fn wait_briefly(
+        self: &Arc<Self>,
+        reference: &Reference,
+        mut waiter: Waiter,
+        mut down: watch::Receiver<()>,
+        patience: Instant,
+    ) -> Result<Served, FetchError> {
+        let outcome = async {
+            select! {
+                biased;
+                outcome = waiter.outcome() => outcome,
+                _ = down.changed() => None,
+            }
+        };
+        let late = || FetchError::TimedOut(self.timing.short_deadline);
+        let error = match timeout_at(patience, outcome).await {
+            Ok(Some(Ok(value))) => return Ok(Served { value, caveat: None }),
+            Ok(Some(Err(error))) => error,
+            Ok(None) => self.state().breaker.down().map_or_else(late, |down| down.error.clone()),
+            Err(_) => {
+                // The first to lose patience says so for all.
+                let acts = {
+                    let mut state = self.state();
+                    let is_first = state.breaker.down().is_none();
+                    is_first.then(|| state.fails(late(), Now::read(), random()))
+                };
+                self.act(acts.unwrap_or_default());
+                late()
+            }
+        };
+        self.state().fall_back(reference, error, Now::read())
+    }
+}

@@ -1,0 +1,53 @@
+//! A configuration of OpNix.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use opnix::internals::Kind;
+use opnix::internals::config::{MirrorFile, OnChange};
+
+use super::{kept, paths};
+
+#[test]
+fn an_opnix_configuration_is_taken_unchanged() {
+    let config = kept(&["opnix.json"]).unwrap();
+    assert_eq!(config.policy.rules().count(), 0, "OpNix knows no units: nobody gets a credential");
+    assert_eq!(
+        paths(&config),
+        ["/run/secrets/ssl/cert.pem", "/var/lib/caddy/key.pem", "/run/secrets/postgres/prod/password"]
+    );
+    assert_eq!(config.timing.refresh, Some(Duration::from_secs(6 * 3600)), "as often as OpNix polls");
+    let [cert, key, password] = &config.files[..] else { panic!("{:?}", config.files) };
+
+    let owned = |file: &MirrorFile| format!("{}:{} {:04o}", file.owner, file.group, file.mode);
+    assert_eq!(owned(cert), "root:root 0600");
+    assert_eq!(owned(key), "caddy:ssl-cert 0440");
+    assert_eq!(owned(password), "root:root 0640");
+
+    let named = |file: &MirrorFile| file.entry.content.as_plain().unwrap().clone();
+    assert_eq!((named(cert).kind, named(cert).section), (Kind::Field, None));
+    assert_eq!((named(key).kind, named(key).section), (Kind::File, Some("tls".to_owned())));
+
+    assert_eq!(key.symlinks, ["/etc/ssl/private/app.pem", "/srv/app/key.pem"].map(PathBuf::from));
+    assert!(cert.symlinks.is_empty());
+    let acted_on = |file: &MirrorFile| -> Vec<(String, OnChange)> {
+        file.services.iter().map(|(unit, action)| (unit.to_string(), action.clone())).collect()
+    };
+    let restarted = |units: &[&str]| -> Vec<(String, OnChange)> {
+        units.iter().map(|unit| ((*unit).to_owned(), OnChange::Restart)).collect()
+    };
+    // Those of `systemdIntegration` are concerned by every change.
+    assert_eq!(acted_on(cert), restarted(&["caddy.service", "app.service"]));
+    let own = ["caddy.service", "nginx.service", "app.v2.service", "vpn@home.service", "app.service"];
+    assert_eq!(acted_on(key), restarted(&own));
+    assert_eq!(
+        acted_on(password),
+        [
+            ("app.service".to_owned(), OnChange::Signal("SIGHUP".parse().unwrap())),
+            ("idle.service".to_owned(), OnChange::Nothing),
+            ("postgresql.service".to_owned(), OnChange::Restart),
+            ("web.service".to_owned(), OnChange::Restart),
+            ("caddy.service".to_owned(), OnChange::Restart),
+        ]
+    );
+}

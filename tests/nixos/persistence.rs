@@ -1,0 +1,25 @@
+//! What must be kept on a host whose root is new at each boot.
+
+use serde_json::{Value, json};
+
+use crate::{nix, with};
+
+#[test]
+fn with_impermanence_what_must_be_kept_is_listed() {
+    let kept = with("tokenFile = \"/root/.config/op/token\"; persistence.root = \"/persist\";", "");
+    let persistence = nix::evaluate(&kept, "persistence").unwrap();
+    let directories = persistence["/persist"]["directories"].as_array().unwrap();
+    assert!(
+        directories.contains(&json!({"directory": "/root/.config/op", "mode": "0700"})),
+        "{directories:?}"
+    );
+    assert!(directories.contains(&json!("/var/lib/private/opnix")), "{directories:?}");
+    assert_eq!(persistence["/persist"]["files"], json!(["/etc/machine-id"]));
+    // A directory that others use is never kept as a whole, and what is on the kept disk already is not listed at all.
+    for (token, file) in [("/var/lib/token", Some("/var/lib/token")), ("/persist/op/token", None)] {
+        let kept = with(&format!("tokenFile = \"{token}\"; persistence.root = \"/persist\";"), "");
+        let persistence = &nix::evaluate(&kept, "persistence").unwrap()["/persist"];
+        assert_eq!(persistence["directories"].as_array().unwrap().len(), 3, "{persistence}");
+        assert_eq!(persistence["files"].get(1).and_then(Value::as_str), file, "{persistence}");
+    }
+}

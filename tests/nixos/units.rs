@@ -1,0 +1,48 @@
+//! Secrets at the units that use them.
+
+use serde_json::json;
+
+use crate::{mapping, nix, with};
+
+#[test]
+fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
+    let unit = with(
+        "",
+        r#"
+        systemd.package = { type = "derivation"; name = "systemd"; outPath = "/usr"; version = "262"; };
+        systemd.services."web@" = {
+          serviceConfig.ExecStart = "/usr/bin/web";
+          onepassword.credentials = {
+            key = "op://Vault/Web/key";
+            url = { template = "https://u:{{ op://Vault/Web/password }}@h"; onChange = "reload"; cache = "memory"; };
+          };
+          onepassword.environment.KEY = "op://Vault/Web/key";
+        };
+        systemd.services.job = {
+          serviceConfig.ExecStart = "/usr/bin/job";
+          onepassword.environment.KEY = "op://Vault/Job/key";
+          onepassword.restartOnChange = true;
+        };
+        "#,
+    );
+    let mapping = mapping(&unit);
+    assert_eq!(
+        mapping["secrets"],
+        json!([{"name": "key@web@", "reference": "op://Vault/Web/key",
+            "units": [{"unit": "web@*.service", "credential": "key", "on_change": "none"}]}])
+    );
+    assert_eq!(mapping["templates"][0]["units"][0]["on_change"], "reload");
+    assert_eq!(mapping["templates"][1]["services"], json!(["job"]));
+    assert_eq!(mapping["templates"][2]["template"], "KEY={{ op://Vault/Web/key | env }}\n");
+    let text = nix::evaluate(&unit, "units").unwrap()["web@.service"]["text"].as_str().unwrap().to_owned();
+    for line in [
+        "LoadCredential=key:/run/opnix/creds.sock",
+        "LoadCredential=url:/run/opnix/creds.sock",
+        "RefreshOnReload=credentials",
+        "EnvironmentFile=/run/secrets/web@.env",
+        "After=opnix.socket opnix-mirror.service",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    nix::build(&unit, "tree").unwrap_or_else(|why| panic!("{why}"));
+}

@@ -1,0 +1,80 @@
+//! All that the documentation shows is run: configurations, unit files, commands.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+mod commands;
+mod json_schema;
+mod schema;
+mod units;
+
+use crate::root;
+
+fn documents() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let markdown = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    markdown.chain([root().join("README.md")]).collect()
+}
+
+/// The examples in one language, each with the document that shows it.
+fn examples(language: &str) -> Vec<(PathBuf, String)> {
+    let begin = format!("```{language}\n");
+    let mut found = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let fences = text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+        found.extend(fences.map(|example| (document.clone(), example)));
+    }
+    found
+}
+
+fn configurations() -> Vec<(PathBuf, String)> {
+    examples("json").into_iter().filter(|(_, example)| example.contains("\"secrets\"")).collect()
+}
+
+fn readme_configuration() -> String {
+    let of_readme = |(document, _): &(PathBuf, String)| document.ends_with("README.md");
+    configurations().into_iter().find(of_readme).expect("the README shows a configuration").1
+}
+
+#[test]
+fn every_configuration_in_the_documentation_is_valid() {
+    let configurations = configurations();
+    assert!(configurations.len() >= 2, "the README and docs/configuration.md show one each");
+    for (number, (document, example)) in configurations.iter().enumerate() {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("docs-{number}.json"));
+        fs::write(&file, example).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
+            .args(["check", "--config"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {errors}", document.display());
+    }
+}
+
+#[test]
+fn the_vault_file_in_the_documentation_is_read() {
+    let (_, vault) =
+        examples("json").into_iter().find(|(_, example)| example.contains("\"vaults\"")).unwrap();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join("docs-vault.json");
+    fs::write(&path, vault).unwrap();
+    Command::new("chmod").arg("600").arg(&path).status().unwrap();
+    let local = opnix::internals::Local::new(Path::new("docs-vault.json"), None, directory);
+    let provider = opnix::internals::Provider::Local(local);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let found = runtime.block_on(provider.fetch(vec!["op://Vault/App/prod/token".parse().unwrap()]));
+    assert_eq!(found[0].as_ref().unwrap().expose(), b"made-up");
+}
+
+#[test]
+fn the_demo_shows_what_it_should() {
+    let output = Command::new(env!("CARGO_BIN_EXE_opnix")).arg("demo").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text.matches("refused: ").count(), 2, "{text}");
+    assert!(text.contains("the peer's name is forged"), "{text}");
+}

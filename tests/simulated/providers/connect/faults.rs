@@ -1,0 +1,66 @@
+//! What each fault of the server comes to.
+
+use super::{daemon, everything, with_deadline};
+use crate::helpers::{cost, on_time, with_time};
+use crate::simulators::connect::TOKEN;
+use crate::simulators::http::Fault;
+
+#[test]
+fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
+    let simulator = everything();
+    for (on, fault, says) in [
+        ("GET /v1/vaults", Fault::Status(401), "rejects the token"),
+        ("GET /v1/vaults", Fault::Status(403), "may not read the account's vaults"),
+        ("GET /v1/vaults", Fault::Limited(None), "limit on requests"),
+        ("GET /v1/vaults", Fault::Limited(Some(3600)), "limit on requests is reached until 20"),
+        // A day at most, whatever it says.
+        ("GET /v1/vaults", Fault::Limited(Some(300_000_000_000)), "limit on requests is reached until 20"),
+        ("GET /v1/vaults", Fault::Limited(Some(u64::MAX)), "limit on requests is reached until 20"),
+        ("GET /v1/vaults", Fault::Status(500), "out of order: the Connect server answers with 500"),
+        ("GET /v1/vaults", Fault::Status(302), "out of order"),
+        ("GET /v1/vaults", Fault::Reset, "cannot be reached"),
+        ("GET /v1/vaults", Fault::Truncate, "the connection broke off"),
+        ("GET /v1/vaults", Fault::Garbage, "broke its contract"),
+        ("GET /v1/vaults/", Fault::Status(404), "there is no vault \"Zoo\""),
+        ("GET /v1/vaults/", Fault::Status(503), "out of order"),
+    ] {
+        with_time(|deadline| {
+            simulator.server.clear_faults();
+            simulator.server.fault(on, usize::MAX, fault.clone());
+            let secrets = [("key", "op://Zoo/Sections/username")];
+            // What may pass is tried again until the deadline.
+            let daemon = with_deadline(&simulator, deadline, &secrets);
+            let refusal = on_time(daemon.answer("key"), says)?.expect_err("a refusal");
+            assert!(refusal.contains(says), "{on} {fault:?}: {refusal}");
+            assert!(!daemon.log().contains(TOKEN));
+            // And it passes when the fault does, without anybody's help; but who says when to come back is not asked before.
+            simulator.server.clear_faults();
+            if matches!(fault, Fault::Limited(Some(_))) {
+                assert_eq!(cost(&simulator.server, || assert!(daemon.refusal("key").contains(says))), 0);
+                return Some(());
+            }
+            let answer = on_time(daemon.answer("key"), "keeper")?;
+            assert_eq!(answer.as_deref(), Ok("keeper"), "after {on} {fault:?}");
+            Some(())
+        });
+    }
+}
+
+#[test]
+fn a_server_that_says_when_to_come_back_is_asked_again_then() {
+    let simulator = everything();
+    simulator.server.fault("GET /v1/vaults", 1, Fault::Limited(Some(1)));
+    let daemon = daemon(&simulator, &[("key", "op://Zoo/Sections/username")]);
+    assert_eq!(daemon.ask("key").as_deref(), Some("keeper"));
+    assert_eq!(simulator.server.requests().len(), 4);
+}
+
+#[test]
+fn a_server_that_does_not_answer_costs_the_deadline_and_no_more() {
+    let simulator = everything();
+    simulator.server.fault("GET /v1/vaults", 1, Fault::Hang);
+    let daemon = with_deadline(&simulator, "2s", &[("key", "op://Zoo/Sections/username")]);
+    let refusal = daemon.refusal("key");
+    assert!(refusal.contains("did not answer"), "{refusal}");
+    assert_eq!(daemon.ask("key").as_deref(), Some("keeper"));
+}

@@ -1,0 +1,7 @@
+//! What it costs: the requests that the service makes, and the limits on them.
+
+mod budget;
+mod counting;
+mod ledger;
+mod limit;
+mod repetition;

@@ -1,0 +1,4 @@
+//! Who may ask on the sockets of the service.
+
+mod mirrored;
+mod own;

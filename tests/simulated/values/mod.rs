@@ -1,0 +1,8 @@
+//! What is kept, and for how long.
+
+mod age;
+mod background;
+mod grace;
+mod outages;
+mod removal;
+mod sealing;
