@@ -49,7 +49,10 @@ pub enum NameError {
     Wildcard(String),
     #[error("{0:?} is no credential name")]
     NotACredential(String),
-    #[error("unit {units} and credential \"{credential}\" are {excess} bytes too long together")]
+    #[error(
+        "unit {units} and credential \"{credential}\" are {excess} byte{s} too long together",
+        s = if *excess == 1 { "" } else { "s" }
+    )]
     TooLong { units: UnitPattern, credential: CredentialName, excess: usize },
 }
 

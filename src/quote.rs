@@ -19,7 +19,7 @@ pub enum Form {
 pub enum RenderError {
     #[error(transparent)]
     Empty(#[from] Empty),
-    #[error("the value is no text, or has a NUL in it: it can be no variable and no JSON string")]
+    #[error("the value is not text, or has a NUL in it: it cannot be a variable or a JSON string")]
     NoText,
 }
 

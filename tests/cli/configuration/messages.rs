@@ -15,7 +15,7 @@ fn a_value_that_is_no_text_cannot_be_quoted() {
     let error = template.render(&[Arc::new(Secret::copy_from(b"\xff").unwrap())]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the value is no text, or has a NUL in it: it can be no variable and no JSON string"
+        "the value is not text, or has a NUL in it: it cannot be a variable or a JSON string"
     );
 }
 
