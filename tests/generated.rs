@@ -1,4 +1,4 @@
-//! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --test generated` makes them anew.
+//! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --locked --test generated` makes them anew.
 
 // A test that panics has failed, which is what it should do then.
 #![allow(clippy::unwrap_used)]
@@ -20,7 +20,11 @@ fn agrees(path: &str, made: &str) {
         fs::write(&path, made).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == made, "{} is out of date: OPNIX_BLESS=1 cargo test --test generated", path.display());
+    assert!(
+        kept == made,
+        "{} is out of date: OPNIX_BLESS=1 cargo test --locked --test generated",
+        path.display()
+    );
 }
 
 #[test]
