@@ -105,6 +105,8 @@ const RELEASE_BEFORE: &str = r"
 import os, signal, socket
 BEGUN = 6
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+# systemd 262 starts nothing of Type=notify-reload that has no handler of SIGHUP.
+signal.signal(signal.SIGHUP, lambda *_: None)
 listener = socket.socket(fileno=3 + os.environ['LISTEN_FDNAMES'].split(':').index('creds'))
 systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 systemd.connect(os.environ['NOTIFY_SOCKET'].replace('@', '\0', 1))
@@ -124,10 +126,6 @@ while True:
 fn upgrade(machine: &Machine, end: &str) {
     let secrets = [secret("slow", &["waiter@*.service"]), secret("begun", &["begun.service"])];
     set_up(machine, &secrets, &[("slow", value("slow")), ("begun", value("begun"))], "60s");
-    // From 254 on the store outlives a stop, with this release's records, which the one before did not have.
-    if machine.systemd_version() >= 254 {
-        machine.systemctl(&["clean", "--what=fdstore", "opnix.service"]).ok();
-    }
     machine.write("/run/release-before.py", RELEASE_BEFORE, "0644");
     // Python takes longer to start than the watchdog of a busy machine may wait, and sends no heartbeat.
     let before = Lines::of(
