@@ -1,7 +1,7 @@
 //! How long an answer from memory takes, held against the barest server that could give one, and against one that does
 //! ask the kernel for everything that opnix must know of a peer, but neither judges nor records it.
 //!
-//! `cargo bench` prints, from one run, side by side: latency of one connection at a time, throughput at 64 concurrent
+//! `cargo bench --locked` prints, from one run, side by side: latency of one connection at a time, throughput at 64 concurrent
 //! clients, and the service's resident memory. Run it as root to have the peer's cgroup checked as in earnest.
 
 use std::env;
@@ -36,7 +36,7 @@ fn main() {
             barest(Path::new(&path), asks);
         }
     }
-    // `cargo test --benches` and `cargo clippy --all-targets` build it; only `cargo bench` is meant to run it.
+    // `cargo test --benches` and `cargo clippy --all-targets` build it; only `cargo bench --locked` is meant to run it.
     if !env::args().any(|argument| argument == "--bench") {
         return;
     }

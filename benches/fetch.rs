@@ -1,5 +1,5 @@
 //! What 1Password's core costs: time and memory of a first fetch and of a warm one, against the simulator on this
-//! machine's loopback. `cargo bench --bench fetch`; `tests/run` must have put the core in place.
+//! machine's loopback. `cargo bench --locked --bench fetch`; `tests/run` must have put the core in place.
 
 // A benchmark that panics has failed.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! What a fleet of machines asks of 1Password: `cargo run --release --example fleet` prints the tables of docs/scale.md,
+//! What a fleet of machines asks of 1Password: `cargo run --release --locked --example fleet` prints the tables of docs/scale.md,
 //! `… --example fleet -- plot` its plot.
 //!
 //! The machines here decide as real ones do, by opnix's own functions: when a value is fresh (`store::decide`), when the

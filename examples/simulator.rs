@@ -1,6 +1,6 @@
 //! Something that behaves like 1Password, on this machine's loopback, with made-up secrets:
 //!
-//! `cargo run --example simulator -- service_account` or `… connect`
+//! `cargo run --locked --example simulator -- service_account` or `… connect`
 //!
 //! It prints what to try opnix with, and takes commands: `help` lists them.
 

@@ -47,11 +47,11 @@ pub mod internals {
     pub use crate::providers::local::Local;
     pub use crate::reference::{Kind, Reference};
     pub use crate::secret::Secret;
-    pub use crate::server::places::STORE_MAX;
     pub use crate::store::background::{Outlook, next_round};
     pub use crate::store::decide::{Decision, Health, Keep, Known, Settings, decide};
     pub use crate::store::disk::KEY_CREDENTIAL;
     pub use crate::store::kept::Kept;
+    pub use crate::systemd::store::STORE_MAX;
     pub use crate::template::Template;
 
     pub mod asker {

@@ -20,7 +20,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     units: Vec<PathBuf>,
     /// The socket that the unit files name
-    #[arg(long, value_name = "PATH", default_value = crate::server::SOCKET)]
+    #[arg(long, value_name = "PATH", default_value = crate::systemd::SOCKET)]
     socket: String,
     /// Say nothing when nothing is wrong
     #[arg(long)]

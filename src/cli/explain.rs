@@ -75,7 +75,7 @@ fn show(unit: &str, credential: &str, explanation: &Explanation) -> Exit {
     for reference in &explanation.references {
         println!("  from      {reference}");
     }
-    println!("  the unit  LoadCredential={}:{}", rule.credential, crate::server::SOCKET);
+    println!("  the unit  LoadCredential={}:{}", rule.credential, crate::systemd::SOCKET);
     if let Some(secret) = &explanation.secret {
         let age = secret.age.map(|age| humantime::format_duration(Duration::from_secs(age)).to_string());
         let age = age.map_or("not kept".to_owned(), |age| format!("kept, {age} old"));

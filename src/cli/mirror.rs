@@ -21,7 +21,7 @@ pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
     /// The socket of the service
-    #[arg(long, value_name = "PATH", default_value = crate::server::SOCKET)]
+    #[arg(long, value_name = "PATH", default_value = crate::systemd::SOCKET)]
     socket: PathBuf,
     /// The control socket of the service, which tells of changes
     #[arg(long, value_name = "PATH", default_value = crate::control::SOCKET)]

@@ -13,7 +13,7 @@ use crate::records;
 use crate::remedy::Remedy;
 use crate::server::{Configuration, Service};
 use crate::store::decide::{self, Decision};
-use crate::store::{self, Store};
+use crate::store::{Store, renew};
 
 pub fn status(service: &Service) -> Status {
     let (queued, dropped) = records::counts();
@@ -181,14 +181,14 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-impl From<store::Renewal> for Renewal {
-    fn from(renewal: store::Renewal) -> Self {
+impl From<renew::Renewal> for Renewal {
+    fn from(renewal: renew::Renewal) -> Self {
         let outcome = match renewal.outcome {
-            store::Outcome::NotKept => Outcome::NotKept,
-            store::Outcome::Unchanged => Outcome::Unchanged,
-            store::Outcome::Fetched => Outcome::Fetched,
-            store::Outcome::Changed => Outcome::Changed,
-            store::Outcome::Failed => Outcome::Failed,
+            renew::Outcome::NotKept => Outcome::NotKept,
+            renew::Outcome::Unchanged => Outcome::Unchanged,
+            renew::Outcome::Fetched => Outcome::Fetched,
+            renew::Outcome::Changed => Outcome::Changed,
+            renew::Outcome::Failed => Outcome::Failed,
         };
         Self { name: renewal.name, outcome, error: renewal.error }
     }

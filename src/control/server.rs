@@ -21,6 +21,7 @@ use super::interface::{
     Budget, Cache, Changes, Error, Explanation, Health, Outcome, Provider, Records, Refreshed, Renewal, Rule,
     Secret, State, Status, Window,
 };
+use crate::peer::is_named;
 use crate::server::{Service, request};
 
 /// How many connections there can be at a time.
@@ -50,7 +51,7 @@ async fn serve_one(listener: UnixListener, room: &Arc<Semaphore>, service: &Arc<
             }
         };
         // A unit whose LoadCredential= names this socket, or a crypttab: the end of its connection would be an empty secret.
-        if request::is_named(&stream) {
+        if is_named(&stream) {
             match stream.as_fd().try_clone_to_owned() {
                 Ok(copy) => request::take_up(copy.into(), None, true, service),
                 Err(error) => {

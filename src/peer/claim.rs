@@ -1,8 +1,11 @@
 //! What a peer says by the address that it asks from.
 
 use std::fmt;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
+
+use nix::sys::socket::{UnixAddr, getpeername};
 
 use crate::names::{CredentialName, UnitName};
 
@@ -30,6 +33,19 @@ pub(super) fn spell(address: &SocketAddr) -> String {
         (None, Some(path)) => format!("the address {path:?}"),
         (None, None) => "no address".to_owned(),
     }
+}
+
+/// Whether systemd asks there for a credential of a unit: by the address that it asks from.
+pub fn asks_for_a_unit(stream: &impl AsRawFd) -> bool {
+    let address = getpeername::<UnixAddr>(stream.as_raw_fd());
+    address.is_ok_and(|address| address.as_abstract().is_some_and(is_of_a_unit))
+}
+
+/// Whether the peer has an abstract address, as systemd has when it asks for a secret, of a unit or for something else. Those who
+/// ask the control socket have none.
+pub fn is_named(stream: &impl AsRawFd) -> bool {
+    let address = getpeername::<UnixAddr>(stream.as_raw_fd());
+    address.is_ok_and(|address| address.as_abstract().is_some())
 }
 
 impl Claim {

@@ -3,6 +3,7 @@
 mod cgroup;
 mod claim;
 mod process;
+mod unidentified;
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -12,8 +13,9 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use self::cgroup::{ManagerCgroup, unified_path};
 use self::claim::spell;
-pub use self::claim::{Claim, claim_of, is_of_a_unit};
+pub use self::claim::{Claim, asks_for_a_unit, claim_of, is_named, is_of_a_unit};
 use self::process::{CGROUP_MAX, Pin, is_shortage, read_cgroup};
+pub use self::unidentified::Unidentified;
 use crate::names::{CredentialName, UnitName};
 
 /// A claim that holds. Only [`identify`] makes one.
@@ -69,25 +71,6 @@ pub enum Trust {
     User { uid: u32, manager: ManagerCgroup },
     /// The claim itself: for development, where no systemd is at hand. Proves nothing.
     Names,
-}
-
-/// Why a claim does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unidentified {
-    #[error("the peer's address is not one that systemd asks from")]
-    MalformedAddress,
-    #[error("the peer has uid {found}, not {expected}: it is not the service manager")]
-    WrongUid { found: u32, expected: u32 },
-    #[error("the peer is gone")]
-    Gone,
-    #[error("the peer sits in no cgroup that says its unit")]
-    NoCgroup,
-    #[error("the peer's name is forged: it sits in cgroup {cgroup:?}")]
-    Forged { cgroup: String },
-    #[error("the peer belongs to a user's service manager: it sits in cgroup {cgroup:?}")]
-    UserManager { cgroup: String },
-    #[error("the kernel does not say who the peer is: {0}")]
-    Kernel(Errno),
 }
 
 impl Trust {

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::Unidentified;
+use super::unidentified::Unidentified;
 
 /// The longest content of `/proc/PID/cgroup` that is looked at, in bytes: far above what its path limits allow.
 pub const CGROUP_MAX: usize = 16 << 10;

@@ -6,8 +6,8 @@ use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
 
+use super::id::{self, GRANT, REFUSAL};
 use super::queue::{Class, Dropped, RECORD_MAX};
-use super::{GRANT, REFUSAL, id};
 
 /// The longest value of a field, in bytes: what is longer says nothing more.
 const VALUE_MAX: usize = 8 << 10;

@@ -1,4 +1,4 @@
-//! The MESSAGE_ID of each kind of record. `systemd/opnix.catalog` explains them.
+//! The MESSAGE_ID of each kind of record, which `systemd/opnix.catalog` explains.
 
 pub const GRANTED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c01";
 pub const REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
@@ -18,3 +18,7 @@ pub const DROPPED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0f";
 pub const LEFT_BEHIND: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c10";
 pub const HELD: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c11";
 pub const CLOSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c12";
+
+/// The targets of events that are about requests. All others are faults, or news, of the service.
+pub const GRANT: &str = "grant";
+pub const REFUSAL: &str = "refusal";

@@ -35,10 +35,6 @@ use self::writer::Target;
 
 /// The name of the queue in systemd's descriptor store.
 pub const STORED_AS: &str = "records";
-/// The targets of events that are about requests. All others are faults, or news, of the service.
-const GRANT: &str = "grant";
-const REFUSAL: &str = "refusal";
-
 /// How long the last records have to be written when a process ends.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 

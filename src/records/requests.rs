@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
+use super::id::{self, GRANT, REFUSAL};
 use super::repeats::Repeats;
-use super::{GRANT, REFUSAL, id};
 use crate::peer::{Claim, Stranger};
 use crate::policy::Grant;
 

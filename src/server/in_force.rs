@@ -1,8 +1,8 @@
 //! The configuration in force, and what it answers with.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Sources;
 use super::refusal::Refusal;
 use crate::config::{self, Faults};
 use crate::peer::{Claim, Peer};
@@ -10,6 +10,13 @@ use crate::policy::{Entry, Grant, Policy};
 use crate::providers::Provider;
 use crate::secret::Secret;
 use crate::store::{Base, Inherited, Rules, Served, Store};
+
+/// What the configuration is loaded from.
+pub struct Sources {
+    pub files: Vec<PathBuf>,
+    /// The file with the provider's token, if it is not where it is found by itself.
+    pub token: Option<PathBuf>,
+}
 
 /// The configuration in force. A request keeps the one that it began with.
 pub enum Configuration {

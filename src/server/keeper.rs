@@ -29,9 +29,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 
 use super::answer::{self, Refusing};
-use super::places;
-use super::request::{asks_for_a_unit, is_named};
 use crate::kernel::{self, Twin};
+use crate::peer::{asks_for_a_unit, is_named};
+use crate::systemd::store;
 
 /// What the worker is told when the keeper is gone.
 pub const KEEPER_GONE: Signal = Signal::SIGUSR2;
@@ -356,7 +356,7 @@ impl Keeper {
 
     /// Says whether systemd has it now.
     fn store(&self, connection: RawFd) -> bool {
-        let message = places::store_message(&places::name_of(&kernel::look_at(connection)));
+        let message = store::message(&store::name_of(&kernel::look_at(connection)));
         // systemd knows which of them it has already.
         self.tell_systemd(message.as_bytes(), Some(connection))
     }

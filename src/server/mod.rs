@@ -10,7 +10,6 @@ pub mod places;
 mod refusal;
 pub mod request;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-pub use self::in_force::Configuration;
+pub use self::in_force::{Configuration, Sources};
 use self::places::Places;
 use crate::peer::Trust;
 use crate::providers::budget::Meter;
@@ -27,16 +26,6 @@ use crate::records;
 use crate::store::Base;
 use crate::store::disk::Disk;
 use crate::systemd::notify::Notifier;
-
-/// Where units ask: `ListenStream=` in `systemd/opnix.socket`.
-pub const SOCKET: &str = "/run/opnix/creds.sock";
-
-/// What the configuration is loaded from.
-pub struct Sources {
-    pub files: Vec<PathBuf>,
-    /// The file with the provider's token, if it is not where it is found by itself.
-    pub token: Option<PathBuf>,
-}
 
 /// What requests need.
 pub struct Service {

@@ -12,18 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::stat::fstat;
 use tokio::select;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::policy::MIRROR;
 use crate::systemd::notify::Notifier;
-
-/// The names of our connections in the store: this and the socket's inode number, which is unique while it lives.
-pub const PREFIX: &str = "request-";
-/// `FileDescriptorStoreMax=` of `systemd/opnix.service` (a test compares them). systemd 254 and later say it in `$FDSTORE`.
-pub const STORE_MAX: usize = 4096;
+use crate::systemd::store::{self, STORE_MAX};
 
 /// How long a request may take before systemd is asked to store it.
 const MOMENT: Duration = Duration::from_millis(2);
@@ -150,7 +145,13 @@ impl Places {
             }
             pool.add(group, leave)
         };
-        Ok(Place { places: self.clone(), kind, number, name: name_of(stream), sent: AtomicBool::new(false) })
+        Ok(Place {
+            places: self.clone(),
+            kind,
+            number,
+            name: store::name_of(stream),
+            sent: AtomicBool::new(false),
+        })
     }
 
     /// The place of a request that was found in the store: it has one in any case.
@@ -162,7 +163,7 @@ impl Places {
         leave: Option<oneshot::Sender<()>>,
     ) -> Place {
         let number = self.pools()[kind as usize].add(group, leave);
-        self.confirm(store_message(&name));
+        self.confirm(store::message(&name));
         Place { places: self.clone(), kind, number, name, sent: AtomicBool::new(true) }
     }
 
@@ -222,7 +223,7 @@ impl Place {
             // left, as long as it does not take one.
             let copy = self.places.backed.then(|| stream.try_clone());
             let sent = match copy {
-                Some(Ok(copy)) => self.places.notifier.store(store_message(&self.name), copy.into()),
+                Some(Ok(copy)) => self.places.notifier.store(store::message(&self.name), copy.into()),
                 Some(Err(_)) => false,
                 None => break,
             };
@@ -234,28 +235,16 @@ impl Place {
 
     /// Whether systemd is known to have the request, so that the next instance finds it whatever becomes of us.
     pub fn is_stored(&self) -> bool {
-        self.places.stored().contains(&store_message(&self.name))
+        self.places.stored().contains(&store::message(&self.name))
     }
 
     pub fn leave(self) {
-        self.places.stored().remove(&store_message(&self.name));
+        self.places.stored().remove(&store::message(&self.name));
         if self.places.backed && self.sent.load(Ordering::Relaxed) {
             self.places.notifier.unstore(&self.name);
         }
         self.places.pools()[self.kind as usize].remove(self.number);
     }
-}
-
-/// What systemd is told with a connection that it is to store. `FDPOLL=0`: it must not drop one by itself when the peer
-/// hangs up, so that our count of them stays right.
-pub fn store_message(name: &str) -> String {
-    format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0")
-}
-
-/// The name of a connection in the store.
-pub fn name_of(connection: &impl AsFd) -> String {
-    let inode = fstat(connection).map_or(0, |file| file.st_ino);
-    format!("{PREFIX}{inode}")
 }
 
 #[cfg(test)]

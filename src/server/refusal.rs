@@ -19,7 +19,7 @@ pub enum Refusal {
     Places(Full),
     #[error("an earlier instance of opnix died while it answered\nstart the unit again")]
     Interrupted,
-    #[error("the unit asks on the control socket\nwrite LoadCredential=NAME:{SOCKET} in it", SOCKET = crate::server::SOCKET)]
+    #[error("the unit asks on the control socket\nwrite LoadCredential=NAME:{SOCKET} in it", SOCKET = crate::systemd::SOCKET)]
     WrongSocket,
     #[error("opnix is being stopped\nstart it, then the unit")]
     Stopping,

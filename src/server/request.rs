@@ -6,13 +6,11 @@
 //! [`handle`] runs on the accept thread and waits for nothing. What cannot be answered at once goes to the runtime.
 
 use std::future::Future;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{UnixAddr, getpeername};
 use tokio::select;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -87,19 +85,6 @@ pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, ser
             found => handle(Request { stream, found, misdirected }, address, &service),
         }
     });
-}
-
-/// Whether systemd asks there for a credential of a unit: by the address that it asks from.
-pub fn asks_for_a_unit(stream: &impl AsRawFd) -> bool {
-    let address = getpeername::<UnixAddr>(stream.as_raw_fd());
-    address.is_ok_and(|address| address.as_abstract().is_some_and(peer::is_of_a_unit))
-}
-
-/// Whether the peer has an abstract address, as systemd has when it asks for a secret, of a unit or for something else. Those who
-/// ask the control socket have none.
-pub fn is_named(stream: &impl AsRawFd) -> bool {
-    let address = getpeername::<UnixAddr>(stream.as_raw_fd());
-    address.is_ok_and(|address| address.as_abstract().is_some())
 }
 
 /// On the runtime; who stops the service waits for it.

@@ -11,7 +11,7 @@ pub mod disk;
 mod failure;
 mod fetch;
 pub mod kept;
-mod renew;
+pub mod renew;
 pub mod sealed;
 mod served;
 mod source;
@@ -27,7 +27,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::{error, warn};
 
-pub use self::renew::{Outcome, Renewal};
 pub use self::served::Served;
 
 use self::decide::{Limits, Settings};

@@ -10,7 +10,7 @@ use listenfd::ListenFd;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{SockType, UnixAddr, getpeername, getsockname, getsockopt, sockopt};
 
-use crate::server::places;
+use super::store;
 use crate::{kernel, records};
 
 /// The name of the listening socket: `FileDescriptorName=` in `systemd/opnix.socket`.
@@ -60,7 +60,7 @@ impl Passed {
             listeners.filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
         for (name, descriptor) in rest {
             let is_ours = getsockname(descriptor.as_raw_fd()).is_ok_and(|name| ours.contains(&name));
-            if is_connection(&descriptor) && (is_ours || name.starts_with(places::PREFIX)) {
+            if is_connection(&descriptor) && (is_ours || name.starts_with(store::PREFIX)) {
                 sorted.requests.push((name, descriptor));
             } else if getsockopt(&descriptor, sockopt::SockType).is_ok() {
                 sorted.unknown.push((name, descriptor));

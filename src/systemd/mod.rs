@@ -3,3 +3,7 @@
 pub mod activation;
 pub mod asker;
 pub mod notify;
+pub mod store;
+
+/// Where units ask: `ListenStream=` in `systemd/opnix.socket`.
+pub const SOCKET: &str = "/run/opnix/creds.sock";

@@ -82,7 +82,7 @@ fn every_option_has_its_effect() {
 #[test]
 fn the_documentation_has_every_option() {
     let mut text = String::from(
-        "# NixOS options\n\nMade from the module by a test: `OPNIX_BLESS=1 cargo test --test nixos`. How it all fits together: \
+        "# NixOS options\n\nMade from the module by a test: `OPNIX_BLESS=1 cargo test --locked --test nixos`. How it all fits together: \
          [getting-started.md](getting-started.md).\n",
     );
     let options = nix::evaluate("{ }", "options").unwrap();
@@ -109,5 +109,8 @@ fn the_documentation_has_every_option() {
         fs::write(&path, &text).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "docs/nixos-options.md is out of date: OPNIX_BLESS=1 cargo test --test nixos");
+    assert!(
+        kept == text,
+        "docs/nixos-options.md is out of date: OPNIX_BLESS=1 cargo test --locked --test nixos"
+    );
 }

@@ -1,4 +1,4 @@
-//! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --test repository generated` makes them anew.
+//! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --locked --test repository generated` makes them anew.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ fn agrees(path: &str, made: &str) {
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         kept == made,
-        "{} is out of date: OPNIX_BLESS=1 cargo test --test repository generated",
+        "{} is out of date: OPNIX_BLESS=1 cargo test --locked --test repository generated",
         path.display()
     );
 }

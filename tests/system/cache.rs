@@ -174,7 +174,7 @@ pub fn a_power_cut_leaves_the_old_or_the_new_value(_: &Machine) {
             machine.sh(&format!("rm -f {VAULT}")).ok();
             let start = "systemctl start opnix.socket opnix-control.socket; systemctl start power.service";
             let started = machine.sh(start);
-            assert_eq!(started.code, Some(0), "{}", machine.sh("journalctl --no-pager").text());
+            assert_eq!(started.code, Some(0), "{started}\n{}", machine.sh("journalctl --no-pager"));
             let found = machine.sh("cat /run/power").ok();
             let found: u64 =
                 found.strip_prefix("canary-").and_then(|n| n.parse().ok()).expect("a whole value");

@@ -105,6 +105,8 @@ const RELEASE_BEFORE: &str = r"
 import os, signal, socket
 BEGUN = 6
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+# systemd 262 starts nothing of Type=notify-reload that has no handler of SIGHUP.
+signal.signal(signal.SIGHUP, lambda *_: None)
 listener = socket.socket(fileno=3 + os.environ['LISTEN_FDNAMES'].split(':').index('creds'))
 systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 systemd.connect(os.environ['NOTIFY_SOCKET'].replace('@', '\0', 1))

@@ -25,7 +25,6 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// On this host's own root, or on the one named by `OPNIX_TEST_ROOT` (see tests/roots).
     /// To be called on the main thread: see `Container`.
     pub fn boot() -> Result<Machine, String> {
         Self::boot_with(&installer(), None)
@@ -42,7 +41,7 @@ impl Machine {
     }
 
     fn boot_with(opnix: &Path, disk: Option<&Path>) -> Result<Machine, String> {
-        let root = std::env::var_os("OPNIX_TEST_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        let root = root();
         let root = root.canonicalize().map_err(|fault| format!("{}: {fault}", root.display()))?;
         let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), opnix, disk)?;
         let mut machine = Machine {
@@ -177,6 +176,11 @@ impl Machine {
     pub fn hold(&self, path: &str) -> Lease {
         Lease::take(&self.path(path))
     }
+}
+
+/// What machines boot: this host's own root, or the one named by `OPNIX_TEST_ROOT` (see tests/roots).
+pub fn root() -> PathBuf {
+    std::env::var_os("OPNIX_TEST_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from)
 }
 
 /// What lays opnix out as a package does.

@@ -261,7 +261,8 @@ pub fn the_readmes_installation_ends_in_a_unit_with_its_secret(machine: &Machine
                 machine.sh(&format!("echo {} | {command}", simulator.token())).ok();
             }
             // The machine has no network; what it would get is on this one.
-            "pip download onepassword-sdk==0.4.2 --no-deps --dest /tmp/opnix-core" => {
+            "pip download onepassword-sdk==0.4.2 --no-deps --only-binary=:all: --python-version=3.13 --dest /tmp/opnix-core" =>
+            {
                 let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/core");
                 let files = std::fs::read_dir(directory).expect("tests/run puts it there");
                 let mut paths = files.map(|file| file.expect("a file").path());

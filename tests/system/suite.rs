@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::boot::SANE_PATH;
-use crate::machine::Machine;
+use crate::machine::{Machine, root};
 
 /// A name (a sentence about behaviour) and what shows it.
 pub type Test = (&'static str, fn(&Machine));
@@ -39,7 +39,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
     if !arguments.list && runs {
         match requirements().and_then(|()| Machine::boot()) {
             Ok(booted) => {
-                eprintln!("\nsystem tests: on systemd {}", booted.systemd_version());
+                eprintln!("\nsystem tests: on systemd {}, of {}", booted.systemd_version(), root().display());
                 let _ = machine.set(booted);
             }
             Err(why) => {

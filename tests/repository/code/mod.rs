@@ -15,7 +15,8 @@ fn sources() -> BTreeMap<String, String> {
     let name = |path: &Path| path.strip_prefix(root().join("src")).unwrap().display().to_string();
     let code =
         |path: &Path| fs::read_to_string(path).unwrap().split("#[cfg(test)]").next().unwrap().to_owned();
-    files_below(&root().join("src")).iter().map(|path| (name(path), code(path))).collect()
+    let files = files_below(&root().join("src")).into_iter();
+    files.filter(|path| !path.ends_with("tests.rs")).map(|path| (name(&path), code(&path))).collect()
 }
 
 fn users_of(what: &str) -> Vec<(String, usize)> {

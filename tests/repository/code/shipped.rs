@@ -16,7 +16,7 @@ fn the_unit_files_and_the_program_agree() {
     assert!(shipped("opnix.service").contains("FileDescriptorStoreMax=4096"));
     assert_eq!(opnix::internals::STORE_MAX, 4096);
     assert!(shipped("opnix.socket").contains("ListenStream=/run/opnix/creds.sock"));
-    assert!(sources["cli/mod.rs"].contains("\"/run/opnix/creds.sock\""));
+    assert!(sources["systemd/mod.rs"].contains("\"/run/opnix/creds.sock\""));
     assert!(shipped("opnix.socket").contains("FileDescriptorName=creds\n"));
     assert!(sources["systemd/activation.rs"].contains("CREDENTIALS: &str = \"creds\""));
     assert!(

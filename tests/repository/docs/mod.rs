@@ -12,9 +12,9 @@ mod units;
 use crate::root;
 
 fn documents() -> Vec<PathBuf> {
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let markdown = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    markdown.chain([root().join("README.md")]).collect()
+    let files = |directory| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let all = files(root().to_owned()).chain(files(root().join("docs")));
+    all.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }
 
 /// The examples in one language, each with the document that shows it.
@@ -27,6 +27,45 @@ fn examples(language: &str) -> Vec<(PathBuf, String)> {
         found.extend(fences.map(|example| (document.clone(), example)));
     }
     found
+}
+
+#[test]
+fn every_link_in_the_documentation_leads_somewhere() {
+    let is_of_heading = |text: &str, fragment: &str| {
+        let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+            title.replace(|c: char| !c.is_alphanumeric() && c != '-' && c != '_', "")
+        });
+        headings.into_iter().any(|heading| heading == fragment)
+    };
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.starts_with("https://")) {
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: there is no {link}", document.display());
+            let found = fragment.is_empty() || is_of_heading(&fs::read_to_string(target).unwrap(), fragment);
+            assert!(found, "{}: there is no {link}", document.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn every_cargo_command_builds_what_the_lock_file_says() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for command in ["cargo run", "cargo build", "cargo test", "cargo bench"] {
+            for rest in text.split(command).skip(1) {
+                let rest = rest.split(['`', '\n']).next().unwrap();
+                assert!(rest.contains("--locked"), "{}: {command}{rest}", document.display());
+            }
+        }
+    }
 }
 
 fn configurations() -> Vec<(PathBuf, String)> {
