@@ -13,6 +13,8 @@ use crate::reference::Reference;
 use crate::signal::Signal;
 use crate::store::decide::Settings;
 
+/// The directory that the relative paths of mirrored files start from.
+pub const MIRROR_ROOT: &str = "/run/secrets";
 /// A valid configuration.
 #[derive(Debug)]
 pub struct Config {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Check;
+use super::state::Check;
 use super::values::mirror_path;
 use crate::config::decode::At;
 use crate::config::file::{self, Common, SecretEntry, TemplateEntry, Unit};
+use crate::config::sources;
 use crate::names::CredentialName;
 use crate::place::Place;
 use crate::policy::Entry;
@@ -74,7 +75,7 @@ impl Check<'_> {
             (None, Some(path)) => {
                 let from = file.parent().unwrap_or(Path::new("")).join(&path.value);
                 let named = format!("template file {}", from.display());
-                let text = crate::config::read(&from)
+                let text = sources::read(&from)
                     .map_err(|error| Problem::about(&named, &Problem::plain(error.to_string())));
                 let template = text
                     .and_then(|text| Template::parse(&text).map_err(|error| Problem::about(&named, &error)));

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Check;
+use super::state::Check;
 use super::values::{absolute_path, account, file_mode, service};
 use crate::config::decode::At;
-use crate::config::file::{Common, Services};
-use crate::config::{MirrorFile, OnChange};
+use crate::config::file::{Common, Services, SystemdIntegration};
+use crate::config::valid::{MirrorFile, OnChange};
 use crate::names::UnitName;
 use crate::place::Place;
 use crate::policy::Entry;
@@ -83,5 +83,18 @@ impl Check<'_> {
             .into_iter()
             .filter_map(|(name, place, action)| Some((self.noted(place, service(name))?, action)))
             .collect()
+    }
+
+    /// OpNix's list of services that every change concerns.
+    pub(super) fn concerned_by_all(&mut self, integration: &SystemdIntegration) {
+        let acts = integration.enable.unwrap_or(true) && integration.restart_on_change.unwrap_or(true);
+        for name in integration.services.iter().filter(|_| acts) {
+            let Some(service) = self.valid(name, service) else { continue };
+            for file in &mut self.files {
+                if file.services.iter().all(|(known, _)| *known != service) {
+                    file.services.push((service.clone(), OnChange::Restart));
+                }
+            }
+        }
     }
 }

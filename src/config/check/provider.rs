@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-use super::Check;
+use super::state::Check;
 use super::values::absolute_path;
-use crate::config::Provider;
 use crate::config::file;
+use crate::config::valid::Provider;
 use crate::providers::ask::connect;
 use crate::providers::budget::Budget;
 use crate::remedy::Problem;

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Check;
+use super::state::Check;
 use super::values::duration;
-use crate::config::Timing;
 use crate::config::decode::At;
 use crate::config::file::{self, Common, File};
+use crate::config::valid::Timing;
 use crate::remedy::Problem;
 use crate::store::decide::{Keep, Settings};
 use crate::template::Template;

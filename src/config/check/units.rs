@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Check;
+use super::state::Check;
 use crate::config::decode::At;
 use crate::config::file::{self, Unit, UnitOptions};
-use crate::config::{Change, OnChange};
+use crate::config::valid::{Change, OnChange};
 use crate::names::{CredentialName, UnitPattern};
 use crate::policy::{Entry, Rule};
 

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::MIRROR_ROOT;
+use crate::config::valid::MIRROR_ROOT;
 use crate::names::{NameError, UnitName};
 use crate::remedy::Problem;
 

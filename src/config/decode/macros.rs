@@ -46,8 +46,8 @@ macro_rules! object {
             }
 
             fn from_members(
-                members: &$crate::config::decode::Members<'_>,
-                reader: &mut $crate::config::decode::Reader<'_>,
+                members: &$crate::config::decode::reader::Members<'_>,
+                reader: &mut $crate::config::decode::reader::Reader<'_>,
             ) -> Option<Self> {
                 $(let $field = members.field::<$type>($key, reader);)*
                 $(
@@ -58,12 +58,12 @@ macro_rules! object {
             }
         }
 
-        impl $crate::config::decode::Decode for $name {
+        impl $crate::config::decode::reader::Decode for $name {
             const EXPECTED: &'static str = "an object";
 
             fn decode(
                 value: &jsonc_parser::ast::Value<'_>,
-                reader: &mut $crate::config::decode::Reader<'_>,
+                reader: &mut $crate::config::decode::reader::Reader<'_>,
             ) -> Option<Self> {
                 let keys: Vec<&str> = Self::keys().into_iter().map(|(key, _)| key).collect();
                 let members = reader.object::<Self>(value, &keys)?;
@@ -80,12 +80,12 @@ macro_rules! choice {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, schemars::JsonSchema)]
         pub enum $name { $($(#[$doc])* #[schemars(rename = $word)] $variant,)* }
 
-        impl $crate::config::decode::Decode for $name {
+        impl $crate::config::decode::reader::Decode for $name {
             const EXPECTED: &'static str = concat!("one of", $(" \"", $word, "\""),*);
 
             fn decode(
                 value: &jsonc_parser::ast::Value<'_>,
-                reader: &mut $crate::config::decode::Reader<'_>,
+                reader: &mut $crate::config::decode::reader::Reader<'_>,
             ) -> Option<Self> {
                 match value {
                     jsonc_parser::ast::Value::StringLit(string) => match &*string.value {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jsonc_parser::ast::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::{At, Decode, Reader};
+use super::reader::{At, Decode, Reader};
 
 impl Decode for String {
     const EXPECTED: &'static str = "a string";

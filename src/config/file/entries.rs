@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use schemars::Schema;
 
-use super::{Services, Unit};
+use super::opnix::Services;
+use super::units::Unit;
 use crate::config::decode::{At, Decode, Required, choice, object};
 
 object! {

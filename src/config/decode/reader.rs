@@ -1,0 +1,163 @@
+//! A file while it is read: its syntax tree, the places in it, and the faults.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use jsonc_parser::ast::Value;
+use jsonc_parser::common::{Range, Ranged};
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+
+use crate::config::fault::{Faults, nearest};
+use crate::place::Place;
+use crate::remedy::{Problem, Remedy};
+
+/// A value and the place where it was written.
+#[derive(Debug, Clone)]
+pub struct At<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+/// What can be read from a JSON value.
+pub trait Decode: Sized {
+    /// For "expected …".
+    const EXPECTED: &'static str;
+
+    /// `None` when it cannot be read. All faults in it are noted, also where only a part of it cannot be read.
+    fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self>;
+
+    /// What stands for a key that is not there; `None` when it must be.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// What stands for a key whose fault is noted already, so that the other keys are read too; `None` gives up the
+    /// object.
+    fn faulty() -> Option<Self> {
+        Self::absent()
+    }
+}
+
+/// The file that is being read, and what is wrong with it so far.
+pub struct Reader<'a> {
+    file: Arc<Path>,
+    text: &'a str,
+    faults: &'a mut Faults,
+}
+
+/// Reads one file.
+pub fn decode<T: Decode>(file: &Path, text: &str, faults: &mut Faults) -> Option<T> {
+    let strict = ParseOptions {
+        allow_comments: false,
+        allow_loose_object_property_names: false,
+        allow_trailing_commas: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+    };
+    let mut reader = Reader { file: file.into(), text, faults };
+    match parse_to_ast(text, &CollectOptions::default(), &strict) {
+        Ok(tree) => match tree.value {
+            Some(value) => T::decode(&value, &mut reader),
+            None => {
+                let place = Place { file: file.into(), position: None };
+                let problem = Problem::new("the file is empty", "the least that it can hold is {}");
+                reader.faults.add(&place, &problem);
+                None
+            }
+        },
+        Err(error) => {
+            let place = reader.place(error.range());
+            let what = format!("not valid JSON: {}", error.kind().to_string().to_lowercase());
+            reader.faults.add(&place, &Problem::plain(what));
+            None
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn place(&self, range: Range) -> Place {
+        let before = &self.text[..range.start.min(self.text.len())];
+        let line_start = before.rfind('\n').map_or(0, |index| index + 1);
+        let position = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
+        Place { file: self.file.clone(), position: Some(position) }
+    }
+
+    pub fn fault(&mut self, value: &impl Ranged, error: &impl Remedy) {
+        let place = self.place(value.range());
+        self.faults.add(&place, error);
+    }
+
+    /// Notes that `value` is something else than a `T`.
+    pub fn expected<T: Decode>(&mut self, value: &Value<'_>) -> Option<T> {
+        let found = match value {
+            Value::StringLit(_) => "a string",
+            Value::NumberLit(_) => "a number",
+            Value::BooleanLit(_) => "true or false",
+            Value::Object(_) => "an object",
+            Value::Array(_) => "a list",
+            Value::NullKeyword(_) => "null",
+        };
+        self.fault(value, &Problem::plain(format!("expected {}, found {found}", T::EXPECTED)));
+        None
+    }
+
+    /// The members of an object, in which every key must be one of `known` and stand once.
+    pub fn object<'v, T: Decode>(&mut self, value: &'v Value<'v>, known: &[&str]) -> Option<Members<'v>> {
+        let Value::Object(object) = value else { return self.expected::<T>(value).and(None) };
+        let mut members = BTreeMap::new();
+        for property in &object.properties {
+            let key = property.name.as_str();
+            if !known.contains(&key) {
+                let remedy = match nearest(key, known.iter().copied()) {
+                    Some(word) => format!("did you mean {word:?}?"),
+                    None => format!("known here are {}", known.join(", ")),
+                };
+                self.fault(property, &Problem::new(format!("unknown key {key:?}"), remedy));
+            } else if members.insert(key, &property.value).is_some() {
+                self.twice(property, key);
+            }
+        }
+        Some(Members { range: object.range, members })
+    }
+
+    /// Notes that a key stands twice.
+    pub fn twice(&mut self, property: &impl Ranged, key: &str) {
+        self.fault(property, &Problem::new(format!("key {key:?} stands here twice"), "keep one of them"));
+    }
+}
+
+/// The members of one object.
+pub struct Members<'v> {
+    range: Range,
+    members: BTreeMap<&'v str, &'v Value<'v>>,
+}
+
+impl<'v> Members<'v> {
+    pub fn field<T: Decode>(&self, key: &str, reader: &mut Reader<'_>) -> Option<T> {
+        match self.members.get(key) {
+            Some(value) => T::decode(value, reader).or_else(T::faulty),
+            None => T::absent().or_else(|| {
+                let place = reader.place(self.range);
+                let problem =
+                    Problem::new(format!("key {key:?} is missing"), format!("it is {}", T::EXPECTED));
+                reader.faults.add(&place, &problem);
+                T::faulty()
+            }),
+        }
+    }
+}
+
+impl<T: Decode> Decode for At<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let place = reader.place(value.range());
+        Some(Self { value: T::decode(value, reader)?, place })
+    }
+}
