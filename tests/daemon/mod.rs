@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use opnix::internals::asker;
 use serde_json::{Value, json};
 
@@ -139,8 +141,7 @@ impl Daemon {
 
     /// Ends the service as systemd does, and returns its log.
     pub fn stop(mut self) -> String {
-        let pid = self.keeper().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        signal(self.keeper(), Signal::SIGTERM);
         self.process.wait().unwrap();
         self.log()
     }
@@ -148,8 +149,7 @@ impl Daemon {
     /// Returns when the reload is done.
     pub fn reload(&self) {
         let before = self.log().matches("reloaded the configuration").count();
-        let pid = self.keeper().to_string();
-        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        signal(self.keeper(), Signal::SIGHUP);
         let end = Instant::now() + LIMIT;
         while self.log().matches("reloaded the configuration").count() == before {
             assert!(Instant::now() < end, "no reload: {}", self.log());
@@ -229,12 +229,17 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // The worker first: without its keeper it would finish what it has in hand.
         for worker in children(self.keeper()) {
-            let _ = Command::new("kill").args(["-KILL", &worker.to_string()]).status();
+            signal(worker, Signal::SIGKILL);
         }
         // The keeper looks after what waited, and ends.
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// It may be gone by now.
+pub fn signal(pid: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
 }
 
 fn write_token(path: &Path, token: &str) {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{everything, one};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, signal};
 use crate::simulators::http::Fault;
 
 #[test]
@@ -71,8 +71,7 @@ fn a_core_that_dies_is_an_error_of_one_fetch_at_the_most() {
         &[("a", "op://Zoo/Sections/username"), ("b", "op://Zoo/Kinds/lines")],
     );
     assert!(daemon.ask("a").is_some());
-    let kill =
-        |pid: u32| assert!(Command::new("kill").arg("-9").arg(pid.to_string()).status().unwrap().success());
+    let kill = |pid| signal(pid, Signal::SIGKILL);
     kill(daemon.children()[0]);
     assert!(daemon.ask("b").is_some(), "idle when it died: nobody notices");
     let other = one(&simulator);
