@@ -77,7 +77,7 @@ impl Shared {
             sleep(wait).await;
         }
         self.provider.prepare().await?;
-        let confirmation = self.state().to_confirm(Now::read());
+        let confirmation = self.state().begin_confirmation(Now::read());
         if let Some(confirmation) = confirmation {
             let unchanged = self.provider.unchanged(&confirmation.references).await?;
             self.state().confirmed(confirmation, unchanged);

@@ -204,7 +204,7 @@ impl Shared {
             return;
         }
         let ledger = self.meter.ledger().clone();
-        let snapshot = self.state().to_save();
+        let snapshot = self.state().take_unsaved();
         let disk = self.disk.clone();
         let write = tokio::task::spawn_blocking(move || {
             let cache = snapshot.map_or(Ok(()), |snapshot| disk.save_cache(&snapshot));
@@ -212,7 +212,7 @@ impl Shared {
         });
         let Ok((cache, ledger)) = write.await else { return };
         if let Err(error) = cache {
-            self.state().is_unsaved();
+            self.state().mark_unsaved();
             error!("the sealed cache cannot be written: {error}");
         }
         if let Err(error) = ledger {

@@ -190,7 +190,7 @@ impl State {
     }
 
     /// Which values the provider may be asked about, if that tells about any that is wanted.
-    pub fn to_confirm(&mut self, now: Now) -> Option<Confirmation> {
+    pub fn begin_confirmation(&mut self, now: Now) -> Option<Confirmation> {
         let comparable =
             |reference: &Reference| self.values.get(reference).is_some_and(|kept| kept.comparable);
         if !self.wanted.iter().any(|wanted| comparable(&wanted.reference)) {
@@ -300,7 +300,7 @@ impl State {
     }
 
     /// What is to be written to disk, if anything.
-    pub fn to_save(&mut self) -> Option<Snapshot> {
+    pub fn take_unsaved(&mut self) -> Option<Snapshot> {
         let account = self.account.clone().filter(|_| self.unsaved)?;
         self.unsaved = false;
         let entries = self.values.sealable().map(|(reference, kept)| (reference.clone(), kept.clone()));
@@ -308,7 +308,7 @@ impl State {
     }
 
     /// It could not be written.
-    pub fn is_unsaved(&mut self) {
+    pub fn mark_unsaved(&mut self) {
         self.unsaved = true;
     }
 }

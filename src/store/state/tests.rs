@@ -211,14 +211,14 @@ fn a_value_that_is_denied_is_served_for_the_grace_and_then_gone_from_disk_as_wel
         fetch(&mut state, at, &[("a", Err(denied()))], true);
         assert!(state.fall_back(&reference("a"), denied(), at).is_ok());
     }
-    state.to_save().unwrap();
+    state.take_unsaved().unwrap();
     // In a loop, so that the next denial comes from memory; an hour after the first one the grace is over.
     state
         .failures
         .insert(reference("a"), Failure::new(denied(), now(80).moment, state.failures.get(&reference("a"))));
     assert_eq!(asks(&mut state, "a", now(80)), format!("{}, save", denied()));
     assert!(state.values.get(&reference("a")).is_none());
-    assert!(state.to_save().unwrap().entries.is_empty());
+    assert!(state.take_unsaved().unwrap().entries.is_empty());
     assert!(state.fall_back(&reference("a"), denied(), now(80)).is_err());
 }
 
@@ -267,14 +267,14 @@ fn one_answer_among_failures_speaks_for_the_provider_and_a_limit_is_no_outage() 
 fn what_was_fetched_before_the_last_comparison_is_not_compared() {
     let mut state = state();
     do_all(state.join(&reference("a"), true).1);
-    assert!(state.to_confirm(now(0)).is_none(), "there is nothing to compare");
+    assert!(state.begin_confirmation(now(0)).is_none(), "there is nothing to compare");
     fetch(&mut state, now(0), &[("a", Ok("A"))], true);
     do_all(state.join(&reference("b"), true).1);
-    assert!(state.to_confirm(now(1)).is_none(), "what is wanted is not among it");
+    assert!(state.begin_confirmation(now(1)).is_none(), "what is wanted is not among it");
     let (wanted, _) = state.take_wanted();
     let slow = state.begin(now(1));
     do_all(state.join(&reference("a"), true).1);
-    let confirmation = state.to_confirm(now(20)).unwrap();
+    let confirmation = state.begin_confirmation(now(20)).unwrap();
     assert_eq!(confirmation.references, [reference("a")]);
     state.confirmed(confirmation, vec![true]);
     assert_eq!(state.renewed, Some(now(20).moment), "as good as a round");
@@ -284,7 +284,7 @@ fn what_was_fetched_before_the_last_comparison_is_not_compared() {
     let comparable = |state: &State, field| state.values.get(&reference(field)).unwrap().comparable;
     assert!(comparable(&state, "a") && !comparable(&state, "b"));
     // What has changed is fetched, and not compared until it was.
-    let confirmation = state.to_confirm(now(22)).unwrap();
+    let confirmation = state.begin_confirmation(now(22)).unwrap();
     state.confirmed(confirmation, vec![false]);
     assert!(!comparable(&state, "a"));
 }
@@ -294,11 +294,11 @@ fn another_accounts_values_are_dropped_from_memory_and_disk() {
     let mut state = state();
     do_all(state.join(&reference("a"), true).1);
     fetch(&mut state, now(0), &[("a", Ok("A"))], true);
-    state.to_save().unwrap();
+    state.take_unsaved().unwrap();
     state.belongs_to("account");
-    assert!(state.to_save().is_none() && asks(&mut state, "a", now(1)) == "fresh");
+    assert!(state.take_unsaved().is_none() && asks(&mut state, "a", now(1)) == "fresh");
     state.belongs_to("other");
-    let snapshot = state.to_save().unwrap();
+    let snapshot = state.take_unsaved().unwrap();
     assert!(snapshot.account == "other" && snapshot.entries.is_empty());
     assert_eq!(asks(&mut state, "a", now(1)), "waits, fetch");
 }
@@ -306,11 +306,11 @@ fn another_accounts_values_are_dropped_from_memory_and_disk() {
 #[test]
 fn what_could_not_be_written_is_written_the_next_time() {
     let mut state = state();
-    assert!(state.to_save().is_none(), "nothing has changed");
+    assert!(state.take_unsaved().is_none(), "nothing has changed");
     do_all(state.join(&reference("a"), true).1);
     fetch(&mut state, now(0), &[("a", Ok("A"))], true);
-    assert_eq!(state.to_save().unwrap().entries.len(), 1);
-    assert!(state.to_save().is_none());
-    state.is_unsaved();
-    assert_eq!(state.to_save().unwrap().entries.len(), 1);
+    assert_eq!(state.take_unsaved().unwrap().entries.len(), 1);
+    assert!(state.take_unsaved().is_none());
+    state.mark_unsaved();
+    assert_eq!(state.take_unsaved().unwrap().entries.len(), 1);
 }
