@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Exit, fail};
 use crate::providers::ask::service_account::library::{self, InstallError};
+use crate::remedy::Remedy;
 
 /// Put 1Password's core library in place, which the provider `service_account` needs
 #[derive(clap::Args)]
@@ -46,7 +47,7 @@ pub fn run(arguments: Arguments) -> Exit {
                     Exit::Unavailable
                 }
             };
-            fail(exit, error)
+            fail(exit, error.lines())
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::ask::items::{Found, Item, Nameable, bytes, only, text};
-use super::error::{FetchError, Named};
+use super::error::{FetchError, ObjectKind};
 use crate::files;
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -42,7 +42,7 @@ struct Vault<'a> {
 }
 
 impl Nameable for Vault<'_> {
-    const WHAT: Named = Named::Vault;
+    const KIND: ObjectKind = ObjectKind::Vault;
 
     fn id(&self) -> &str {
         &self.id
@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(get("op://vlt1/itm1/key").unwrap(), b"sk-1");
         assert!(matches!(get("op://VLT1/itm1/key"), Err(FetchError::VaultNotFound { .. })));
         assert!(matches!(get("op://vlt1/other/key"), Err(FetchError::ItemNotFound { .. })));
-        let Err(FetchError::Ambiguous { what: Named::Item, candidates, .. }) = get("op://vlt1/TWIN/x") else {
+        let Err(FetchError::Ambiguous { what: ObjectKind::Item, candidates, .. }) = get("op://vlt1/TWIN/x")
+        else {
             panic!()
         };
         assert_eq!(candidates, ["itm2", "itm3"]);

@@ -3,6 +3,7 @@
 use crate::names::CredentialName;
 use crate::policy::Denied;
 use crate::providers::FetchError;
+use crate::remedy::Remedy;
 use crate::server::places::Full;
 
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum Refusal {
     Policy(Denied),
     #[error("there is no valid configuration: {0}")]
     Configuration(String),
-    #[error(transparent)]
+    #[error("{}", .0.lines())]
     Provider(FetchError),
     #[error("the value has {size} bytes, but systemd takes no more than {limit} under the name \"{name}\"")]
     TooLarge { size: usize, limit: usize, name: CredentialName },

@@ -143,7 +143,7 @@ impl Shared {
             match &result {
                 Ok(_) => drop(state.errors.remove(reference)),
                 Err(error) => {
-                    if !error.policy().cached_may_stand_in {
+                    if !error.consequences().cached_may_stand_in {
                         state.memory.deny(reference, now);
                         state.unsaved = true;
                     }
@@ -175,7 +175,7 @@ impl Shared {
         let failures: Vec<&FetchError> = results
             .iter()
             .filter_map(|result| result.as_ref().err())
-            .filter(|error| error.policy().cached_may_stand_in)
+            .filter(|error| error.consequences().cached_may_stand_in)
             .collect();
         let limit = failures.iter().find_map(|error| match error {
             FetchError::RateLimited { until } => Some(*until),

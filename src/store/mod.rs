@@ -33,6 +33,7 @@ use crate::providers::budget::{Budget, Meter, Purpose};
 use crate::providers::{FetchError, Provider};
 use crate::quote::RenderError;
 use crate::reference::Reference;
+use crate::remedy::Remedy;
 use crate::secret::Secret;
 use crate::store::breaker::Breaker;
 use crate::store::decide::{Decision, Health, Settings};
@@ -123,7 +124,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 impl Failure {
     fn of(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
-        let denied = !error.policy().cached_may_stand_in;
+        let denied = !error.consequences().cached_may_stand_in;
         let before = last.map_or(0, |last| last.denials);
         Self { error, at, denials: if denied { before + 1 } else { 0 } }
     }
@@ -161,7 +162,7 @@ impl fmt::Display for Caveat {
             }
             None => f.write_str("of unknown age")?,
         }
-        write!(f, ": {}", self.why.replace('\n', "; "))
+        write!(f, ": {}", self.why)
     }
 }
 
@@ -352,8 +353,8 @@ impl Shared {
         }
         let limited = self.meter.ledger().limited_until(now, Moment::now());
         let why = match (limited, state.breaker.down()) {
-            (Some(until), _) => FetchError::RateLimited { until: Some(until) }.to_string(),
-            (None, Some(down)) => down.error.to_string(),
+            (Some(until), _) => FetchError::RateLimited { until: Some(until) }.line(),
+            (None, Some(down)) => down.error.line(),
             (None, None) => "this machine's budget of requests is used up".to_owned(),
         };
         self.stand_in(state, reference, now, why)
@@ -410,13 +411,13 @@ impl Shared {
         };
         // Denied for longer than the grace, it is not kept any more.
         let state = self.state();
-        self.stand_in(&state, reference, SystemTime::now(), error.to_string()).ok_or(error)
+        self.stand_in(&state, reference, SystemTime::now(), error.line()).ok_or(error)
     }
 
     /// The provider does not work: who has a value that will do need not wait for it.
     fn found_down(&self, state: &mut State, error: FetchError) {
         if state.breaker.down().is_none() {
-            let why = error.to_string().replace('\n', "; ");
+            let why = error.line();
             warn!(
                 message_id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c0b",
                 "values come from the cache where they can: {why}"

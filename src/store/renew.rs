@@ -12,6 +12,7 @@ use crate::policy::Entry;
 use crate::providers::FetchError;
 use crate::providers::budget::Ledger;
 use crate::reference::Reference;
+use crate::remedy::Remedy;
 use crate::secret::Secret;
 use crate::store::decide::{Decision, Health, Keep};
 
@@ -26,7 +27,7 @@ impl Store {
             account: state.account.clone().or_else(|| self.0.provider.account()),
             health: self.0.health(&state, now).into(),
             down_since: down.map(|down| seconds(down.since.date())),
-            error: down.map(|down| down.error.to_string()),
+            error: down.map(|down| down.error.lines()),
             next_refresh: state.next_refresh.map(|moment| seconds(moment.date())),
         }
     }
@@ -81,7 +82,7 @@ impl Store {
             state: all().map(is).max().unwrap_or(State::Missing),
             age: oldest.map(|age| age.as_secs()),
             denied_for: denied.map(|denied| denied.as_secs()),
-            error: error.map(|failure| failure.error.to_string()),
+            error: error.map(|failure| failure.error.lines()),
             error_at: error.map(|failure| seconds(failure.at.date())),
         }
     }
@@ -157,7 +158,7 @@ fn compare(now: Option<Result<&Secret, &FetchError>>, before: Option<&Secret>) -
         (Some(Ok(now)), Some(before)) if now.is_same_as(before) => (Outcome::Unchanged, None),
         (Some(Ok(_)), Some(_)) => (Outcome::Changed, None),
         (Some(Ok(_)), None) => (Outcome::Fetched, None),
-        (Some(Err(error)), _) => (Outcome::Failed, Some(error.to_string())),
+        (Some(Err(error)), _) => (Outcome::Failed, Some(error.lines())),
         (None, _) => (Outcome::Failed, Some("the fetch was given up".to_owned())),
     }
 }

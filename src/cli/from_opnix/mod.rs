@@ -59,7 +59,7 @@ pub fn fetch(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return all(FetchError::Core { why: error.to_string() }),
+        Err(error) => return all(FetchError::Runtime { why: error.to_string() }),
     };
     runtime.block_on(async {
         let fetch = async {

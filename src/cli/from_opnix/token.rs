@@ -8,6 +8,7 @@ use super::super::{Exit, fail};
 use crate::files::{self, Attributes};
 use crate::providers::ask::service_account::token::Token;
 use crate::providers::child::token::{self, Loaded};
+use crate::remedy::Remedy;
 use crate::secret::Secret;
 
 /// Longer than any token, in bytes.
@@ -65,7 +66,7 @@ pub fn run(arguments: Arguments) -> Exit {
         && let Ok(secret) = Secret::copy_from(token)
         && let Err(error) = Token::check(secret, &[])
     {
-        return fail(Exit::General, error);
+        return fail(Exit::General, error.lines());
     }
     match store(&path, token) {
         Ok(()) => {

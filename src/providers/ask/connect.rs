@@ -14,9 +14,10 @@ use zeroize::Zeroizing;
 use super::items::{File, Item};
 use super::resolve::{Account, Json, Listed};
 use crate::files;
+use crate::providers::ask::Target;
 use crate::providers::budget::LONGEST_LIMIT;
 use crate::providers::child::process::{Counter, MESSAGE_MAX};
-use crate::providers::error::{Asked, FetchError};
+use crate::providers::error::FetchError;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -49,12 +50,13 @@ impl<'c> Connect<'c> {
         counter: &'c Counter,
     ) -> Result<Self, FetchError> {
         let malformed = || FetchError::TokenMalformed {
-            why: "the token is no Connect token: it holds what no header can\ncopy it again, whole".into(),
+            what: "the token is no Connect token: it holds what no header can".into(),
+            remedy: Some("copy it again, whole".into()),
         };
         let bearer = Zeroizing::new([b"Bearer ", token.expose()].concat());
         let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| malformed())?;
         bearer.set_sensitive(true);
-        let unusable = |why: String| FetchError::Core { why };
+        let unusable = |why: String| FetchError::HttpClient { why };
         // Only one provider of cryptography is there: a second attempt to name it changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
@@ -64,9 +66,7 @@ impl<'c> Connect<'c> {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(limit.min(REQUEST_MAX));
         if let Some(path) = &server.authority {
-            let named = |why: String| {
-                unusable(format!("the certificates in {} cannot be used: {why}", path.display()))
-            };
+            let named = |why: String| FetchError::Certificates { path: path.display().to_string(), why };
             let pem = files::read(path, AUTHORITY_MAX).map_err(|error| named(error.to_string()))?;
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| named(cause(&error)))?;
             if certificates.is_empty() {
@@ -74,13 +74,13 @@ impl<'c> Connect<'c> {
             }
             builder = builder.tls_certs_merge(certificates);
         }
-        let client =
-            builder.build().map_err(|error| unusable(format!("no HTTP client: {}", cause(&error))))?;
-        let base = Url::parse(&server.url).map_err(|error| unusable(format!("{:?}: {error}", server.url)))?;
+        let client = builder.build().map_err(|error| unusable(cause(&error)))?;
+        let base = Url::parse(&server.url)
+            .map_err(|error| unusable(format!("{:?} is not a URL: {error}", server.url)))?;
         Ok(Self { client, base, counter })
     }
 
-    fn get(&self, path: &[&str], asked: &Asked<'_>) -> Result<Response, FetchError> {
+    fn get(&self, path: &[&str], target: &Target<'_>) -> Result<Response, FetchError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
@@ -89,7 +89,7 @@ impl<'c> Connect<'c> {
         let response = self.client.get(url).send().map_err(|error| unreachable(&error))?;
         match response.status() {
             StatusCode::OK => Ok(response),
-            status => Err(refusal(status, response.headers(), asked)),
+            status => Err(refusal(status, response.headers(), target)),
         }
     }
 
@@ -102,24 +102,29 @@ impl<'c> Connect<'c> {
         })
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &[&str], asked: &Asked<'_>) -> Result<T, FetchError> {
-        let body = self.body(self.get(path, asked)?)?;
+    fn read<T: DeserializeOwned>(&self, path: &[&str], target: &Target<'_>) -> Result<T, FetchError> {
+        let body = self.body(self.get(path, target)?)?;
         serde_json::from_slice(&body).map_err(|_| broken("an answer that is not understood"))
     }
 }
 
 impl Account for Connect<'_> {
     fn vaults(&self) -> Result<Vec<Listed>, FetchError> {
-        self.read(&["vaults"], &Asked::Account)
+        self.read(&["vaults"], &Target::Account)
     }
 
-    fn list(&self, vault: &str, asked: &Asked<'_>) -> Result<Vec<Listed>, FetchError> {
-        self.read(&["vaults", vault, "items"], asked)
+    fn list(&self, vault: &str, target: &Target<'_>) -> Result<Vec<Listed>, FetchError> {
+        self.read(&["vaults", vault, "items"], target)
     }
 
     /// One request for each: Connect has no batches.
-    fn items(&self, vault: &str, ids: &[String], asked: &Asked<'_>) -> Result<Vec<Option<Json>>, FetchError> {
-        let one = |id: &String| match self.get(&["vaults", vault, "items", id], asked) {
+    fn items(
+        &self,
+        vault: &str,
+        ids: &[String],
+        target: &Target<'_>,
+    ) -> Result<Vec<Option<Json>>, FetchError> {
+        let one = |id: &String| match self.get(&["vaults", vault, "items", id], target) {
             Ok(response) => self.body(response).map(Some),
             Err(FetchError::ItemNotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -145,9 +150,9 @@ impl Account for Connect<'_> {
         file: &File<'_>,
         reference: &Reference,
     ) -> Result<Secret, FetchError> {
-        let asked = Asked::Item { vault: &reference.vault, item: &reference.item };
+        let target = Target::Item { vault: &reference.vault, item: &reference.item };
         let response =
-            self.get(&["vaults", vault, "items", &item.id, "files", &file.id, "content"], &asked)?;
+            self.get(&["vaults", vault, "items", &item.id, "files", &file.id, "content"], &target)?;
         let empty = |_| FetchError::Empty { reference: reference.to_string() };
         Secret::take(self.body(response)?).map_err(empty)
     }
@@ -162,11 +167,11 @@ fn broken(what: &str) -> FetchError {
     FetchError::Broken { why: format!("the Connect server gave {what}") }
 }
 
-fn refusal(status: StatusCode, headers: &HeaderMap, asked: &Asked<'_>) -> FetchError {
+fn refusal(status: StatusCode, headers: &HeaderMap, target: &Target<'_>) -> FetchError {
     match status {
         StatusCode::UNAUTHORIZED => FetchError::TokenRejected,
-        StatusCode::FORBIDDEN => FetchError::Forbidden { what: asked.to_string() },
-        StatusCode::NOT_FOUND => asked.item_not_found(),
+        StatusCode::FORBIDDEN => FetchError::Forbidden { what: target.to_string() },
+        StatusCode::NOT_FOUND => target.item_not_found(),
         StatusCode::TOO_MANY_REQUESTS => {
             let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             // Any number can stand there: more than a time can hold, or a year that no date is written in.
@@ -197,7 +202,7 @@ mod tests {
 
     fn until(retry_after: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(retry_after).unwrap())]);
-        let error = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, &Asked::Account);
+        let error = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, &Target::Account);
         assert!(error.to_string().starts_with("1Password's limit on requests is reached"), "{error}");
         let FetchError::RateLimited { until } = error else { panic!("{error}") };
         until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default())

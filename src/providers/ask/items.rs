@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::providers::error::{FetchError, Named};
+use crate::providers::error::{FetchError, ObjectKind};
 use crate::reference::{Kind, Query, Reference};
 use crate::secret::{Draft, Secret};
 
@@ -75,14 +75,16 @@ pub struct Section<'a> {
 /// What a reference can name: by name in any case, or by id. The ids of vaults and items count as they stand, those of
 /// what is in an item in any case, as the SDK has it.
 pub trait Nameable {
-    const WHAT: Named;
+    const KIND: ObjectKind;
     fn id(&self) -> &str;
     fn name(&self) -> &str;
 
     fn answers_to(&self, wanted: &str) -> bool {
-        let by_id = match Self::WHAT {
-            Named::Vault | Named::Item => self.id() == wanted,
-            Named::Section | Named::Field | Named::File => self.id().eq_ignore_ascii_case(wanted),
+        let by_id = match Self::KIND {
+            ObjectKind::Vault | ObjectKind::Item => self.id() == wanted,
+            ObjectKind::Section | ObjectKind::Field | ObjectKind::File => {
+                self.id().eq_ignore_ascii_case(wanted)
+            }
         };
         by_id || self.name().eq_ignore_ascii_case(wanted)
     }
@@ -91,7 +93,7 @@ pub trait Nameable {
 macro_rules! nameable {
     ($($type:ident $what:ident $name:ident,)*) => {
         $(impl Nameable for $type<'_> {
-            const WHAT: Named = Named::$what;
+            const KIND: ObjectKind = ObjectKind::$what;
             fn id(&self) -> &str { &self.id }
             fn name(&self) -> &str { &self.$name }
         })*
@@ -184,7 +186,7 @@ pub fn only<'v, T: Nameable>(
         return Ok(first);
     }
     let candidates = first.into_iter().chain(second).chain(found).map(|one| one.id().to_owned()).collect();
-    Err(FetchError::Ambiguous { what: T::WHAT, name: wanted.to_owned(), candidates })
+    Err(FetchError::Ambiguous { what: T::KIND, name: wanted.to_owned(), candidates })
 }
 
 /// The text of a JSON string, written straight into its own buffer.

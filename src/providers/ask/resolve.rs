@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::providers::ask::Target;
 use crate::providers::ask::items::{self, File, Found, Item, Nameable, only};
-use crate::providers::error::{Asked, FetchError, Named};
+use crate::providers::error::{FetchError, ObjectKind};
 use crate::reference::{Reference, is_id};
 use crate::secret::Secret;
 
@@ -20,10 +21,15 @@ pub trait Account {
     fn vaults(&self) -> Result<Vec<Listed>, FetchError>;
 
     /// All items of a vault that are not archived, without their fields.
-    fn list(&self, vault: &str, asked: &Asked<'_>) -> Result<Vec<Listed>, FetchError>;
+    fn list(&self, vault: &str, target: &Target<'_>) -> Result<Vec<Listed>, FetchError>;
 
     /// Whole items, as JSON; `None` for those that are not there. In as few requests as there is a way for.
-    fn items(&self, vault: &str, ids: &[String], asked: &Asked<'_>) -> Result<Vec<Option<Json>>, FetchError>;
+    fn items(
+        &self,
+        vault: &str,
+        ids: &[String],
+        target: &Target<'_>,
+    ) -> Result<Vec<Option<Json>>, FetchError>;
 
     /// One of these.
     fn parse<'a>(&self, json: &'a Json) -> Result<Item<'a>, FetchError>;
@@ -116,7 +122,7 @@ struct ListedVault<'a>(&'a Listed);
 struct ListedItem<'a>(&'a Listed);
 
 impl Nameable for ListedVault<'_> {
-    const WHAT: Named = Named::Vault;
+    const KIND: ObjectKind = ObjectKind::Vault;
 
     fn id(&self) -> &str {
         &self.0.id
@@ -128,7 +134,7 @@ impl Nameable for ListedVault<'_> {
 }
 
 impl Nameable for ListedItem<'_> {
-    const WHAT: Named = Named::Item;
+    const KIND: ObjectKind = ObjectKind::Item;
 
     fn id(&self) -> &str {
         &self.0.id
@@ -183,8 +189,8 @@ impl<'a, A: Account> Resolver<'a, A> {
         let ids: BTreeSet<&String> = places.iter().map(|(_, item)| item).collect();
         let ids: Vec<String> = ids.into_iter().cloned().collect();
         let first = &references[places[0].0];
-        let asked = Asked::Item { vault: &first.vault, item: &first.item };
-        let found = match self.account.items(vault, &ids, &asked) {
+        let target = Target::Item { vault: &first.vault, item: &first.item };
+        let found = match self.account.items(vault, &ids, &target) {
             Ok(found) => found,
             Err(error) => {
                 return places.iter().for_each(|(index, _)| results[*index] = Some(Err(error.clone())));
@@ -278,8 +284,8 @@ impl<'a, A: Account> Resolver<'a, A> {
                 }
                 _ => {}
             }
-            let asked = Asked::Vault { vault: &reference.vault };
-            let items = self.account.list(vault, &asked)?;
+            let target = Target::Vault { vault: &reference.vault };
+            let items = self.account.list(vault, &target)?;
             self.names.items.insert(vault.to_owned(), items);
             self.listed_items.insert(vault.to_owned());
         }

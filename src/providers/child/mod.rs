@@ -160,9 +160,8 @@ impl Remote {
         {
             return Ok((kept, true));
         }
-        let mut new = Connection::start(token, self.meter.clone()).map_err(|error| FetchError::Core {
-            why: format!("the process that asks 1Password cannot be started: {error}"),
-        })?;
+        let mut new = Connection::start(token, self.meter.clone())
+            .map_err(|error| FetchError::Process { why: error.to_string() })?;
         match new.sign_in(&self.hello).await {
             Ok(signed_in) => signed_in.map(|()| (new, false)),
             Err(error) => Err(new.autopsy(&error).await),

@@ -23,9 +23,10 @@ use crate::providers::ask::connect::{self, Connect};
 use crate::providers::ask::resolve::{Account, Names, Resolver};
 use crate::providers::ask::service_account::Client;
 use crate::providers::ask::service_account::core::Core;
-use crate::providers::ask::service_account::token::Token;
+use crate::providers::ask::service_account::token::{Token, TokenError};
 use crate::providers::error::FetchError;
 use crate::reference::Reference;
+use crate::remedy::Remedy;
 use crate::secret::{self, Secret};
 
 /// The longest message, in bytes: more than the largest file that 1Password keeps.
@@ -94,13 +95,17 @@ pub fn run() -> io::Result<()> {
     let counter = Counter(parent.try_clone()?);
     let Hello { service, limit } = receive(&mut parent)?;
     let token = read(&mut parent)?;
-    let malformed = |why: String| FetchError::TokenMalformed { why };
-    let token = Secret::take(token).map_err(|error| malformed(error.to_string()));
+    let token = Secret::take(token)
+        .map_err(|error| FetchError::TokenMalformed { what: error.to_string(), remedy: None });
     match service {
         Service::Account { library, hosts } => {
-            let core = Core::load(&library).map_err(|error| FetchError::Core { why: error.to_string() });
-            let token = token
-                .and_then(|token| Token::check(token, &hosts).map_err(|error| malformed(error.to_string())));
+            let core = Core::load(&library)
+                .map_err(|error| FetchError::Core { what: error.to_string(), remedy: error.remedy() });
+            let malformed = |error: TokenError| FetchError::TokenMalformed {
+                what: error.to_string(),
+                remedy: error.remedy(),
+            };
+            let token = token.and_then(|token| Token::check(token, &hosts).map_err(malformed));
             // The token first: what is wrong with it is wrong whatever the library.
             let both = token.and_then(|token| Ok((token, core?)));
             let client = both.as_ref().map_err(FetchError::clone);

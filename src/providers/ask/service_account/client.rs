@@ -12,10 +12,11 @@ use serde_json::value::RawValue;
 use super::core::{Core, Failure};
 use super::item::SdkItem;
 use super::token::Token;
+use crate::providers::ask::Target;
 use crate::providers::ask::items::{self, File, Item};
 use crate::providers::ask::resolve::{Account, Json, Listed};
 use crate::providers::child::process::Counter;
-use crate::providers::error::{Asked, FetchError};
+use crate::providers::error::FetchError;
 use crate::reference::Reference;
 use crate::secret::{Draft, Secret};
 
@@ -99,7 +100,7 @@ impl<'c> Client<'c> {
             let id = id.parse().map_err(|_| broken("a client id that is no number"))?;
             Ok(Self { core, id, limit, counter, has_keys: Cell::new(false), vaults: RefCell::default() })
         };
-        sign_in().map_err(|failure: Failure| failure.explain(&Asked::Account))
+        sign_in().map_err(|failure: Failure| failure.explain(&Target::Account))
     }
 
     fn batch(&self, vault: &str, ids: &[String]) -> Result<Vec<Option<Json>>, Failure> {
@@ -139,34 +140,39 @@ impl<'c> Client<'c> {
 impl Account for Client<'_> {
     fn vaults(&self) -> Result<Vec<Listed>, FetchError> {
         let list = self.invoke("VaultsList", json!({})).and_then(|list| read::<Vec<Listed>>(&list));
-        let list = list.map_err(|failure| failure.explain(&Asked::Account))?;
+        let list = list.map_err(|failure| failure.explain(&Target::Account))?;
         self.vaults.borrow_mut().extend(list.iter().map(|vault| vault.id.clone()));
         Ok(list)
     }
 
-    fn list(&self, vault: &str, asked: &Asked<'_>) -> Result<Vec<Listed>, FetchError> {
+    fn list(&self, vault: &str, target: &Target<'_>) -> Result<Vec<Listed>, FetchError> {
         let list = self.invoke("ItemsList", json!({"vault_id": vault, "filters": []}));
-        list.and_then(|list| read(&list)).map_err(|failure| failure.explain(asked))
+        list.and_then(|list| read(&list)).map_err(|failure| failure.explain(target))
     }
 
     /// One item is one request, several are one for each 50.
-    fn items(&self, vault: &str, ids: &[String], asked: &Asked<'_>) -> Result<Vec<Option<Json>>, FetchError> {
+    fn items(
+        &self,
+        vault: &str,
+        ids: &[String],
+        target: &Target<'_>,
+    ) -> Result<Vec<Option<Json>>, FetchError> {
         if let [id] = ids {
             return match self.invoke("ItemsGet", json!({"vault_id": vault, "item_id": id})) {
                 Ok(item) => Ok(vec![Some(item)]),
                 Err(failure) if failure.is_item_not_found() => Ok(vec![None]),
-                Err(failure) => Err(failure.explain(asked)),
+                Err(failure) => Err(failure.explain(target)),
             };
         }
         let mut found = Vec::with_capacity(ids.len());
         for batch in ids.chunks(BATCH) {
-            found.extend(self.batch(vault, batch).map_err(|failure| failure.explain(asked))?);
+            found.extend(self.batch(vault, batch).map_err(|failure| failure.explain(target))?);
         }
         Ok(found)
     }
 
     fn parse<'a>(&self, json: &'a Json) -> Result<Item<'a>, FetchError> {
-        let item = read::<SdkItem<'_>>(json).map_err(|failure| failure.explain(&Asked::Account))?;
+        let item = read::<SdkItem<'_>>(json).map_err(|failure| failure.explain(&Target::Account))?;
         Ok(Item::from(item))
     }
 
@@ -180,7 +186,7 @@ impl Account for Client<'_> {
         let attributes = json!({"id": file.id, "name": file.name, "size": file.size});
         let parameters = json!({"vault_id": vault, "item_id": item.id, "attr": attributes});
         let content = self.invoke("ItemsFilesRead", parameters);
-        numbers(&content.map_err(|failure| failure.explain(&asked_for(reference)))?, reference)
+        numbers(&content.map_err(|failure| failure.explain(&target_of(reference)))?, reference)
     }
 
     /// The core's own resolver. Its errors hide outages and limits, so it is asked only for what cannot be had otherwise,
@@ -191,15 +197,15 @@ impl Account for Client<'_> {
             Failure::Reported { message, .. } => {
                 FetchError::Unsupported { reference: reference.to_string(), what: message }
             }
-            other => other.explain(&asked_for(reference)),
+            other => other.explain(&target_of(reference)),
         })?;
-        let text = read(&value).map_err(|failure| failure.explain(&asked_for(reference)))?;
+        let text = read(&value).map_err(|failure| failure.explain(&target_of(reference)))?;
         items::text(text, reference)
     }
 }
 
-fn asked_for(reference: &Reference) -> Asked<'_> {
-    Asked::Item { vault: &reference.vault, item: &reference.item }
+fn target_of(reference: &Reference) -> Target<'_> {
+    Target::Item { vault: &reference.vault, item: &reference.item }
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Failure> {

@@ -23,6 +23,8 @@ use std::time::Instant;
 use libloading::Library;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::remedy::Remedy;
+
 /// The uniffi contract that this file is written for.
 const CONTRACT: u32 = 25;
 /// What the library takes as one message, in bytes: the limit that 1Password's own SDKs set themselves.
@@ -37,15 +39,22 @@ pub struct Core {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("1Password's core library is not at {}\ninstall it with `opnix core install`", .0.display())]
+    #[error("1Password's core library is not at {}", .0.display())]
     Missing(PathBuf),
     #[error("1Password's core library {path} cannot be loaded: {why}")]
     Unloadable { path: PathBuf, why: String },
-    #[error(
-        "{path} is not the version of 1Password's core library that opnix knows: {what}\n\
-         install a version that it knows with `opnix core install`"
-    )]
+    #[error("{path} is not the version of 1Password's core library that opnix knows: {what}")]
     Unknown { path: PathBuf, what: String },
+}
+
+impl Remedy for LoadError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Missing(_) => Some("install it with `opnix core install`".into()),
+            Self::Unknown { .. } => Some("install a version that it knows with `opnix core install`".into()),
+            Self::Unloadable { .. } => None,
+        }
+    }
 }
 
 /// What the library reports when a call fails.

@@ -2,7 +2,8 @@
 //! reads (`tests/service_account.rs` holds it against the real library).
 
 use super::core::Failure;
-use crate::providers::error::{Asked, FetchError};
+use crate::providers::ask::Target;
+use crate::providers::error::FetchError;
 
 enum Meaning {
     Rejected,
@@ -49,16 +50,16 @@ impl Failure {
         matches!(self, Self::Reported { message, .. } if message.contains(ITEM_NOT_FOUND))
     }
 
-    pub fn explain(self, asked: &Asked<'_>) -> FetchError {
+    pub fn explain(self, target: &Target<'_>) -> FetchError {
         match self {
             Self::Late => FetchError::Unreachable { why: "it did not answer in time".into() },
             Self::Broken(why) => FetchError::Broken { why: format!("1Password's core gave {why}") },
-            Self::Reported { name, message } => reported(&name, &message, asked),
+            Self::Reported { name, message } => reported(&name, &message, target),
         }
     }
 }
 
-fn reported(name: &str, message: &str, asked: &Asked<'_>) -> FetchError {
+fn reported(name: &str, message: &str, target: &Target<'_>) -> FetchError {
     if name == RATE_LIMIT {
         return FetchError::RateLimited { until: None };
     }
@@ -67,9 +68,9 @@ fn reported(name: &str, message: &str, asked: &Asked<'_>) -> FetchError {
         Some(Meaning::Rejected) => FetchError::TokenRejected,
         // An account that may not even sign in is one that was suspended.
         Some(Meaning::Forbidden) if name == SIGN_IN => FetchError::TokenRejected,
-        Some(Meaning::Forbidden) => FetchError::Forbidden { what: asked.to_string() },
-        Some(Meaning::VaultNotFound) => asked.vault_not_found(),
-        Some(Meaning::ItemNotFound) => asked.item_not_found(),
+        Some(Meaning::Forbidden) => FetchError::Forbidden { what: target.to_string() },
+        Some(Meaning::VaultNotFound) => target.vault_not_found(),
+        Some(Meaning::ItemNotFound) => target.item_not_found(),
         Some(Meaning::Unreachable(why)) => FetchError::Unreachable { why: (*why).into() },
         Some(Meaning::Unavailable(why)) => FetchError::Unavailable { why: (*why).into() },
         None => FetchError::Broken { why: format!("1Password's core reports {name}: {message}") },

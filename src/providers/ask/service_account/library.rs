@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use zip::ZipArchive;
 
 use crate::files::{self, Attributes};
+use crate::remedy::Remedy;
 
 /// Where `opnix core install` and distributions put it.
 pub const DIRECTORY: &str = "/usr/lib/opnix";
@@ -46,15 +47,25 @@ const fn known(version: &'static str, architecture: &'static str, sum: &'static 
 pub enum InstallError {
     #[error("{path} cannot be read: {why}", path = .0.display(), why = .1)]
     Unreadable(PathBuf, io::Error),
-    #[error("there is no {NAME} in {path}\ngive a wheel of onepassword-sdk, or a directory with one", path = .0.display())]
+    #[error("there is no {NAME} in {path}", path = .0.display())]
     Nothing(PathBuf),
     #[error(
-        "{path} is no version of the library that opnix knows for {arch} (SHA-256 {sum})\nknown are {versions}",
-        path = .0.display(), sum = .1, arch = std::env::consts::ARCH, versions = versions()
+        "{path} is no version of the library that opnix knows for {arch} (SHA-256 {sum})",
+        path = .0.display(), sum = .1, arch = std::env::consts::ARCH
     )]
     Unknown(PathBuf, String),
     #[error("{path} cannot be written: {why}", path = .0.display(), why = .1)]
     Unwritable(PathBuf, io::Error),
+}
+
+impl Remedy for InstallError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Nothing(_) => Some("give a wheel of onepassword-sdk, or a directory with one".into()),
+            Self::Unknown(..) => Some(format!("known are {}", versions())),
+            Self::Unreadable(..) | Self::Unwritable(..) => None,
+        }
+    }
 }
 
 fn versions() -> String {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::reference::is_id;
+use crate::remedy::Remedy;
 use crate::secret::Secret;
 
 /// Where 1Password's accounts live.
@@ -24,15 +25,24 @@ pub struct Token {
 pub enum TokenError {
     #[error("the token is no service account token: it does not start with `ops_`")]
     Prefix,
-    #[error("the token is damaged: {0}\ncopy it again from 1Password, whole")]
+    #[error("the token is damaged: {0}")]
     Damaged(&'static str),
-    #[error(
-        "the token names the host {host:?}, which is not 1Password's\n\
-         if it is yours, add it to \"hosts\" of the provider in secrets.json"
-    )]
+    #[error("the token names the host {host:?}, which is not 1Password's")]
     Host { host: String },
     #[error("the token names the address {address:?}: {why}")]
     Address { address: String, why: &'static str },
+}
+
+impl Remedy for TokenError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Damaged(_) => Some("copy it again from 1Password, whole".into()),
+            Self::Host { .. } => {
+                Some("if it is yours, add it to \"hosts\" of the provider in secrets.json".into())
+            }
+            Self::Prefix | Self::Address { .. } => None,
+        }
+    }
 }
 
 /// The members of a token. Borrowed from its decoded text, so that no copy is left behind; the text of a true token
