@@ -31,11 +31,11 @@ enum Action {
 pub fn run(arguments: Arguments) -> Exit {
     let Action::Install { source, to } = arguments.action;
     match library::install(&source, &to) {
-        Ok((known, path)) => {
+        Ok((release, path)) => {
             println!(
                 "installed 1Password's core {} ({}) as {}",
-                known.version,
-                known.architecture,
+                release.version,
+                release.architecture,
                 path.display()
             );
             Exit::Ok

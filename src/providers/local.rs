@@ -10,7 +10,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::ask::items::{Found, Item, Nameable, bytes, only, text};
+use super::ask::items::{Found, Item};
+use super::ask::value::{bytes, text};
+use super::ask::{Nameable, only};
 use super::error::{FetchError, ObjectKind};
 use crate::files;
 use crate::reference::Reference;

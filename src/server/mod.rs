@@ -40,7 +40,7 @@ use crate::control;
 use crate::peer::{Claim, Peer, Trust};
 use crate::policy::{Entry, Grant, Policy};
 use crate::providers::Provider;
-use crate::providers::budget::Meter;
+use crate::providers::ledger::Meter;
 use crate::records;
 use crate::secret::Secret;
 use crate::store::disk::Disk;

@@ -14,7 +14,8 @@ use tracing::info;
 use super::Shared;
 use super::fetch::Flight;
 use crate::moment::Moment;
-use crate::providers::budget::{Budget, Ledger, Purpose};
+use crate::providers::budget::{Budget, Purpose};
+use crate::providers::ledger::Ledger;
 use crate::reference::Reference;
 use crate::store::decide::Keep;
 

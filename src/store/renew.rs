@@ -10,7 +10,7 @@ use crate::control::interface::{self, Outcome, Provider, Renewal, State, Window}
 use crate::moment::Moment;
 use crate::policy::Entry;
 use crate::providers::FetchError;
-use crate::providers::budget::Ledger;
+use crate::providers::ledger::Ledger;
 use crate::reference::Reference;
 use crate::remedy::Remedy;
 use crate::secret::Secret;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::Exit;
 use crate::config;
-use crate::providers::budget::Meter;
 use crate::providers::child::token::{Loaded, loaded};
+use crate::providers::ledger::Meter;
 use crate::providers::{FetchError, Provider};
 use crate::reference::Reference;
 use crate::secret::Secret;

@@ -1,22 +1,20 @@
 //! The provider `connect`: a 1Password Connect server, by its REST interface.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, StatusCode, Url};
+use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::items::{File, Item};
-use super::resolve::{Account, Json, Listed};
+use super::{ANSWER_MAX, Account, Counter, Json, Listed, Target};
 use crate::files;
-use crate::providers::ask::Target;
 use crate::providers::budget::LONGEST_LIMIT;
-use crate::providers::child::process::{Counter, MESSAGE_MAX};
 use crate::providers::error::FetchError;
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -24,7 +22,7 @@ use crate::secret::Secret;
 /// How long one request may take, if the deadline is not shorter.
 const REQUEST_MAX: Duration = Duration::from_secs(20);
 
-/// A file of certificates that is larger than this, in bytes, is a mistake.
+/// The largest file of certificates that is read, in bytes.
 const AUTHORITY_MAX: usize = 1 << 20;
 
 /// Where a Connect server is.
@@ -32,14 +30,16 @@ const AUTHORITY_MAX: usize = 1 << 20;
 pub struct Server {
     /// `https://host[:port]`, or `http://…`.
     pub url: String,
-    /// Certificates, in PEM, of who signed the server's, if that is no public authority.
+    /// Certificates, in PEM, of the authority that signed the server's, if it is not a public one.
     pub authority: Option<PathBuf>,
 }
 
 pub struct Connect<'c> {
     client: Client,
     base: Url,
-    counter: &'c Counter,
+    counter: Counter<'c>,
+    /// Runs each request while its caller waits: the trait is not asynchronous, because 1Password's core is not.
+    runtime: &'c Runtime,
 }
 
 impl<'c> Connect<'c> {
@@ -47,7 +47,8 @@ impl<'c> Connect<'c> {
         server: &Server,
         token: &Secret,
         limit: Duration,
-        counter: &'c Counter,
+        counter: Counter<'c>,
+        runtime: &'c Runtime,
     ) -> Result<Self, FetchError> {
         let malformed = || FetchError::TokenMalformed {
             what: "the token is no Connect token: it holds what no header can".into(),
@@ -57,7 +58,7 @@ impl<'c> Connect<'c> {
         let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| malformed())?;
         bearer.set_sensitive(true);
         let unusable = |why: String| FetchError::HttpClient { why };
-        // Only one provider of cryptography is there: a second attempt to name it changes nothing.
+        // Fails if it is installed already, which is fine: there is only this one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
             .user_agent(concat!("opnix/", env!("CARGO_PKG_VERSION")))
@@ -77,7 +78,7 @@ impl<'c> Connect<'c> {
         let client = builder.build().map_err(|error| unusable(cause(&error)))?;
         let base = Url::parse(&server.url)
             .map_err(|error| unusable(format!("{:?} is not a URL: {error}", server.url)))?;
-        Ok(Self { client, base, counter })
+        Ok(Self { client, base, counter, runtime })
     }
 
     fn get(&self, path: &[&str], target: &Target<'_>) -> Result<Response, FetchError> {
@@ -85,8 +86,10 @@ impl<'c> Connect<'c> {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
         }
-        self.counter.count(1);
-        let response = self.client.get(url).send().map_err(|error| unreachable(&error))?;
+        (self.counter)(1);
+        // Made inside of the runtime, because it sets its timer at once.
+        let request = async { self.client.get(url).send().await };
+        let response = self.runtime.block_on(request).map_err(|error| unreachable(&error))?;
         match response.status() {
             StatusCode::OK => Ok(response),
             status => Err(refusal(status, response.headers(), target)),
@@ -94,17 +97,48 @@ impl<'c> Connect<'c> {
     }
 
     /// The body, in a buffer that is wiped.
-    fn body(&self, response: Response) -> Result<Json, FetchError> {
-        let announced = response.content_length().unwrap_or(0).min(MESSAGE_MAX as u64) as usize;
-        files::read_from(response, announced, MESSAGE_MAX).map_err(|error| match error.kind() {
+    fn body(&self, mut response: Response) -> Result<Json, FetchError> {
+        let announced = response.content_length().unwrap_or(0).min(ANSWER_MAX as u64) as usize;
+        let next = || self.runtime.block_on(response.chunk()).map_err(io::Error::other);
+        let body = Body { next, chunk: None, read: 0 };
+        files::read_from(body, announced, ANSWER_MAX).map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => broken("an answer over 64 MiB"),
-            kind => FetchError::Unreachable { why: format!("the connection broke off: {kind}") },
+            _ => {
+                let error = error.downcast::<reqwest::Error>();
+                let why = error.map_or_else(|error| error.to_string(), |error| cause(&error));
+                FetchError::Unreachable { why: format!("the connection broke off: {why}") }
+            }
         })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &[&str], target: &Target<'_>) -> Result<T, FetchError> {
         let body = self.body(self.get(path, target)?)?;
         serde_json::from_slice(&body).map_err(|_| broken("an answer that is not understood"))
+    }
+}
+
+/// The body of an answer, which comes in chunks.
+struct Body<F, C> {
+    next: F,
+    chunk: Option<C>,
+    /// How much of the chunk was read.
+    read: usize,
+}
+
+impl<C: AsRef<[u8]>, F: FnMut() -> io::Result<Option<C>>> Read for Body<F, C> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.as_ref().is_none_or(|chunk| chunk.as_ref().len() == self.read) {
+            self.chunk = (self.next)()?;
+            self.read = 0;
+            if self.chunk.is_none() {
+                return Ok(0);
+            }
+        }
+        let rest = self.chunk.as_ref().map_or(&[][..], |chunk| &chunk.as_ref()[self.read..]);
+        let length = rest.len().min(into.len());
+        into[..length].copy_from_slice(&rest[..length]);
+        self.read += length;
+        Ok(length)
     }
 }
 
@@ -117,7 +151,7 @@ impl Account for Connect<'_> {
         self.read(&["vaults", vault, "items"], target)
     }
 
-    /// One request for each: Connect has no batches.
+    /// One request for each: a Connect server has no batches.
     fn items(
         &self,
         vault: &str,
@@ -133,10 +167,10 @@ impl Account for Connect<'_> {
     }
 
     fn parse<'a>(&self, json: &'a Json) -> Result<Item<'a>, FetchError> {
-        // Not serde's own words, which can quote a value.
+        // Without serde's message, which can quote a value.
         let mut item: Item<'_> =
             serde_json::from_slice(json).map_err(|_| broken("an item of another shape than known"))?;
-        // As 1Password's other tools call it.
+        // The name that 1Password's other tools have for it.
         for field in item.fields.iter_mut().filter(|field| field.id == "notesPlain") {
             field.label = "notes".into();
         }
@@ -174,7 +208,7 @@ fn refusal(status: StatusCode, headers: &HeaderMap, target: &Target<'_>) -> Fetc
         StatusCode::NOT_FOUND => target.item_not_found(),
         StatusCode::TOO_MANY_REQUESTS => {
             let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            // Any number can stand there: more than a time can hold, or a year that no date is written in.
+            // It can be any number: too large for a time, or for a date.
             let wait = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_LIMIT));
             FetchError::RateLimited { until: wait.and_then(|wait| SystemTime::now().checked_add(wait)) }
         }
@@ -187,7 +221,7 @@ fn unreachable(error: &reqwest::Error) -> FetchError {
     FetchError::Unreachable { why }
 }
 
-/// The innermost reason: the outer ones repeat the address, and say less.
+/// The innermost error: the outer ones repeat the address, and say less.
 fn cause(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
     while let Some(source) = innermost.source() {

@@ -1,9 +1,19 @@
-//! What the core's failures mean. It has a type for one of them; for the others it has only words, which this one table
-//! reads (`tests/service_account.rs` holds it against the real library).
+//! What the core's failures mean. One of them has a type; the others have only a message, which is looked up in the table
+//! here (`tests/service_account.rs` checks it against the real library).
 
-use super::core::Failure;
 use crate::providers::ask::Target;
 use crate::providers::error::FetchError;
+
+/// What the library reports when a call fails.
+#[derive(Debug)]
+pub enum Failure {
+    /// In its own words: the name of the kind of error, and a message.
+    Reported { name: String, message: String },
+    /// There was no result before the deadline; the call was cancelled.
+    Late,
+    /// It does not keep to its interface, or it panicked.
+    Broken(String),
+}
 
 enum Meaning {
     Rejected,
@@ -30,7 +40,7 @@ const WORDS: [(&str, Meaning); 16] = [
     ("the right permissions", Meaning::Forbidden),
     (ITEM_NOT_FOUND, Meaning::ItemNotFound),
     ("vault couldn't be found", Meaning::VaultNotFound),
-    // It does not say which.
+    // It does not say what the cause was.
     (
         "error sending request",
         Meaning::Unreachable("no connection (look at DNS, the network, a proxy, certificates)"),
@@ -66,7 +76,7 @@ fn reported(name: &str, message: &str, target: &Target<'_>) -> FetchError {
     match WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, meaning)| meaning) {
         Some(Meaning::RateLimited) => FetchError::RateLimited { until: None },
         Some(Meaning::Rejected) => FetchError::TokenRejected,
-        // An account that may not even sign in is one that was suspended.
+        // An account that is not allowed to sign in was suspended.
         Some(Meaning::Forbidden) if name == SIGN_IN => FetchError::TokenRejected,
         Some(Meaning::Forbidden) => FetchError::Forbidden { what: target.to_string() },
         Some(Meaning::VaultNotFound) => target.vault_not_found(),

@@ -1,4 +1,4 @@
-//! The file of 1Password's core: where it is kept, which versions are known, and how it gets there.
+//! The file of 1Password's core: where it is kept, which releases are known, and how it is installed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,32 +15,32 @@ use crate::remedy::Remedy;
 /// Where `opnix core install` and distributions put it.
 pub const DIRECTORY: &str = "/usr/lib/opnix";
 pub const NAME: &str = "libop_uniffi_core.so";
-/// Larger than any version, in bytes.
+/// More than the size of any release, in bytes.
 const SIZE_MAX: usize = 128 << 20;
-/// How deep a directory is searched: that of an unpacked wheel.
+/// How deep a directory is searched: deep enough for an unpacked wheel.
 const DEPTH_MAX: usize = 8;
 
-/// A version that opnix was tested with.
+/// A release that opnix was tested with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
+pub struct Release {
     pub version: &'static str,
-    /// As Rust names it.
+    /// By Rust's name for it.
     pub architecture: &'static str,
     sum: &'static str,
 }
 
 /// From the wheels of 1Password's Python SDK, newest first; the sums are SHA-256, of the library itself.
-const KNOWN: [Known; 6] = [
-    known("0.4.2", "x86_64", "d030d05c5dca54f82c6cf8a4c00e82b19734d1ce6f5dfa2e5702c3cd2cd060d7"),
-    known("0.4.2", "aarch64", "e5238beee526bfc6cc8a59d136a95ad062a433969c5b4c5af4d74924b533eae3"),
-    known("0.4.1", "x86_64", "828f54694c8be2df67f88573f00a87e2b488979e09f0c18afe9bff163d66a82a"),
-    known("0.4.1", "aarch64", "dadec5c3614cf765ba60e36bd38bda8b1c4249759ef9842fb15ccd9fdb72d296"),
-    known("0.4.0", "x86_64", "99d81d1d197285751eedbf82e6474e7020a29f77d9497fa0253cbf536ef9fa50"),
-    known("0.4.0", "aarch64", "22ba212c82c032fb1502f7a42a4fb9a219bde1a776e50c9efd95ab9dfbffb813"),
+const RELEASES: [Release; 6] = [
+    release("0.4.2", "x86_64", "d030d05c5dca54f82c6cf8a4c00e82b19734d1ce6f5dfa2e5702c3cd2cd060d7"),
+    release("0.4.2", "aarch64", "e5238beee526bfc6cc8a59d136a95ad062a433969c5b4c5af4d74924b533eae3"),
+    release("0.4.1", "x86_64", "828f54694c8be2df67f88573f00a87e2b488979e09f0c18afe9bff163d66a82a"),
+    release("0.4.1", "aarch64", "dadec5c3614cf765ba60e36bd38bda8b1c4249759ef9842fb15ccd9fdb72d296"),
+    release("0.4.0", "x86_64", "99d81d1d197285751eedbf82e6474e7020a29f77d9497fa0253cbf536ef9fa50"),
+    release("0.4.0", "aarch64", "22ba212c82c032fb1502f7a42a4fb9a219bde1a776e50c9efd95ab9dfbffb813"),
 ];
 
-const fn known(version: &'static str, architecture: &'static str, sum: &'static str) -> Known {
-    Known { version, architecture, sum }
+const fn release(version: &'static str, architecture: &'static str, sum: &'static str) -> Release {
+    Release { version, architecture, sum }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,19 +69,20 @@ impl Remedy for InstallError {
 }
 
 fn versions() -> String {
-    let ours = KNOWN.iter().filter(|known| known.architecture == std::env::consts::ARCH);
-    ours.map(|known| known.version).collect::<Vec<_>>().join(", ")
+    let ours = RELEASES.iter().filter(|release| release.architecture == std::env::consts::ARCH);
+    ours.map(|release| release.version).collect::<Vec<_>>().join(", ")
 }
 
 /// Puts the library into `directory`, whole or not at all. `source` is a wheel, the library itself, or a directory that
 /// holds either.
-pub fn install(source: &Path, directory: &Path) -> Result<(Known, PathBuf), InstallError> {
+pub fn install(source: &Path, directory: &Path) -> Result<(Release, PathBuf), InstallError> {
     let (mut best, mut unknown) = (None::<(usize, Zeroizing<Vec<u8>>)>, None);
     for file in candidates(source)? {
         for library in read(&file).map_err(|error| InstallError::Unreadable(file.clone(), error))? {
             let sum = base16(&Sha256::digest(&library));
-            let ours = |known: &Known| known.sum == sum && known.architecture == std::env::consts::ARCH;
-            match KNOWN.iter().position(ours) {
+            let ours =
+                |release: &Release| release.sum == sum && release.architecture == std::env::consts::ARCH;
+            match RELEASES.iter().position(ours) {
                 // The newest of several.
                 Some(place) if best.as_ref().is_none_or(|(other, _)| place < *other) => {
                     best = Some((place, library))
@@ -96,7 +97,7 @@ pub fn install(source: &Path, directory: &Path) -> Result<(Known, PathBuf), Inst
     };
     let path = directory.join(NAME);
     write(directory, &library).map_err(|error| InstallError::Unwritable(path.clone(), error))?;
-    Ok((KNOWN[place], path))
+    Ok((RELEASES[place], path))
 }
 
 /// The files that may hold the library.

@@ -6,5 +6,6 @@ mod failure;
 mod item;
 pub mod library;
 pub mod token;
+mod waker;
 
 pub use client::Client;
