@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
-pub const HOUR: Duration = Duration::from_secs(60 * 60);
-pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Requests are counted in steps of this length. A window includes the whole step that it begins in, so that it never counts
 /// too few.
-pub const STEP: Duration = Duration::from_secs(5 * 60);
+pub(super) const STEP: Duration = Duration::from_secs(5 * 60);
 /// 1Password's own limits end within a day. A longer one is a mistake, and must not stop this machine for years.
-pub const LONGEST_LIMIT: Duration = DAY;
+pub(super) const LONGEST_LIMIT: Duration = DAY;
 
-/// A limit that is not set does not exist.
+/// How many requests this machine may send in an hour and in a day. `None`: any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     pub hourly: Option<u32>,
@@ -25,7 +25,7 @@ impl Budget {
     pub const SMALLEST_PLAN: Self = Self { hourly: Some(100), daily: Some(200) };
     pub const NONE: Self = Self { hourly: None, daily: None };
 
-    pub fn windows(&self) -> impl Iterator<Item = (Duration, u32)> {
+    pub(super) fn windows(&self) -> impl Iterator<Item = (Duration, u32)> {
         [(HOUR, self.hourly), (DAY, self.daily)]
             .into_iter()
             .filter_map(|(window, limit)| Some((window, limit?)))
@@ -58,7 +58,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// The part of a limit that is for this.
-    pub fn share(self, limit: u32) -> u32 {
+    pub(super) fn share(self, limit: u32) -> u32 {
         match self {
             Self::Start => limit,
             Self::Refresh => limit / 2,

@@ -18,12 +18,12 @@ use crate::files;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// A vault file larger than this, in bytes, is a mistake.
+/// The largest vault file that is read, in bytes.
 const SIZE_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
 pub struct Local {
-    /// Where the file may be; the first that is there counts.
+    /// Where the file may be; the first that exists counts.
     candidates: Arc<[PathBuf]>,
 }
 
@@ -56,13 +56,13 @@ impl Nameable for Vault<'_> {
 }
 
 impl Local {
-    /// Stands for the account of the other providers.
+    /// What is reported in place of an account.
     pub fn account(&self) -> String {
         let paths: Vec<_> = self.candidates.iter().map(|path| path.display().to_string()).collect();
         format!("local file {}", paths.join(" or "))
     }
 
-    /// A relative `path` is looked for in `credentials` (`$CREDENTIALS_DIRECTORY`) first, then in `beside`.
+    /// A relative `path` is looked up in `credentials` (`$CREDENTIALS_DIRECTORY`) first, then in `beside`.
     pub fn new(path: &Path, credentials: Option<&Path>, beside: &Path) -> Self {
         Self {
             candidates: credentials
@@ -73,7 +73,7 @@ impl Local {
         }
     }
 
-    /// Reads the file anew each time, so that an edited vault counts at once.
+    /// Reads the file anew each time, so that a changed one is used at once.
     pub(super) async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
         let candidates = self.candidates.clone();
         let count = references.len();
@@ -93,7 +93,7 @@ fn fetch(candidates: &[PathBuf], references: &[Reference]) -> Vec<Result<Secret,
     match serde_json::from_slice::<VaultFile<'_>>(&bytes) {
         Ok(file) => references.iter().map(|reference| find(&file.vaults, reference)).collect(),
         Err(error) => {
-            // Not serde's own words, which can quote a value.
+            // Without serde's message, which can quote a value.
             let why = format!("it is no vault file: see line {}, column {}", error.line(), error.column());
             let error = FetchError::VaultFile { path: path.display().to_string(), why };
             references.iter().map(|_| Err(error.clone())).collect()

@@ -68,7 +68,7 @@ pub fn run(arguments: Arguments) -> Exit {
     let mut worst = Exit::Ok;
     let mut failed = |path: &Path, exit: Exit, why: String| {
         eprintln!("opnix: {}: {why}", path.display());
-        // A limit says more than the failures that follow from it.
+        // The limit is the cause of the failures after it.
         if worst != Exit::Limited {
             worst = exit;
         }

@@ -61,7 +61,7 @@ pub fn run(arguments: Arguments) -> Exit {
     if token.is_empty() || token.contains(&b'\n') {
         return fail(Exit::General, "that is no token: it is one line\ncopy it again from 1Password, whole");
     }
-    // A token of a service account can be looked through; one of a Connect server cannot.
+    // The token of a service account can be checked; that of a Connect server cannot.
     if token.starts_with(b"ops_")
         && let Ok(secret) = Secret::copy_from(token)
         && let Err(error) = Token::check(secret, &[])

@@ -38,7 +38,8 @@ pub struct Connect<'c> {
     client: Client,
     base: Url,
     counter: Counter<'c>,
-    /// Runs each request while its caller waits: the trait is not asynchronous, because 1Password's core is not.
+    /// Runs each request while its caller waits: the trait is not asynchronous, because 1Password's core is not. It is the one
+    /// that the process waits for its next call with, so that a connection which the server closes meanwhile is not reused.
     runtime: &'c Runtime,
 }
 

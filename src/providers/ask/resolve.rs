@@ -1,5 +1,5 @@
-//! From references to values: names to ids, ids to items, items to fields and files. The same for every provider at the
-//! other end of a network.
+//! From references to values: names to ids, ids to items, items to fields and files. The same for 1Password itself and for
+//! Connect servers.
 //!
 //! Names are remembered, so that a value whose item was found before costs one request. A remembered name is looked up
 //! again when its item no longer exists, or no longer has that name.
@@ -24,7 +24,7 @@ struct Location {
 pub struct Resolver<'a, A> {
     account: &'a A,
     pub names: Names,
-    /// Whether the vaults were listed during this fetch, and the items of which of them.
+    /// Whether the vaults were listed during this fetch, and of which vaults the items were.
     listed_vaults: bool,
     listed_items: BTreeSet<String>,
 }

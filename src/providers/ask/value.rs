@@ -8,7 +8,7 @@ use crate::providers::error::FetchError;
 use crate::reference::Reference;
 use crate::secret::{Draft, Secret};
 
-/// The text of a JSON string, written straight into its own buffer.
+/// The text of a JSON string, decoded into a buffer that is wiped.
 pub fn text(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
     let malformed =
         |what: &str| FetchError::Malformed { reference: reference.to_string(), what: what.into() };
@@ -21,7 +21,7 @@ pub fn text(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError>
     draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
 }
 
-/// Undoes JSON's escapes. The text is known to be valid JSON, but for lone surrogates, which JSON allows.
+/// Undoes JSON's escapes. The text is known to be valid JSON, which may still contain lone surrogates.
 fn unescape(mut rest: &str, draft: &mut Draft) -> Option<()> {
     while let Some((plain, escaped)) = rest.split_once('\\') {
         draft.push(plain.as_bytes());

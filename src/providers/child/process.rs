@@ -28,12 +28,12 @@ use crate::remedy::Remedy;
 use crate::secret::{self, Secret};
 
 /// The service, at the other end of our standard input. Not asynchronous, because 1Password's core is not.
-struct Service {
+struct Parent {
     runtime: Runtime,
     stream: RefCell<UnixStream>,
 }
 
-impl Service {
+impl Parent {
     fn find() -> io::Result<Self> {
         let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         stream.set_nonblocking(true)?;
@@ -80,10 +80,10 @@ pub fn run() -> io::Result<()> {
     // The service has already logged what is not possible: it is the same for both.
     let _ = secret::protect_process();
 
-    let service = Service::find()?;
-    let counter = |requests| service.count(requests);
-    let SignIn { endpoint, limit } = service.receive()?;
-    let token = service.read()?;
+    let parent = Parent::find()?;
+    let counter = |requests| parent.count(requests);
+    let SignIn { endpoint, limit } = parent.receive()?;
+    let token = parent.read()?;
     let token = Secret::take(token)
         .map_err(|error| FetchError::TokenMalformed { what: error.to_string(), remedy: None });
     match endpoint {
@@ -99,24 +99,24 @@ pub fn run() -> io::Result<()> {
             let both = token.and_then(|token| Ok((token, core?)));
             let client = both.as_ref().map_err(FetchError::clone);
             let client = client.and_then(|(token, core)| Client::sign_in(core, token, limit, &counter));
-            serve(&service, client)
+            serve(&parent, client)
         }
         Endpoint::Connect(server) => {
-            let connect = |token| Connect::new(&server, &token, limit, &counter, &service.runtime);
-            serve(&service, token.and_then(connect))
+            let connect = |token| Connect::new(&server, &token, limit, &counter, &parent.runtime);
+            serve(&parent, token.and_then(connect))
         }
     }
 }
 
 /// Says whether signing in worked, then answers calls.
-fn serve<A: Account>(service: &Service, account: Result<A, FetchError>) -> io::Result<()> {
-    service.send(&account.as_ref().map(drop).map_err(FetchError::clone))?;
+fn serve<A: Account>(parent: &Parent, account: Result<A, FetchError>) -> io::Result<()> {
+    parent.send(&account.as_ref().map(drop).map_err(FetchError::clone))?;
     let Ok(account) = account else { return Ok(()) };
     loop {
-        let (references, names) = match service.receive() {
+        let (references, names) = match parent.receive() {
             Ok(Call::Fetch { references, names }) => (references, names),
             Ok(Call::Vaults) => {
-                service.send(&account.vaults())?;
+                parent.send(&account.vaults())?;
                 continue;
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
@@ -126,9 +126,9 @@ fn serve<A: Account>(service: &Service, account: Result<A, FetchError>) -> io::R
         let values = resolver.resolve(&references);
         let results =
             values.iter().map(|value| value.as_ref().map(drop).map_err(FetchError::clone)).collect();
-        service.send(&Fetched { results, names: resolver.names })?;
+        parent.send(&Fetched { results, names: resolver.names })?;
         for value in values.iter().flatten() {
-            service.write(value.expose())?;
+            parent.write(value.expose())?;
         }
     }
 }

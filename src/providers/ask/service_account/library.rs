@@ -73,8 +73,8 @@ fn versions() -> String {
     ours.map(|release| release.version).collect::<Vec<_>>().join(", ")
 }
 
-/// Puts the library into `directory`, whole or not at all. `source` is a wheel, the library itself, or a directory that
-/// holds either.
+/// Installs the library in `directory`, completely or not at all. `source` is a wheel, the library itself, or a directory
+/// that contains either.
 pub fn install(source: &Path, directory: &Path) -> Result<(Release, PathBuf), InstallError> {
     let (mut best, mut unknown) = (None::<(usize, Zeroizing<Vec<u8>>)>, None);
     for file in candidates(source)? {
@@ -83,7 +83,7 @@ pub fn install(source: &Path, directory: &Path) -> Result<(Release, PathBuf), In
             let ours =
                 |release: &Release| release.sum == sum && release.architecture == std::env::consts::ARCH;
             match RELEASES.iter().position(ours) {
-                // The newest of several.
+                // The newest one, if there are several.
                 Some(place) if best.as_ref().is_none_or(|(other, _)| place < *other) => {
                     best = Some((place, library))
                 }
@@ -100,7 +100,7 @@ pub fn install(source: &Path, directory: &Path) -> Result<(Release, PathBuf), In
     Ok((RELEASES[place], path))
 }
 
-/// The files that may hold the library.
+/// The files that may be or contain the library.
 fn candidates(source: &Path) -> Result<Vec<PathBuf>, InstallError> {
     fn walk(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
         if depth > DEPTH_MAX || fs::symlink_metadata(path)?.is_symlink() {
@@ -149,7 +149,7 @@ fn read(path: &Path) -> io::Result<Vec<Zeroizing<Vec<u8>>>> {
 
 fn write(directory: &Path, library: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    // A process that has the old version loaded keeps it: its file goes when nobody uses it any more.
+    // A process that has loaded the old file keeps using it.
     let attributes = Attributes { mode: 0o644, owner: None };
     files::replace(&File::open(directory)?, OsStr::new(NAME), library, attributes)
 }

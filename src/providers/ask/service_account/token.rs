@@ -1,5 +1,5 @@
-//! The service account token, `ops_…`: looked through before anything is sent, so that a forged or damaged one never
-//! makes us talk to anybody else than 1Password. Errors name the member at fault, never its content.
+//! The service account token, `ops_…`: checked before anything is sent, so that a forged or damaged one never makes opnix
+//! connect to anybody but 1Password. Errors name the faulty member, never its content.
 
 use std::net::IpAddr;
 
@@ -12,10 +12,10 @@ use crate::reference::is_id;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
 
-/// Where 1Password's accounts live.
+/// The hosts of 1Password's accounts.
 const HOSTS: [&str; 3] = ["1password.com", "1password.ca", "1password.eu"];
 
-/// A token that is whole, and names a host that we may talk to.
+/// A token that is complete and names an allowed host.
 pub struct Token {
     secret: Secret,
     account: String,
@@ -45,8 +45,8 @@ impl Remedy for TokenError {
     }
 }
 
-/// The members of a token. Borrowed from its decoded text, so that no copy is left behind; the text of a true token
-/// needs no escapes.
+/// The members of a token. Borrowed from its decoded text, so that no copy is left behind: a genuine token has no
+/// escapes in it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Members<'a> {
@@ -152,8 +152,8 @@ fn is_secret_key(text: &str) -> bool {
         && parts.next().is_none()
 }
 
-/// `host`, `https://host`, and on the loopback, for tests, any port and `http` too. Read more strictly than the core
-/// does, so that what is checked here is what it will connect to.
+/// Allowed are `host` and `https://host`; on the loopback, for tests, also any port and `http`. This is stricter than the
+/// core's own parser, so that the host that is checked here is the one that it connects to.
 fn check_address(address: &str, hosts: &[String]) -> Result<(), TokenError> {
     let wrong = |why| TokenError::Address { address: address.to_owned(), why };
     let (scheme, authority) = match address.split_once("://") {
