@@ -1,5 +1,6 @@
 //! The provider `service_account`: 1Password's own service, through the core of its official SDK.
 
+mod address;
 mod client;
 pub mod core;
 mod failure;
