@@ -47,14 +47,14 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         ("mirror/state.rs", 1),
         // The token, into the header of requests.
         ("providers/ask/connect.rs", 1),
-        // A value to the service, which is the only one that the child talks to.
-        ("providers/child/process.rs", 1),
-        // The token: compared with that of the child that is kept, and passed on to it.
-        ("providers/child/mod.rs", 3),
         // The token, into the settings of the core.
         ("providers/ask/service_account/client.rs", 2),
         // The token, to be looked through.
         ("providers/ask/service_account/token.rs", 1),
+        // The token: compared with that of the child that is kept, and passed on to it.
+        ("providers/child/mod.rs", 3),
+        // A value to the service, which is the only one that the child talks to.
+        ("providers/child/process.rs", 1),
         ("server/answer.rs", 2),
         ("store/sealed.rs", 1),
         ("template.rs", 1),
