@@ -94,7 +94,7 @@ fn fetch(candidates: &[PathBuf], references: &[Reference]) -> Vec<Result<Secret,
         Ok(file) => references.iter().map(|reference| find(&file.vaults, reference)).collect(),
         Err(error) => {
             // Without serde's message, which can quote a value.
-            let why = format!("it is no vault file: see line {}, column {}", error.line(), error.column());
+            let why = format!("it is not a vault file: see line {}, column {}", error.line(), error.column());
             let error = FetchError::VaultFile { path: path.display().to_string(), why };
             references.iter().map(|_| Err(error.clone())).collect()
         }
@@ -139,11 +139,13 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     if metadata.mode() & 0o007 != 0 {
         let mode = metadata.permissions().mode() & 0o7777;
-        return Err(io::Error::other(format!("others can get at it (mode {mode:04o}); run chmod o= on it")));
+        return Err(io::Error::other(format!(
+            "other users can read or write it (mode {mode:04o}); run chmod o= on it"
+        )));
     }
     files::read_open(&file, SIZE_MAX)
 }

@@ -59,7 +59,10 @@ pub fn run(arguments: Arguments) -> Exit {
     };
     let token = text.trim_ascii();
     if token.is_empty() || token.contains(&b'\n') {
-        return fail(Exit::General, "that is no token: it is one line\ncopy it again from 1Password, whole");
+        return fail(
+            Exit::General,
+            "that is not a token, which has exactly one line\ncopy it again from 1Password, whole",
+        );
     }
     // The token of a service account can be checked; that of a Connect server cannot.
     if token.starts_with(b"ops_")
@@ -78,7 +81,7 @@ pub fn run(arguments: Arguments) -> Exit {
 }
 
 fn store(path: &Path, token: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("it is no path of a file"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::other("it is not the path of a file"))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     files::replace(&File::open(directory)?, name, token, Attributes::PRIVATE)

@@ -52,7 +52,7 @@ impl<'c> Connect<'c> {
         runtime: &'c Runtime,
     ) -> Result<Self, FetchError> {
         let malformed = || FetchError::TokenMalformed {
-            what: "the token is no Connect token: it holds what no header can".into(),
+            what: "the token is not a Connect token: it has a byte in it that no HTTP header can have".into(),
             remedy: Some("copy it again, whole".into()),
         };
         let bearer = Zeroizing::new([b"Bearer ", token.expose()].concat());

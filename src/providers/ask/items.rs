@@ -146,9 +146,9 @@ impl<'a> Field<'a> {
                 self.value.map(Found::Text).ok_or_else(empty)
             }
             Some(Query::Attribute(attribute)) if ["otp", "totp"].contains(&attribute.as_str()) => {
-                self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is no one-time password"))
+                self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is not a one-time password"))
             }
-            Some(Query::Attribute(_)) => Err(unsupported("opnix knows no other attribute than `otp`")),
+            Some(Query::Attribute(_)) => Err(unsupported("the only attribute that opnix knows is `otp`")),
             Some(Query::SshFormat(_)) => Ok(Found::Derived),
         }
     }

@@ -14,7 +14,7 @@ pub fn text(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError>
         |what: &str| FetchError::Malformed { reference: reference.to_string(), what: what.into() };
     let quoted = raw.get();
     let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let inside = inside.ok_or_else(|| malformed("the value is no string"))?;
+    let inside = inside.ok_or_else(|| malformed("the value is not a string"))?;
     // No escape is shorter than what it stands for.
     let mut draft = Draft::with_capacity(inside.len());
     unescape(inside, &mut draft).ok_or_else(|| malformed("the value holds half of a surrogate pair"))?;
@@ -54,7 +54,7 @@ pub fn bytes(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError
     let quoted = raw.get();
     let encoded = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut draft = Draft::with_capacity(base64::decoded_len_estimate(encoded.len()));
-    let what = || "the content of the file is no base64".to_owned();
+    let what = || "the content of the file is not base64".to_owned();
     draft
         .fill(|rest| STANDARD.decode_slice(encoded, rest))
         .map_err(|_| FetchError::Malformed { reference: reference.to_string(), what: what() })?;

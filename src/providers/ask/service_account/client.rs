@@ -96,7 +96,7 @@ impl<'c> Client<'c> {
             counter(SIGN_IN);
             let settings = draft.finish().map_err(|_| broken("no settings"))?;
             let id = core.init_client(settings.expose(), Instant::now() + limit)?;
-            let id = id.parse().map_err(|_| broken("a client id that is no number"))?;
+            let id = id.parse().map_err(|_| broken("a client id that is not a number"))?;
             Ok(Self { core, id, limit, counter, has_keys: Cell::new(false), vaults: RefCell::default() })
         };
         sign_in().map_err(|failure: Failure| failure.explain(&Target::Account))
@@ -218,7 +218,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Failure> {
 fn numbers(json: &[u8], reference: &Reference) -> Result<Secret, FetchError> {
     let malformed = || FetchError::Malformed {
         reference: reference.to_string(),
-        what: "the content of the file is no list of bytes".into(),
+        what: "the content of the file is not a list of bytes".into(),
     };
     let inside = json.trim_ascii().strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
     let inside = inside.ok_or_else(malformed)?;

@@ -134,7 +134,7 @@ impl Core {
     /// Makes a client from its settings (JSON, with the token), which signs in, and returns its id.
     pub fn init_client(&self, settings: &[u8], deadline: Instant) -> Result<String, Failure> {
         let id = self.call(self.functions.init_client, settings, deadline)?;
-        String::from_utf8(id.to_vec()).map_err(|_| Failure::Broken("a client id that is no text".into()))
+        String::from_utf8(id.to_vec()).map_err(|_| Failure::Broken("a client id that is not text".into()))
     }
 
     /// Calls a method of the SDK: JSON in, JSON out.

@@ -50,8 +50,8 @@ const WORDS: [(&str, Meaning); 16] = [
     ("request timed out", Meaning::Unreachable("it did not answer in time")),
     ("internal server error", Meaning::Unavailable("it reports an internal error")),
     ("unexpected status code in response: 5", Meaning::Unavailable("it answers with a server error")),
-    ("unexpected status code in response: 4", Meaning::Unavailable("it does not take the request")),
-    ("bad request", Meaning::Unavailable("it does not take the request")),
+    ("unexpected status code in response: 4", Meaning::Unavailable("it rejects the request")),
+    ("bad request", Meaning::Unavailable("it rejects the request")),
     ("data conflict occurred", Meaning::Unavailable("it reports a conflict")),
 ];
 

@@ -50,7 +50,7 @@ pub enum InstallError {
     #[error("there is no {NAME} in {path}", path = .0.display())]
     Nothing(PathBuf),
     #[error(
-        "{path} is no version of the library that opnix knows for {arch} (SHA-256 {sum})",
+        "{path} is not a version of the library that opnix knows for {arch} (SHA-256 {sum})",
         path = .0.display(), sum = .1, arch = std::env::consts::ARCH
     )]
     Unknown(PathBuf, String),

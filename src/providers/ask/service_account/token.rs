@@ -19,7 +19,7 @@ pub struct Token {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    #[error("the token is no service account token: it does not start with `ops_`")]
+    #[error("the token is not a service account token: it does not start with `ops_`")]
     Prefix,
     #[error("the token is damaged: {0}")]
     Damaged(&'static str),
@@ -83,7 +83,7 @@ impl Token {
         let mut json = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
         let length = URL_SAFE_NO_PAD
             .decode_slice(encoded, &mut json)
-            .map_err(|_| TokenError::Damaged("what follows `ops_` is no base64"))?;
+            .map_err(|_| TokenError::Damaged("what follows `ops_` is not base64"))?;
         let members: Members<'_> = serde_json::from_slice(&json[..length])
             .map_err(|_| TokenError::Damaged("a member is missing or of the wrong type"))?;
         members.check()?;
