@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::{Budget, DAY, HOUR, LONGEST_LIMIT, Purpose, STEP};
 use crate::moment::Moment;
 
-/// How long nothing is asked after a limit was reached whose end 1Password did not tell: twice as long each time that it is
-/// still reached, up to the longest.
+/// The pause after a limit whose end 1Password did not tell; twice as long each time that it is still reached.
 const FIRST_REST: Duration = Duration::from_secs(10 * 60);
 const LONGEST_REST: Duration = HOUR;
 
@@ -82,8 +81,7 @@ impl Ledger {
         // It may come from the file, where it can be anything.
         let rest =
             self.limited.map_or(FIRST_REST, |limited| limited.next_rest.clamp(FIRST_REST, LONGEST_REST));
-        let until = told.unwrap_or(now + rest);
-        let until = until.min(now + LONGEST_LIMIT);
+        let until = told.unwrap_or(now + rest).min(now + LONGEST_LIMIT);
         self.limited = Some(Limited {
             until: millis(until),
             ends: Some(moment + until.duration_since(now).unwrap_or_default()),
@@ -143,9 +141,8 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use proptest::prelude::*;
 
     fn at(minutes: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + minutes * 60)
@@ -213,9 +210,9 @@ mod tests {
             assert_eq!(ledger.told_until(at(date), moment(7)), None);
         }
         // Of one from the file only the date is known.
-        let ledger_read = saved(&ledger);
-        assert_eq!(ledger_read.limited_until(at(10_000), moment(0)), Some(at(10_007)));
-        assert_eq!(ledger_read.limited_until(at(0), moment(0)), None);
+        let read = saved(&ledger);
+        let until = |date| read.limited_until(at(date), moment(0));
+        assert_eq!((until(10_000), until(0)), (Some(at(10_007)), None));
         ledger.spend(at(0), 1);
         assert_eq!((ledger.last_hour(at(0)), ledger.last_hour(at(70))), (8, 0));
     }
