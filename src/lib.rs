@@ -43,7 +43,8 @@ pub mod internals {
     pub use crate::mirror::install::in_memory;
     pub use crate::providers::Provider;
     pub use crate::providers::ask::service_account::core::Core;
-    pub use crate::providers::budget::{Budget, Ledger, Purpose};
+    pub use crate::providers::budget::{Budget, Purpose};
+    pub use crate::providers::ledger::Ledger;
     pub use crate::providers::local::Local;
     pub use crate::reference::{Kind, Reference};
     pub use crate::secret::Secret;

@@ -15,12 +15,9 @@ pub trait Remedy: fmt::Display {
         }
     }
 
-    /// Both on one line, as for the journal.
+    /// Both on one line, as for the journal, even if one of them has a line break in it.
     fn line(&self) -> String {
-        match self.remedy() {
-            Some(remedy) => format!("{self}; {remedy}"),
-            None => self.to_string(),
-        }
+        self.lines().replace('\n', "; ")
     }
 }
 

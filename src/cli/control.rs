@@ -9,6 +9,7 @@ use zlink::tokio::unix::{Connection, connect};
 use super::{Exit, fail};
 use crate::control::interface::Error;
 use crate::process;
+use crate::remedy::Remedy;
 
 #[derive(clap::Args)]
 pub struct ControlArguments {
@@ -62,8 +63,8 @@ impl ControlArguments {
                 ),
             ),
             Unanswered::Broken(why) => (Exit::Software, format!("the service answered wrongly: {why}")),
-            Unanswered::Refused(error @ Error::Unconfigured { .. }) => (Exit::Config, error.to_string()),
-            Unanswered::Refused(error) => (Exit::Usage, error.to_string()),
+            Unanswered::Refused(error @ Error::Unconfigured { .. }) => (Exit::Config, error.lines()),
+            Unanswered::Refused(error) => (Exit::Usage, error.lines()),
         }
     }
 }

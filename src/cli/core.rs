@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Exit, fail};
 use crate::providers::ask::service_account::library::{self, InstallError};
+use crate::remedy::Remedy;
 
 /// Put 1Password's core library in place, which the provider `service_account` needs
 #[derive(clap::Args)]
@@ -30,11 +31,11 @@ enum Action {
 pub fn run(arguments: Arguments) -> Exit {
     let Action::Install { source, to } = arguments.action;
     match library::install(&source, &to) {
-        Ok((known, path)) => {
+        Ok((release, path)) => {
             println!(
                 "installed 1Password's core {} ({}) as {}",
-                known.version,
-                known.architecture,
+                release.version,
+                release.architecture,
                 path.display()
             );
             Exit::Ok
@@ -46,7 +47,7 @@ pub fn run(arguments: Arguments) -> Exit {
                     Exit::Unavailable
                 }
             };
-            fail(exit, error)
+            fail(exit, error.lines())
         }
     }
 }

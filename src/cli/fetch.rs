@@ -16,11 +16,14 @@ pub fn run(_: Arguments) -> Exit {
     if getsockopt(&io::stdin().as_fd(), sockopt::SockType).is_err() {
         return fail(
             Exit::Usage,
-            "`opnix fetch` is for `opnix serve` to start: it speaks on a socket, not with people",
+            "`opnix fetch` is started by `opnix serve`, with a socket as its standard input, and not by people",
         );
     }
     match process::run() {
         Ok(()) => Exit::Ok,
-        Err(error) => fail(Exit::Software, format_args!("the service cannot be understood: {error}")),
+        Err(error) => fail(
+            Exit::Software,
+            format_args!("the messages of the service cannot be read or answered: {error}"),
+        ),
     }
 }

@@ -17,6 +17,11 @@ impl Fault {
     pub fn new(place: &Place, error: &impl Remedy) -> Self {
         Self { place: place.clone(), what: error.to_string(), remedy: error.remedy() }
     }
+
+    pub fn line(&self) -> String {
+        let remedy = self.remedy.as_ref().map(|remedy| format!("; {}", remedy.replace('\n', "; ")));
+        format!("{}: {}{}", self.place, self.what, remedy.unwrap_or_default())
+    }
 }
 
 /// All that is wrong with a configuration. Never empty as an error.
@@ -42,6 +47,11 @@ impl Faults {
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Fault> {
         self.0.iter()
+    }
+
+    /// All of them on one line, as for the journal.
+    pub fn line(&self) -> String {
+        self.0.iter().map(Fault::line).collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -34,7 +34,7 @@ pub fn status(service: &Service) -> Status {
             status.budget = budget(store);
             status.secrets = entries.iter().map(|entry| secret(store, entry)).collect();
         }
-        Configuration::Faulty(why) => status.faults = Some(why.clone()),
+        Configuration::Faulty(faults) => status.faults = Some(faults.to_string()),
     }
     status
 }
@@ -48,7 +48,7 @@ pub fn explanation(service: &Service, unit: &str, credential: &str) -> Result<Ex
         Configuration::Valid { policy, store, .. } => {
             Ok(explain(policy, &unit, &credential, |entry: &Entry| Some(secret(store, entry))))
         }
-        Configuration::Faulty(why) => Err(Error::Unconfigured { faults: why.clone() }),
+        Configuration::Faulty(faults) => Err(Error::Unconfigured { faults: faults.to_string() }),
     }
 }
 
@@ -56,7 +56,7 @@ pub async fn refresh(service: &Service, names: &[String], dry_run: bool) -> Resu
     let configuration = service.configuration();
     let (entries, store) = match &*configuration {
         Configuration::Valid { entries, store, .. } => (entries, store),
-        Configuration::Faulty(why) => return Err(Error::Unconfigured { faults: why.clone() }),
+        Configuration::Faulty(faults) => return Err(Error::Unconfigured { faults: faults.to_string() }),
     };
     let mut wanted: Vec<&Entry> = Vec::new();
     for name in names {
@@ -77,7 +77,7 @@ fn provider(store: &Store, kind: &str) -> Provider {
         account: report.account,
         health: report.health.into(),
         down_since: report.down.as_ref().map(|down| seconds(down.since.date())),
-        error: report.down.map(|down| down.error.to_string()),
+        error: report.down.map(|down| down.error.lines()),
         next_refresh: report.next_refresh.map(|moment| seconds(moment.date())),
     }
 }
@@ -122,7 +122,7 @@ fn secret(store: &Store, entry: &Entry) -> Secret {
         state: states.max().unwrap_or(State::Missing),
         age: report.age.map(|age| age.as_secs()),
         denied_for: report.denied_for.map(|denied| denied.as_secs()),
-        error: report.failure.as_ref().map(|failure| failure.error.to_string()),
+        error: report.failure.as_ref().map(|failure| failure.error.lines()),
         error_at: report.failure.map(|failure| seconds(failure.at.date())),
     }
 }

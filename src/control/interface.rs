@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect::{self, CustomType, Type};
 use zlink::{ReplyError, proxy};
 
+use crate::remedy::Remedy;
+
 /// What `Status` answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
 pub struct Status {
@@ -213,10 +215,18 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unconfigured { faults } => write!(f, "the service has no valid configuration: {faults}"),
-            Self::UnknownSecret { name } => {
-                write!(f, "the configuration has no secret {name:?}\n`opnix status` lists them")
-            }
+            Self::UnknownSecret { name } => write!(f, "the configuration has no secret {name:?}"),
             Self::InvalidName { reason, .. } => f.write_str(reason),
+        }
+    }
+}
+
+impl Remedy for Error {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            // Theirs are in the texts already.
+            Self::Unconfigured { .. } | Self::InvalidName { .. } => None,
+            Self::UnknownSecret { .. } => Some("`opnix status` lists them".to_owned()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one taxonomy of what can go wrong with a provider, whichever it is.
+//! The kinds of errors that fetching can end with, the same for all providers.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -6,73 +6,109 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::budget::LONGEST_LIMIT;
+use crate::remedy::Remedy;
 
-/// Why a value cannot be had. Holds names and ids, never values. Crosses the pipe between the service and the process
-/// that holds 1Password's core.
+/// Why a value cannot be had. Holds names and ids, never values. Crosses the socket between the service and the process
+/// that asks 1Password.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum FetchError {
-    #[error(
-        "there is no token for 1Password: {looked}\nput it into /etc/opnix/token (on NixOS: `tokenFile`) and restart opnix.service, or name its file with --token-file"
-    )]
+    #[error("there is no token for 1Password: {looked}")]
     TokenMissing { looked: String },
-    /// What is wrong with it, in the words of the check.
-    #[error("{why}")]
-    TokenMalformed { why: String },
-    #[error(
-        "1Password rejects the token: it is expired, revoked, or its account is gone\ngive this machine a new one"
-    )]
+    /// In the words of the check.
+    #[error("{what}")]
+    TokenMalformed { what: String, remedy: Option<String> },
+    #[error("1Password rejects the token: it is expired, revoked, or its account is gone")]
     TokenRejected,
-    #[error("the token may not read {what}\nshare it with the account of this machine")]
+    #[error("the token may not read {what}")]
     Forbidden { what: String },
-    #[error(
-        "there is no vault \"{vault}\"\ncheck its name, and that it is shared with this machine's account"
-    )]
+    #[error("there is no vault \"{vault}\"")]
     VaultNotFound { vault: String },
-    #[error("there is no item \"{item}\" in vault \"{vault}\"\ncheck its title, and that it is not archived")]
+    #[error("there is no item \"{item}\" in vault \"{vault}\"")]
     ItemNotFound { vault: String, item: String },
-    #[error(
-        "item \"{item}\" has no section \"{section}\"\ncheck the reference against the item in 1Password"
-    )]
+    #[error("item \"{item}\" has no section \"{section}\"")]
     SectionNotFound { item: String, section: String },
-    #[error("item \"{item}\" has no field \"{field}\"\ncheck the reference against the item in 1Password")]
+    #[error("item \"{item}\" has no field \"{field}\"")]
     FieldNotFound { item: String, field: String },
-    #[error("item \"{item}\" has no file \"{file}\"\ncheck the reference against the item in 1Password")]
+    #[error("item \"{item}\" has no file \"{file}\"")]
     FileNotFound { item: String, file: String },
-    #[error("{what} \"{name}\" is ambiguous\nuse one of the ids {}", candidates.join(", "))]
-    Ambiguous { what: Named, name: String, candidates: Vec<String> },
-    #[error(
-        "the value of {reference} is empty\nfill the field in, or remove the secret from the configuration"
-    )]
+    #[error("{what} \"{name}\" is ambiguous")]
+    Ambiguous { what: ObjectKind, name: String, candidates: Vec<String> },
+    #[error("the value of {reference} is empty")]
     Empty { reference: String },
     #[error("{reference}: {what}")]
     Unsupported { reference: String, what: String },
     #[error("{reference}: {what}")]
     Malformed { reference: String, what: String },
-    #[error("1Password's limit on requests is reached{}\nfewer machines or a Connect server help: docs/scale.md", Until(*.until))]
+    #[error("1Password's limit on requests is reached{}", Until(*.until))]
     RateLimited { until: Option<SystemTime> },
-    #[error(
-        "1Password cannot be reached: {why}\ncheck the network of this machine, then start the unit again"
-    )]
+    #[error("1Password cannot be reached: {why}")]
     Unreachable { why: String },
-    #[error(
-        "1Password is out of order: {why}\nsee whether it reports an outage, and start the unit again when it is over"
-    )]
+    #[error("1Password is out of order: {why}")]
     Unavailable { why: String },
-    #[error("1Password did not answer within {0:?}\nif it is only slow, raise \"deadline\" in secrets.json")]
+    #[error("1Password did not answer within {0:?}")]
     TimedOut(Duration),
     /// An answer that makes no sense, or a core that crashed: a fault of the provider's, or of ours.
-    #[error("the provider broke its contract: {why}\nplease report this to the makers of opnix")]
+    #[error("the provider broke its contract: {why}")]
     Broken { why: String },
-    #[error("{why}")]
-    Core { why: String },
+    /// 1Password's core library cannot be used, in the words of whoever tried to load it.
+    #[error("{what}")]
+    Core { what: String, remedy: Option<String> },
+    #[error("the certificates in {path} cannot be used: {why}")]
+    Certificates { path: String, why: String },
+    #[error("the HTTP client for the Connect server cannot be set up: {why}")]
+    HttpClient { why: String },
+    #[error("the process that asks 1Password cannot be started: {why}")]
+    Process { why: String },
+    #[error("the asynchronous runtime cannot be started: {why}")]
+    Runtime { why: String },
     #[error("the vault file {path} cannot be used: {why}")]
     VaultFile { path: String, why: String },
 }
 
-/// What can have a name.
+impl Remedy for FetchError {
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::TokenMissing { .. } => {
+                "put it into /etc/opnix/token (on NixOS: `tokenFile`) and restart opnix.service, or name its file with \
+                 --token-file"
+                    .into()
+            }
+            Self::TokenMalformed { remedy, .. } | Self::Core { remedy, .. } => return remedy.clone(),
+            Self::TokenRejected => "give this machine a new one".into(),
+            Self::Forbidden { .. } => "share it with the account of this machine".into(),
+            Self::VaultNotFound { .. } => {
+                "check its name, and that it is shared with this machine's account".into()
+            }
+            Self::ItemNotFound { .. } => "check its title, and that it is not archived".into(),
+            Self::SectionNotFound { .. } | Self::FieldNotFound { .. } | Self::FileNotFound { .. } => {
+                "check the reference against the item in 1Password".into()
+            }
+            Self::Ambiguous { candidates, .. } => format!("use one of the ids {}", candidates.join(", ")),
+            Self::Empty { .. } => "fill the field in, or remove the secret from the configuration".into(),
+            Self::RateLimited { .. } => "fewer machines or a Connect server help: docs/scale.md".into(),
+            Self::Unreachable { .. } => {
+                "check the network of this machine, then start the unit again".into()
+            }
+            Self::Unavailable { .. } => {
+                "see whether it reports an outage, and start the unit again when it is over".into()
+            }
+            Self::TimedOut(_) => "if it is only slow, raise \"deadline\" in secrets.json".into(),
+            Self::Broken { .. } => "please report this to the makers of opnix".into(),
+            Self::Unsupported { .. }
+            | Self::Malformed { .. }
+            | Self::Certificates { .. }
+            | Self::HttpClient { .. }
+            | Self::Process { .. }
+            | Self::Runtime { .. }
+            | Self::VaultFile { .. } => return None,
+        })
+    }
+}
+
+/// What a reference names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Named {
+pub enum ObjectKind {
     Vault,
     Item,
     Section,
@@ -80,7 +116,7 @@ pub enum Named {
     File,
 }
 
-impl fmt::Display for Named {
+impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Vault => "vault",
@@ -94,13 +130,13 @@ impl fmt::Display for Named {
 
 struct Until(Option<SystemTime>);
 
-/// The first second, since 1970, whose year has five digits: RFC 3339 knows none such.
+/// When the first year with five digits begins, counted from 1970: RFC 3339 has no such years.
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 impl fmt::Display for Until {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The time may come from the other end, and `to_string` panics where Display fails, as does humantime itself
-        // before 1970. What is not written as a date tells nobody anything.
+        // The time may come from the other end. humantime panics before 1970 and fails after the year 9999, where
+        // `to_string` panics. Such a time helps nobody, so it is left out.
         let date = |until: &SystemTime| {
             until.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < YEAR_10000)
         };
@@ -110,53 +146,13 @@ impl fmt::Display for Until {
     }
 }
 
-/// What was asked for when it failed, by the names that the user gave.
-pub enum Asked<'a> {
-    Account,
-    Vault { vault: &'a str },
-    Item { vault: &'a str, item: &'a str },
-}
-
-impl Asked<'_> {
-    pub fn vault_not_found(&self) -> FetchError {
-        match self {
-            Self::Account => FetchError::Broken { why: "a vault is missing that was not asked for".into() },
-            Self::Vault { vault } | Self::Item { vault, .. } => {
-                FetchError::VaultNotFound { vault: (*vault).to_owned() }
-            }
-        }
-    }
-
-    /// Also for the core's words about a vault that is not there when its items are listed.
-    pub fn item_not_found(&self) -> FetchError {
-        match self {
-            Self::Item { vault, item } => {
-                FetchError::ItemNotFound { vault: (*vault).to_owned(), item: (*item).to_owned() }
-            }
-            Self::Account | Self::Vault { .. } => self.vault_not_found(),
-        }
-    }
-}
-
-impl fmt::Display for Asked<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Account => f.write_str("the account's vaults"),
-            Self::Vault { vault } => write!(f, "vault \"{vault}\""),
-            Self::Item { vault, item } => write!(f, "item \"{item}\" of vault \"{vault}\""),
-        }
-    }
-}
-
-/// What an error means for what comes next.
+/// What is to be done, and what may be done, after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct Consequences {
     /// The same request can succeed a moment later.
     pub retry: bool,
     /// A value that was fetched earlier may be served in the place of this one.
     pub cached_may_stand_in: bool,
-    /// Requests that no unit waits for make it worse.
-    pub stop_background: bool,
 }
 
 impl FetchError {
@@ -167,28 +163,30 @@ impl FetchError {
                 let rest = until.duration_since(SystemTime::now()).unwrap_or_default();
                 Some(rest.min(LONGEST_LIMIT).saturating_add(pause))
             }
-            _ => self.policy().retry.then_some(pause),
+            _ => self.consequences().retry.then_some(pause),
         }
     }
 
-    pub fn policy(&self) -> Policy {
-        let policy = |retry, cached_may_stand_in, stop_background| Policy {
-            retry,
-            cached_may_stand_in,
-            stop_background,
-        };
+    pub fn consequences(&self) -> Consequences {
+        let consequences = |retry, cached_may_stand_in| Consequences { retry, cached_may_stand_in };
         match self {
-            // Passing troubles of the way or of the other end.
+            // Failures of the network or of the server that pass.
             Self::Unreachable { .. } | Self::Unavailable { .. } | Self::TimedOut(_) => {
-                policy(true, true, false)
+                consequences(true, true)
             }
-            Self::RateLimited { .. } => policy(false, true, true),
-            // A person must act; until then the machine keeps running on what it had.
-            Self::TokenMissing { .. } | Self::TokenMalformed { .. } | Self::TokenRejected => {
-                policy(false, true, true)
-            }
-            Self::Core { .. } | Self::Broken { .. } | Self::VaultFile { .. } => policy(false, true, false),
-            // 1Password says what it says: revoking and removing must mean something.
+            // A person must act, or a limit must end; until then the machine keeps running on what it had.
+            Self::RateLimited { .. }
+            | Self::TokenMissing { .. }
+            | Self::TokenMalformed { .. }
+            | Self::TokenRejected
+            | Self::Core { .. }
+            | Self::Certificates { .. }
+            | Self::HttpClient { .. }
+            | Self::Process { .. }
+            | Self::Runtime { .. }
+            | Self::Broken { .. }
+            | Self::VaultFile { .. } => consequences(false, true),
+            // 1Password's own decision: what is revoked or removed there must not go on being served here.
             Self::Forbidden { .. }
             | Self::VaultNotFound { .. }
             | Self::ItemNotFound { .. }
@@ -198,7 +196,7 @@ impl FetchError {
             | Self::Ambiguous { .. }
             | Self::Empty { .. }
             | Self::Unsupported { .. }
-            | Self::Malformed { .. } => policy(false, false, false),
+            | Self::Malformed { .. } => consequences(false, false),
         }
     }
 }
@@ -210,30 +208,21 @@ mod tests {
     #[test]
     fn what_may_pass_is_tried_again_and_what_1password_says_for_good_is_not() {
         let unreachable = FetchError::Unreachable { why: "down".into() };
-        assert_eq!(
-            unreachable.policy(),
-            Policy { retry: true, cached_may_stand_in: true, stop_background: false }
-        );
+        assert_eq!(unreachable.consequences(), Consequences { retry: true, cached_may_stand_in: true });
         let limited = FetchError::RateLimited { until: None };
-        assert_eq!(
-            limited.policy(),
-            Policy { retry: false, cached_may_stand_in: true, stop_background: true }
-        );
+        assert_eq!(limited.consequences(), Consequences { retry: false, cached_may_stand_in: true });
         let gone = FetchError::ItemNotFound { vault: "v".into(), item: "i".into() };
-        assert_eq!(
-            gone.policy(),
-            Policy { retry: false, cached_may_stand_in: false, stop_background: false }
-        );
+        assert_eq!(gone.consequences(), Consequences { retry: false, cached_may_stand_in: false });
         assert_eq!(gone.retry_in(Duration::ZERO), None);
     }
 
     #[test]
     fn the_end_of_a_limit_is_told_if_it_is_a_date_and_waited_for_a_day_at_most() {
-        let text = |until| FetchError::RateLimited { until: Some(until) }.to_string();
+        let text = |until| FetchError::RateLimited { until: Some(until) }.lines();
         let epoch = SystemTime::UNIX_EPOCH;
         assert!(text(epoch).contains("is reached until 1970-01-01T00:00:00Z\n"));
         assert!(text(epoch + Duration::from_secs(253_402_300_799)).contains("until 9999-12-31T23:59:59Z\n"));
-        // What the last that a time can say is depends on the system.
+        // The latest time that the system can represent.
         let last = (0..63)
             .rev()
             .fold(epoch, |time, bit| time.checked_add(Duration::from_secs(1 << bit)).unwrap_or(time));

@@ -10,18 +10,20 @@ use std::sync::Arc;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::ask::items::{Found, Item, Nameable, bytes, only, text};
-use super::error::{FetchError, Named};
+use super::ask::items::{Found, Item};
+use super::ask::value::{bytes, text};
+use super::ask::{Nameable, only};
+use super::error::{FetchError, ObjectKind};
 use crate::files;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// A vault file larger than this, in bytes, is a mistake.
+/// The largest vault file that is read, in bytes.
 const SIZE_MAX: usize = 64 << 20;
 
 #[derive(Debug)]
 pub struct Local {
-    /// Where the file may be; the first that is there counts.
+    /// Where the file may be; the first that exists counts.
     candidates: Arc<[PathBuf]>,
 }
 
@@ -42,7 +44,7 @@ struct Vault<'a> {
 }
 
 impl Nameable for Vault<'_> {
-    const WHAT: Named = Named::Vault;
+    const KIND: ObjectKind = ObjectKind::Vault;
 
     fn id(&self) -> &str {
         &self.id
@@ -54,13 +56,13 @@ impl Nameable for Vault<'_> {
 }
 
 impl Local {
-    /// Stands for the account of the other providers.
+    /// What is reported in place of an account.
     pub fn account(&self) -> String {
         let paths: Vec<_> = self.candidates.iter().map(|path| path.display().to_string()).collect();
         format!("local file {}", paths.join(" or "))
     }
 
-    /// A relative `path` is looked for in `credentials` (`$CREDENTIALS_DIRECTORY`) first, then in `beside`.
+    /// A relative `path` is looked up in `credentials` (`$CREDENTIALS_DIRECTORY`) first, then in `beside`.
     pub fn new(path: &Path, credentials: Option<&Path>, beside: &Path) -> Self {
         Self {
             candidates: credentials
@@ -71,7 +73,7 @@ impl Local {
         }
     }
 
-    /// Reads the file anew each time, so that an edited vault counts at once.
+    /// Reads the file anew each time, so that a changed one is used at once.
     pub(super) async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
         let candidates = self.candidates.clone();
         let count = references.len();
@@ -91,8 +93,8 @@ fn fetch(candidates: &[PathBuf], references: &[Reference]) -> Vec<Result<Secret,
     match serde_json::from_slice::<VaultFile<'_>>(&bytes) {
         Ok(file) => references.iter().map(|reference| find(&file.vaults, reference)).collect(),
         Err(error) => {
-            // Not serde's own words, which can quote a value.
-            let why = format!("it is no vault file: see line {}, column {}", error.line(), error.column());
+            // Without serde's message, which can quote a value.
+            let why = format!("it is not a vault file: see line {}, column {}", error.line(), error.column());
             let error = FetchError::VaultFile { path: path.display().to_string(), why };
             references.iter().map(|_| Err(error.clone())).collect()
         }
@@ -137,11 +139,13 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     if metadata.mode() & 0o007 != 0 {
         let mode = metadata.permissions().mode() & 0o7777;
-        return Err(io::Error::other(format!("others can get at it (mode {mode:04o}); run chmod o= on it")));
+        return Err(io::Error::other(format!(
+            "other users can read or write it (mode {mode:04o}); run chmod o= on it"
+        )));
     }
     files::read_open(&file, SIZE_MAX)
 }
@@ -200,7 +204,8 @@ mod tests {
         assert_eq!(get("op://vlt1/itm1/key").unwrap(), b"sk-1");
         assert!(matches!(get("op://VLT1/itm1/key"), Err(FetchError::VaultNotFound { .. })));
         assert!(matches!(get("op://vlt1/other/key"), Err(FetchError::ItemNotFound { .. })));
-        let Err(FetchError::Ambiguous { what: Named::Item, candidates, .. }) = get("op://vlt1/TWIN/x") else {
+        let Err(FetchError::Ambiguous { what: ObjectKind::Item, candidates, .. }) = get("op://vlt1/TWIN/x")
+        else {
             panic!()
         };
         assert_eq!(candidates, ["itm2", "itm3"]);

@@ -1,20 +1,20 @@
-//! Where secrets come from, and the one taxonomy of what can go wrong there.
+//! Where secrets come from.
 
 pub mod ask;
 pub mod budget;
 pub mod child;
 mod error;
+pub mod ledger;
 pub mod local;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ask::service_account::library;
-use budget::Meter;
-use child::Remote;
-use child::process::Service;
 use child::token::TokenSource;
+use child::{Endpoint, Remote};
 pub use error::FetchError;
+use ledger::Meter;
 
 use tracing::warn;
 
@@ -35,14 +35,14 @@ impl Provider {
     /// take; `meter` counts the requests.
     pub fn new(configured: config::Provider, token: Option<&Path>, limit: Duration, meter: Meter) -> Self {
         let remote =
-            |service| Self::Remote(Box::new(Remote::new(service, TokenSource::find(token), limit, meter)));
+            |endpoint| Self::Remote(Box::new(Remote::new(endpoint, TokenSource::find(token), limit, meter)));
         match configured {
             config::Provider::ServiceAccount { library, hosts } => {
                 let installed = || Path::new(library::DIRECTORY).join(library::NAME);
                 let library = library.unwrap_or_else(installed);
-                remote(Service::Account { library, hosts })
+                remote(Endpoint::OnePassword { library, hosts })
             }
-            config::Provider::Connect(server) => remote(Service::Connect(server)),
+            config::Provider::Connect(server) => remote(Endpoint::Connect(server)),
             config::Provider::Local { path, beside } => {
                 warn!("secrets come from the file {}: this provider is for development only", path.display());
                 let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
@@ -51,7 +51,7 @@ impl Provider {
         }
     }
 
-    /// Whose secrets it gives, if that can be said without asking it. Not a secret.
+    /// Whose secrets they are, if that is known without a request. Not a secret.
     pub fn account(&self) -> Option<String> {
         match self {
             Self::Remote(remote) => remote.account(),
@@ -59,7 +59,7 @@ impl Provider {
         }
     }
 
-    /// Gets ready for a fetch, so far as that takes time by itself.
+    /// Gets ready for a fetch: signs in, where that is needed.
     pub async fn prepare(&self) -> Result<(), FetchError> {
         match self {
             Self::Remote(remote) => remote.prepare().await,
@@ -67,8 +67,8 @@ impl Provider {
         }
     }
 
-    /// Of which references the values cannot have changed since they were fetched, where that is cheaper to ask than to
-    /// fetch them again.
+    /// Says for each reference whether its value cannot have changed since it was fetched, where asking that costs less than
+    /// fetching again.
     pub async fn unchanged(&self, references: &[Reference]) -> Result<Vec<bool>, FetchError> {
         match self {
             Self::Remote(remote) => remote.unchanged(references).await,

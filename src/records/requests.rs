@@ -69,26 +69,20 @@ pub fn abandoned(claim: Option<&Claim>) {
 }
 
 /// Of a unit. `check` is the step that said no, in one word; `reason` is for people.
-pub fn refused(claim: &Claim, check: &'static str, reason: &(dyn std::fmt::Display + Sync)) {
+pub fn refused(claim: &Claim, check: &'static str, reason: &str) {
     if is_told(claim.unit.as_str(), check, OF_A_UNIT) {
         tell_refusal(Some(claim), check, reason);
     }
 }
 
 /// Of a peer that is not the unit that it claims to be, and sits in `group`.
-pub fn refused_pretender(
-    claim: Option<&Claim>,
-    group: &str,
-    check: &'static str,
-    reason: &(dyn std::fmt::Display + Sync),
-) {
+pub fn refused_pretender(claim: Option<&Claim>, group: &str, check: &'static str, reason: &str) {
     if is_told(group, check, OF_OTHERS) {
         tell_refusal(claim, check, reason);
     }
 }
 
-fn tell_refusal(claim: Option<&Claim>, check: &'static str, reason: &(dyn std::fmt::Display + Sync)) {
-    let reason = one_line(reason);
+fn tell_refusal(claim: Option<&Claim>, check: &'static str, reason: &str) {
     match claim {
         Some(claim) => warn!(
             target: REFUSAL,
@@ -137,11 +131,10 @@ fn advice(address: &str) -> &'static str {
 }
 
 /// A connection was closed without a whole answer.
-pub fn closed(claim: Option<&Claim>, group: &str, reason: &(dyn std::fmt::Display + Sync)) {
+pub fn closed(claim: Option<&Claim>, group: &str, reason: &str) {
     if is_told(group, "closed", OF_OTHERS) {
         let what =
             claim.map_or_else(|| "a connection".to_owned(), |claim| format!("the request for {claim}"));
-        let reason = one_line(reason);
         warn!(
             target: REFUSAL,
             message_id = id::CLOSED,
@@ -177,8 +170,4 @@ pub fn tell_repeated(end: bool) {
             "{more} more of the same within a minute: requests from {group} ({kind})",
         );
     }
-}
-
-fn one_line(text: &(dyn std::fmt::Display + Sync)) -> String {
-    text.to_string().replace('\n', "; ")
 }

@@ -7,11 +7,12 @@ use tracing::{error, info, warn};
 use super::id;
 use crate::config::Faults;
 use crate::providers::FetchError;
+use crate::remedy::Remedy;
 
 /// Everything that is wrong with the configuration.
 pub fn faults(faults: &Faults) {
     for fault in faults.iter() {
-        error!(message_id = id::FAULT, "{}", fault.to_string().replace("\n    ", "; "));
+        error!(message_id = id::FAULT, "{}", fault.line());
     }
 }
 
@@ -45,7 +46,7 @@ pub fn cache_unused(path: &Path, why: &dyn std::fmt::Display) {
 }
 
 pub fn provider_down(why: &FetchError) {
-    let why = why.to_string().replace('\n', "; ");
+    let why = why.line();
     warn!(message_id = id::PROVIDER_DOWN, "values come from the cache where they can: {why}");
 }
 

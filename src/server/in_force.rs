@@ -28,7 +28,7 @@ pub enum Configuration {
         store: Store,
     },
     /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
-    Faulty(String),
+    Faulty(Faults),
 }
 
 impl Configuration {
@@ -58,7 +58,7 @@ impl Configuration {
             Self::Valid { policy, .. } => {
                 policy.decide(peer).map_err(|(peer, why)| (peer.into(), Refusal::Policy(why)))
             }
-            Self::Faulty(why) => Err((peer.into(), Refusal::Configuration(why.clone()))),
+            Self::Faulty(faults) => Err((peer.into(), Refusal::Configuration(faults.line()))),
         }
     }
 
@@ -77,7 +77,7 @@ impl Configuration {
                 let served = store.get(grant).await.map_err(Refusal::Provider)?;
                 within_limit(grant, &served.value).map(|()| served)
             }
-            Self::Faulty(why) => Err(Refusal::Configuration(why.clone())),
+            Self::Faulty(faults) => Err(Refusal::Configuration(faults.line())),
         }
     }
 }

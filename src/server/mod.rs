@@ -21,7 +21,7 @@ use tracing::info;
 pub use self::in_force::{Configuration, Sources};
 use self::places::Places;
 use crate::peer::Trust;
-use crate::providers::budget::Meter;
+use crate::providers::ledger::Meter;
 use crate::records;
 use crate::store::Base;
 use crate::store::disk::Disk;
@@ -52,7 +52,7 @@ impl Service {
         }
         let configuration = Configuration::load(sources, &base, None).unwrap_or_else(|faults| {
             records::faults(&faults);
-            Configuration::Faulty(faults.to_string())
+            Configuration::Faulty(faults)
         });
         let configuration = Mutex::new(Arc::new(configuration));
         let places = Places::new(notifier.clone(), backed);

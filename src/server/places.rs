@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::policy::MIRROR;
+use crate::remedy::Remedy;
 use crate::systemd::notify::Notifier;
 use crate::systemd::store::{self, STORE_MAX};
 
@@ -103,10 +104,20 @@ pub struct Place {
 /// There is no place for a further request of this kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
-    #[error("{0} requests of this unit wait already\nfind out why it asks so often, and start it again")]
+    #[error("{0} requests of this unit wait already")]
     Group(usize),
-    #[error("{0} requests wait already\nfind out what they wait for: opnix status")]
+    #[error("{0} requests wait already")]
     All(usize),
+}
+
+impl Remedy for Full {
+    fn remedy(&self) -> Option<String> {
+        let remedy = match self {
+            Self::Group(_) => "find out why it asks so often, and start it again",
+            Self::All(_) => "find out what they wait for: opnix status",
+        };
+        Some(remedy.to_owned())
+    }
 }
 
 impl Places {

@@ -3,7 +3,9 @@
 use crate::names::CredentialName;
 use crate::policy::Denied;
 use crate::providers::FetchError;
+use crate::remedy::Remedy;
 use crate::server::places::Full;
+use crate::systemd::SOCKET;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -17,11 +19,11 @@ pub enum Refusal {
     TooLarge { size: usize, limit: usize, name: CredentialName },
     #[error(transparent)]
     Places(Full),
-    #[error("an earlier instance of opnix died while it answered\nstart the unit again")]
+    #[error("an earlier instance of opnix died while it answered")]
     Interrupted,
-    #[error("the unit asks on the control socket\nwrite LoadCredential=NAME:{SOCKET} in it", SOCKET = crate::systemd::SOCKET)]
+    #[error("the unit asks on the control socket")]
     WrongSocket,
-    #[error("opnix is being stopped\nstart it, then the unit")]
+    #[error("opnix is being stopped")]
     Stopping,
 }
 
@@ -38,6 +40,19 @@ impl Refusal {
             Self::Interrupted => "interrupted",
             Self::WrongSocket => "socket",
             Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl Remedy for Refusal {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Policy(_) | Self::Configuration(_) | Self::TooLarge { .. } => None,
+            Self::Provider(error) => error.remedy(),
+            Self::Places(full) => full.remedy(),
+            Self::Interrupted => Some("start the unit again".to_owned()),
+            Self::WrongSocket => Some(format!("write LoadCredential=NAME:{SOCKET} in it")),
+            Self::Stopping => Some("start it, then the unit".to_owned()),
         }
     }
 }

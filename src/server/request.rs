@@ -22,6 +22,7 @@ use super::{Configuration, Service};
 use crate::peer::{self, Claim, Identity, Pretender, Stranger, Unidentified};
 use crate::policy::Grant;
 use crate::records;
+use crate::remedy::Remedy;
 use crate::store::Served;
 
 /// How long to wait before the kernel is asked again who a peer is, when it is short of something.
@@ -161,7 +162,7 @@ async fn wait(
                 on_record(&grant, &served, end);
             }
             Err(refusal) => {
-                records::refused(&claim, refusal.check(), &refusal);
+                records::refused(&claim, refusal.check(), &refusal.line());
                 let _ = answer::refuse(&stream).await;
             }
         }
@@ -184,7 +185,7 @@ fn on_record(grant: &Grant, served: &Served, end: End) {
 
 /// Says no to a unit, on record. Takes time, because the peer must read all of it.
 async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<Service>) {
-    records::refused(&claim, refusal.check(), &refusal);
+    records::refused(&claim, refusal.check(), &refusal.line());
     let unit = claim.unit.as_str();
     let Request { stream, found, .. } = request;
     let place = match found {
@@ -202,14 +203,14 @@ async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<S
             place.leave();
         }
         // Only a unit that asks hundreds of times and does not read comes here, and takes this from nobody but itself.
-        Err(full) => records::closed(Some(&claim), unit, &full),
+        Err(full) => records::closed(Some(&claim), unit, &full.line()),
     }
 }
 
 /// Says no to a peer that claims to be a unit and is not, or may not be.
 async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>) {
     let Pretender { claim, why, group, foreign } = pretender;
-    records::refused_pretender(claim.as_ref(), &group, "peer", &why);
+    records::refused_pretender(claim.as_ref(), &group, "peer", &why.to_string());
     let (leave, left) = oneshot::channel();
     // Closed before it has read everything is only who sits for certain in another unit: what it has read would be a valid
     // secret.
@@ -224,7 +225,7 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
     };
     let place = match place {
         Ok(place) => place,
-        Err(full) => return records::closed(claim.as_ref(), &group, &full),
+        Err(full) => return records::closed(claim.as_ref(), &group, &full.line()),
     };
     let stream = answer::watched(stream).await;
     let refused = async {
@@ -235,7 +236,7 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
         }
     };
     if let Some(why) = place.keeping(stream.connection(), refused).await {
-        records::closed(claim.as_ref(), &group, &why);
+        records::closed(claim.as_ref(), &group, why);
     }
     place.leave();
 }
@@ -264,7 +265,7 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
             records::closed(None, group, &why);
             place.leave();
         }
-        Err(full) => records::closed(None, group, &full),
+        Err(full) => records::closed(None, group, &full.line()),
     }
 }
 

@@ -13,7 +13,8 @@ use tracing::info;
 use super::Shared;
 use crate::moment::{Moment, Now};
 use crate::process::random;
-use crate::providers::budget::{Budget, Ledger, Purpose};
+use crate::providers::budget::{Budget, Purpose};
+use crate::providers::ledger::Ledger;
 
 /// How many requests a round costs until one was seen: sign in, keys, vaults, items, one batch.
 const FIRST_COST: u32 = 8;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::moment::Now;
-use crate::providers::budget::{Budget, Meter, Purpose};
+use crate::providers::budget::{Budget, Purpose};
+use crate::providers::ledger::Meter;
 
 /// Where a value may be kept, from nowhere on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

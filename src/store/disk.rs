@@ -8,7 +8,7 @@ use std::{env, io};
 use tracing::warn;
 
 use crate::files::{self, StateDirectory};
-use crate::providers::budget::Ledger;
+use crate::providers::ledger::Ledger;
 use crate::records;
 use crate::reference::Reference;
 use crate::store::kept::Kept;

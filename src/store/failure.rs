@@ -20,7 +20,7 @@ pub struct Failure {
 impl Failure {
     /// `last` is the one before, if nothing else came between them.
     pub fn new(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
-        let denied = !error.policy().cached_may_stand_in;
+        let denied = !error.consequences().cached_may_stand_in;
         let before = last.map_or(0, |last| last.denials);
         Self { error, at, denials: if denied { before + 1 } else { 0 } }
     }

@@ -37,7 +37,8 @@ use crate::config::Timing;
 use crate::moment::Now;
 use crate::policy::Grant;
 use crate::providers::Provider;
-use crate::providers::budget::{Budget, Meter};
+use crate::providers::budget::Budget;
+use crate::providers::ledger::Meter;
 use crate::records;
 use crate::reference::Reference;
 

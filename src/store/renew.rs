@@ -12,8 +12,10 @@ use super::state::Acts;
 use crate::moment::{Moment, Now};
 use crate::policy::Entry;
 use crate::providers::FetchError;
-use crate::providers::budget::{Budget, Ledger};
+use crate::providers::budget::Budget;
+use crate::providers::ledger::Ledger;
 use crate::reference::Reference;
+use crate::remedy::Remedy;
 use crate::secret::Secret;
 
 /// What became of one secret or template.
@@ -181,7 +183,7 @@ impl Renewal {
             (Some(Ok(now)), Some(before)) if now.is_same_as(before) => (Outcome::Unchanged, None),
             (Some(Ok(_)), Some(_)) => (Outcome::Changed, None),
             (Some(Ok(_)), None) => (Outcome::Fetched, None),
-            (Some(Err(error)), _) => (Outcome::Failed, Some(error.to_string())),
+            (Some(Err(error)), _) => (Outcome::Failed, Some(error.lines())),
             (None, _) => (Outcome::Failed, Some("the fetch was given up".to_owned())),
         };
         self.outcome = self.outcome.max(outcome);

@@ -30,6 +30,6 @@ impl fmt::Display for Caveat {
             }
             None => f.write_str("of unknown age")?,
         }
-        write!(f, ": {}", self.why.replace('\n', "; "))
+        write!(f, ": {}", self.why)
     }
 }

@@ -6,6 +6,7 @@ use super::state::{Act, Acts, State, Waiter};
 use crate::moment::Now;
 use crate::providers::FetchError;
 use crate::reference::Reference;
+use crate::remedy::Remedy;
 
 /// Where a unit gets the value of one reference.
 pub enum Source {
@@ -31,8 +32,8 @@ impl State {
         }
         let limited = limits.meter.ledger().limited_until(now.date, now.moment);
         let why = match (limited, self.breaker.down()) {
-            (Some(until), _) => FetchError::RateLimited { until: Some(until) }.to_string(),
-            (None, Some(down)) => down.error.to_string(),
+            (Some(until), _) => FetchError::RateLimited { until: Some(until) }.line(),
+            (None, Some(down)) => down.error.line(),
             (None, None) => "this machine's budget of requests is used up".to_owned(),
         };
         self.stand_in(reference, why, now)
@@ -52,7 +53,7 @@ impl State {
         error: FetchError,
         now: Now,
     ) -> Result<Served, FetchError> {
-        self.stand_in(reference, error.to_string(), now).ok_or(error)
+        self.stand_in(reference, error.line(), now).ok_or(error)
     }
 
     pub fn source(

@@ -235,7 +235,7 @@ impl State {
             match &result {
                 Ok(_) => drop(self.failures.remove(reference)),
                 Err(error) => {
-                    if !error.policy().cached_may_stand_in {
+                    if !error.consequences().cached_may_stand_in {
                         self.values.deny(reference, now.date);
                         self.unsaved = true;
                     }
@@ -266,7 +266,7 @@ impl State {
         let failures: Vec<&FetchError> = results
             .iter()
             .filter_map(|result| result.as_ref().err())
-            .filter(|error| error.policy().cached_may_stand_in)
+            .filter(|error| error.consequences().cached_may_stand_in)
             .collect();
         let limit = failures.iter().find_map(|error| match error {
             FetchError::RateLimited { until } => Some(*until),

@@ -53,7 +53,7 @@ fn a_library_with_another_sum_is_not_installed() {
     let mut library = fs::read(got().join(LIBRARY)).unwrap();
     *library.last_mut().unwrap() ^= 1;
     fs::write(from.join(LIBRARY), library).unwrap();
-    refused(&install(&from, &to), "no version of the library that opnix knows");
+    refused(&install(&from, &to), "not a version of the library that opnix knows");
     refused(&install(&from.join(LIBRARY), &to), "SHA-256");
     assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
 }

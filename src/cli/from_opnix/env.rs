@@ -107,11 +107,11 @@ pub fn run(arguments: Arguments) -> Exit {
             None => match fetched.next() {
                 Some(Ok(secret)) => Value::Secret(secret),
                 Some(Err(error)) if variable.optional => {
-                    eprintln!("opnix: warning: {} is left out: {error}", variable.name);
+                    eprintln!("opnix: warning: {} is left out: {}", variable.name, error.lines());
                     continue;
                 }
                 Some(Err(error)) => {
-                    return fail(super::exit(&error), format_args!("{}: {error}", variable.name));
+                    return fail(super::exit(&error), format_args!("{}: {}", variable.name, error.lines()));
                 }
                 None => return fail(Exit::General, "an answer is missing"),
             },

@@ -1,5 +1,5 @@
-//! What the one-shot commands of people who come from OpNix have in common: they ask the provider themselves, without a
-//! service, and keep OpNix's flags and exit codes.
+//! What the commands for people who come from OpNix have in common: they ask the provider themselves, without a service, and
+//! have OpNix's flags and exit codes.
 
 pub mod env;
 pub mod secret;
@@ -11,17 +11,17 @@ use std::time::Duration;
 use super::Exit;
 use crate::config;
 use crate::process;
-use crate::providers::budget::Meter;
 use crate::providers::child::token::{Loaded, loaded};
+use crate::providers::ledger::Meter;
 use crate::providers::{FetchError, Provider};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// OpNix's place for the token.
+/// Where OpNix stores the token.
 const OF_OPNIX: &str = "/etc/opnix-token";
-/// The variable that stands above the file.
+/// The variable that takes precedence over the file.
 const VARIABLE: &str = "OP_SERVICE_ACCOUNT_TOKEN";
-/// The flags of these commands have one dash, as OpNix's.
+/// The commands whose flags may have one dash, as in OpNix.
 const COMMANDS: [&str; 3] = ["secret", "token", "env"];
 
 /// Takes `-config` for `--config` where OpNix does.
@@ -37,7 +37,7 @@ pub fn flags(arguments: impl Iterator<Item = String>) -> Vec<String> {
     arguments
 }
 
-/// The file with the token: the one that is named, else the one that opnix.service loads, else OpNix's if only that is there.
+/// The file with the token: the named one, else the one that opnix.service loads, else OpNix's if only that exists.
 pub fn token_file(named: Option<PathBuf>) -> PathBuf {
     let opnix = PathBuf::from(OF_OPNIX);
     named.unwrap_or_else(|| match loaded() {
@@ -53,14 +53,14 @@ pub fn fetch(
     limit: Duration,
     references: Vec<Reference>,
 ) -> Vec<Result<Secret, FetchError>> {
-    // The variable is found when no file is named.
+    // The provider reads the variable when no file is named.
     let token = std::env::var_os(VARIABLE).is_none().then(|| PathBuf::from(token));
     let provider = Provider::new(provider, token.as_deref(), limit, Meter::default());
     let all = |error: FetchError| references.iter().map(|_| Err(error.clone())).collect();
     let runtime = process::runtime();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return all(FetchError::Core { why: error.to_string() }),
+        Err(error) => return all(FetchError::Runtime { why: error.to_string() }),
     };
     runtime.block_on(async {
         let fetch = async {

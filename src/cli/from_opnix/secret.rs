@@ -7,6 +7,7 @@ use super::super::{Exit, fail, faulty};
 use crate::config::{self, MIRROR_ROOT};
 use crate::mirror::install::{self, Accounts};
 use crate::reference::Reference;
+use crate::remedy::Remedy;
 use crate::secret::Secret;
 
 /// Write the files of a configuration once, without a service, as OpNix does
@@ -67,7 +68,7 @@ pub fn run(arguments: Arguments) -> Exit {
     let mut worst = Exit::Ok;
     let mut failed = |path: &Path, exit: Exit, why: String| {
         eprintln!("opnix: {}: {why}", path.display());
-        // A limit says more than the failures that follow from it.
+        // The limit is the cause of the failures after it.
         if worst != Exit::Limited {
             worst = exit;
         }
@@ -76,7 +77,7 @@ pub fn run(arguments: Arguments) -> Exit {
     for file in &config.files {
         let values: Vec<_> = file.entry.content.references().filter_map(value).collect();
         if let Some(error) = values.iter().find_map(|value| value.as_ref().err()) {
-            failed(&file.path, super::exit(error), error.to_string());
+            failed(&file.path, super::exit(error), error.lines());
             continue;
         }
         let values: Vec<Borrowed<'_>> =

@@ -8,6 +8,7 @@ use super::super::{Exit, fail};
 use crate::files::{self, Attributes};
 use crate::providers::ask::service_account::token::Token;
 use crate::providers::child::token::{self, Loaded};
+use crate::remedy::Remedy;
 use crate::secret::Secret;
 
 /// Longer than any token, in bytes.
@@ -58,14 +59,17 @@ pub fn run(arguments: Arguments) -> Exit {
     };
     let token = text.trim_ascii();
     if token.is_empty() || token.contains(&b'\n') {
-        return fail(Exit::General, "that is no token: it is one line\ncopy it again from 1Password, whole");
+        return fail(
+            Exit::General,
+            "that is not a token, which has exactly one line\ncopy it again from 1Password, whole",
+        );
     }
-    // A token of a service account can be looked through; one of a Connect server cannot.
+    // The token of a service account can be checked; that of a Connect server cannot.
     if token.starts_with(b"ops_")
         && let Ok(secret) = Secret::copy_from(token)
         && let Err(error) = Token::check(secret, &[])
     {
-        return fail(Exit::General, error);
+        return fail(Exit::General, error.lines());
     }
     match store(&path, token) {
         Ok(()) => {
@@ -77,7 +81,7 @@ pub fn run(arguments: Arguments) -> Exit {
 }
 
 fn store(path: &Path, token: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("it is no path of a file"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::other("it is not the path of a file"))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     files::replace(&File::open(directory)?, name, token, Attributes::PRIVATE)

@@ -1,19 +1,16 @@
-//! Items with their fields and files, and how a reference finds its way in them.
+//! Items with their fields and files, and what a reference names in them.
 //!
-//! Read from the JSON of 1Password Connect, which the provider `local` uses as well; the items of the SDK are made into the
-//! same (`service_account/item.rs`). Values stay the raw JSON text that they were read as, so that no parser leaves a
-//! copy of them behind.
+//! Read from the JSON of 1Password Connect, which the provider `local` uses as well; the items of the SDK are converted to
+//! the same types (`service_account/item.rs`). Values stay raw JSON text, so that no parser leaves a copy of them behind.
 
 use std::borrow::Cow;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::providers::error::{FetchError, Named};
+use super::naming::{Nameable, only};
+use crate::providers::error::{FetchError, ObjectKind};
 use crate::reference::{Kind, Query, Reference};
-use crate::secret::{Draft, Secret};
 
 #[derive(Deserialize)]
 pub struct Item<'a> {
@@ -40,10 +37,10 @@ pub struct Field<'a> {
     pub value: Option<&'a RawValue>,
     #[serde(borrow)]
     pub section: Option<Section<'a>>,
-    /// The code of the moment, where the field is a one-time password.
+    /// The current code, where the field is a one-time password.
     #[serde(borrow, alias = "otp")]
     pub totp: Option<&'a RawValue>,
-    /// Whether the value must be asked for by its reference, because it is made from another field.
+    /// Whether the value is made from another field, and must be asked for by its reference.
     #[serde(skip)]
     pub derived: bool,
 }
@@ -54,7 +51,7 @@ pub struct File<'a> {
     pub id: Cow<'a, str>,
     #[serde(borrow)]
     pub name: Cow<'a, str>,
-    /// In base64; absent where it must be asked for by itself.
+    /// In base64; absent where it needs a request of its own.
     #[serde(borrow)]
     pub content: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -72,26 +69,10 @@ pub struct Section<'a> {
     pub label: Cow<'a, str>,
 }
 
-/// What a reference can name: by name in any case, or by id. The ids of vaults and items count as they stand, those of
-/// what is in an item in any case, as the SDK has it.
-pub trait Nameable {
-    const WHAT: Named;
-    fn id(&self) -> &str;
-    fn name(&self) -> &str;
-
-    fn answers_to(&self, wanted: &str) -> bool {
-        let by_id = match Self::WHAT {
-            Named::Vault | Named::Item => self.id() == wanted,
-            Named::Section | Named::Field | Named::File => self.id().eq_ignore_ascii_case(wanted),
-        };
-        by_id || self.name().eq_ignore_ascii_case(wanted)
-    }
-}
-
 macro_rules! nameable {
     ($($type:ident $what:ident $name:ident,)*) => {
         $(impl Nameable for $type<'_> {
-            const WHAT: Named = Named::$what;
+            const KIND: ObjectKind = ObjectKind::$what;
             fn id(&self) -> &str { &self.id }
             fn name(&self) -> &str { &self.$name }
         })*
@@ -143,11 +124,11 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Whether a section answers to `wanted`, by what it says of itself or by what the item says of it.
+    /// Whether a section answers to `wanted`, by its own label or by the label that the item has for its id.
     fn is_section(&self, section: &Section<'_>, wanted: &str) -> bool {
         let mut same = self.sections.iter().filter(|other| other.id == section.id);
         let labelled = same.any(|other| other.answers_to(wanted));
-        // Where the item has the label, a section that does not repeat it is not an unnamed one.
+        // A section whose label only the item has is not an unnamed one.
         let unnamed = section.label.is_empty() && !self.sections.is_empty();
         labelled || (section.answers_to(wanted) && !(wanted.is_empty() && unnamed))
     }
@@ -165,85 +146,19 @@ impl<'a> Field<'a> {
                 self.value.map(Found::Text).ok_or_else(empty)
             }
             Some(Query::Attribute(attribute)) if ["otp", "totp"].contains(&attribute.as_str()) => {
-                self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is no one-time password"))
+                self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is not a one-time password"))
             }
-            Some(Query::Attribute(_)) => Err(unsupported("opnix knows no other attribute than `otp`")),
+            Some(Query::Attribute(_)) => Err(unsupported("the only attribute that opnix knows is `otp`")),
             Some(Query::SshFormat(_)) => Ok(Found::Derived),
         }
     }
 }
 
-/// The one that answers to `wanted`. Two of them are an error, because one of them would be the wrong secret.
-pub fn only<'v, T: Nameable>(
-    all: impl Iterator<Item = &'v T>,
-    wanted: &str,
-) -> Result<Option<&'v T>, FetchError> {
-    let mut found = all.filter(|one| one.answers_to(wanted));
-    let (first, second) = (found.next(), found.next());
-    if second.is_none() {
-        return Ok(first);
-    }
-    let candidates = first.into_iter().chain(second).chain(found).map(|one| one.id().to_owned()).collect();
-    Err(FetchError::Ambiguous { what: T::WHAT, name: wanted.to_owned(), candidates })
-}
-
-/// The text of a JSON string, written straight into its own buffer.
-pub fn text(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
-    let malformed =
-        |what: &str| FetchError::Malformed { reference: reference.to_string(), what: what.into() };
-    let quoted = raw.get();
-    let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let inside = inside.ok_or_else(|| malformed("the value is no string"))?;
-    // No escape is shorter than what it stands for.
-    let mut draft = Draft::with_capacity(inside.len());
-    unescape(inside, &mut draft).ok_or_else(|| malformed("the value holds half of a surrogate pair"))?;
-    draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
-}
-
-/// Undoes JSON's escapes. The text is known to be valid JSON, but for lone surrogates, which JSON allows.
-fn unescape(mut rest: &str, draft: &mut Draft) -> Option<()> {
-    while let Some((plain, escaped)) = rest.split_once('\\') {
-        draft.push(plain.as_bytes());
-        let mut length = 1;
-        let character = match escaped.as_bytes().first()? {
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                let unit = |text: &str| u16::from_str_radix(text.get(..4)?, 16).ok();
-                let first = unit(&escaped[1..])?;
-                length = 5;
-                let second = escaped[5..].strip_prefix("\\u").and_then(unit).filter(|_| first >> 10 == 0x36);
-                length += second.map_or(0, |_| 6);
-                char::decode_utf16([first].into_iter().chain(second)).next()?.ok()?
-            }
-            other => *other as char,
-        };
-        draft.push(character.encode_utf8(&mut [0; 4]).as_bytes());
-        rest = &escaped[length..];
-    }
-    draft.push(rest.as_bytes());
-    Some(())
-}
-
-/// The bytes of a JSON string in base64.
-pub fn bytes(raw: &RawValue, reference: &Reference) -> Result<Secret, FetchError> {
-    let quoted = raw.get();
-    let encoded = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
-    let mut draft = Draft::with_capacity(base64::decoded_len_estimate(encoded.len()));
-    let what = || "the content of the file is no base64".to_owned();
-    draft
-        .fill(|rest| STANDARD.decode_slice(encoded, rest))
-        .map_err(|_| FetchError::Malformed { reference: reference.to_string(), what: what() })?;
-    draft.finish().map_err(|_| FetchError::Empty { reference: reference.to_string() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::providers::ask::value::{bytes, text};
+    use crate::secret::Secret;
 
     const ITEM: &str = r#"{"id": "itm1", "title": "OpenAI", "category": "LOGIN",
         "sections": [{"id": "s1", "label": "Prod"}, {"id": "s2", "label": "Empty"}],
@@ -332,18 +247,5 @@ mod tests {
     #[test]
     fn a_file_is_raw_bytes() {
         assert_eq!(get("op://vlt1/itm1/key.pem", Kind::File).unwrap(), [0, 1, 255]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_text_survives_its_json_form(value in "\\PC{1,40}|[\u{0}-\u{1f}\"\\\\\u{10000}-\u{10020}]{1,20}") {
-            let json = serde_json::to_string(&value).unwrap();
-            let ascii: String = value.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
-            for quoted in [json, format!("\"{ascii}\"")] {
-                let raw: &RawValue = serde_json::from_str(&quoted).unwrap();
-                let secret = text(raw, &"op://v/i/f".parse().unwrap()).unwrap();
-                prop_assert_eq!(secret.expose(), value.as_bytes());
-            }
-        }
     }
 }

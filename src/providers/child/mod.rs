@@ -1,10 +1,11 @@
 //! A provider at the other end of a network: 1Password itself, or a Connect server.
 //!
-//! The service knows the token and remembers names; everything else happens in a child process (`process.rs`), which is
-//! kept for a few idle seconds, so that a boot storm signs in once, and killed when it takes too long.
+//! The service knows the token and remembers names. All else happens in a child process (`process.rs`): it is kept until it
+//! was idle for some seconds, so that many units that start together need one sign-in, and killed when it takes too long.
 
 pub mod process;
 pub mod token;
+mod wire;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,29 +13,26 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
-use zeroize::Zeroizing;
-
-use self::process::{Ask, Fetched, Hello, Service, checked};
 
 use self::token::TokenSource;
+pub use self::wire::Endpoint;
+use self::wire::{Call, Fetched, SignIn};
 use super::FetchError;
-use super::ask::resolve::{Baseline, Listed, Names};
+use super::ask::Listed;
+use super::ask::known::{Baseline, Names};
 use super::ask::service_account::token::Token;
-use super::budget::Meter;
+use super::ledger::Meter;
 
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// How long a child is kept that has nothing to do.
+/// How long an idle child is kept.
 const IDLE: Duration = Duration::from_secs(10);
-/// What the child may know of our environment: where certificates are, and the way out.
+/// The environment variables that the child gets: where certificates are, and which proxy to use.
 const ENVIRONMENT: [&str; 8] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -47,15 +45,15 @@ const ENVIRONMENT: [&str; 8] = [
 ];
 
 pub struct Remote {
-    hello: Hello,
+    sign_in: SignIn,
     token: TokenSource,
     meter: Meter,
-    line: Arc<Mutex<Line>>,
+    session: Arc<Mutex<Session>>,
 }
 
-/// The one conversation with 1Password.
+/// What is kept between fetches, of which there is one at a time.
 #[derive(Default)]
-struct Line {
+struct Session {
     connection: Option<Connection>,
     names: Names,
     baseline: Baseline,
@@ -72,7 +70,7 @@ struct Connection {
     meter: Meter,
 }
 
-/// What a child answers.
+/// The answer to a [`Call`].
 enum Answer {
     Fetched(Vec<Result<Secret, FetchError>>, Names),
     Vaults(Result<Vec<Listed>, FetchError>),
@@ -80,37 +78,37 @@ enum Answer {
 
 impl Remote {
     /// `limit` is how long signing in, and then each fetch, may take. `meter` counts the requests.
-    pub fn new(service: Service, token: TokenSource, limit: Duration, meter: Meter) -> Self {
-        Self { hello: Hello { service, limit }, token, meter, line: Arc::default() }
+    pub fn new(endpoint: Endpoint, token: TokenSource, limit: Duration, meter: Meter) -> Self {
+        Self { sign_in: SignIn { endpoint, limit }, token, meter, session: Arc::default() }
     }
 
-    /// Whose secrets it gives, if that can be said without asking it.
+    /// Whose secrets they are, if that is known without a request.
     pub fn account(&self) -> Option<String> {
-        match &self.hello.service {
-            Service::Account { hosts, .. } => {
+        match &self.sign_in.endpoint {
+            Endpoint::OnePassword { hosts, .. } => {
                 Some(Token::check(self.token.read().ok()?, hosts).ok()?.account().to_owned())
             }
-            Service::Connect(server) => Some(format!("Connect server {}", server.url)),
+            Endpoint::Connect(server) => Some(format!("Connect server {}", server.url)),
         }
     }
 
-    /// Signs in, if that was not done already, so that a fetch can begin at once.
+    /// Signs in, if no child is signed in already, so that a fetch can begin at once.
     pub async fn prepare(&self) -> Result<(), FetchError> {
-        let mut line = self.line.lock().await;
-        let (connection, _) = self.connection(&mut line).await?;
-        self.keep(&mut line, connection);
+        let mut session = self.session.lock().await;
+        let (connection, _) = self.connection(&mut session).await?;
+        self.keep(&mut session, connection);
         Ok(())
     }
 
     pub async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
         let count = references.len();
         let all = |error: FetchError| (0..count).map(|_| Err(error.clone())).collect();
-        let mut line = self.line.lock().await;
-        let ask = Ask::Fetch { references, names: line.names.clone() };
-        match self.talk(&mut line, &ask).await {
+        let mut session = self.session.lock().await;
+        let call = Call::Fetch { references, names: session.names.clone() };
+        match self.call(&mut session, &call).await {
             Ok(Answer::Fetched(results, names)) if results.len() == count => {
-                line.names = names;
-                let Line { names, baseline, .. } = &mut *line;
+                session.names = names;
+                let Session { names, baseline, .. } = &mut *session;
                 baseline.note(names);
                 results
             }
@@ -119,65 +117,64 @@ impl Remote {
         }
     }
 
-    /// Of which references the values cannot have changed since they were fetched. Costs one request.
+    /// Says for each reference whether its value cannot have changed since it was fetched. Costs one request.
     pub async fn unchanged(&self, references: &[Reference]) -> Result<Vec<bool>, FetchError> {
-        let mut line = self.line.lock().await;
-        match self.talk(&mut line, &Ask::Vaults).await? {
+        let mut session = self.session.lock().await;
+        match self.call(&mut session, &Call::Vaults).await? {
             Answer::Vaults(vaults) => {
-                let Line { names, baseline, .. } = &mut *line;
+                let Session { names, baseline, .. } = &mut *session;
                 Ok(baseline.renew(vaults?, names, references))
             }
             Answer::Fetched(..) => Err(FetchError::Broken { why: "an answer to another question".into() }),
         }
     }
 
-    /// One question and its answer.
-    async fn talk(&self, line: &mut Line, ask: &Ask) -> Result<Answer, FetchError> {
+    async fn call(&self, session: &mut Session, call: &Call) -> Result<Answer, FetchError> {
         loop {
-            // Whatever ends this before its end, a cancelled fetch too, ends the child with it: it is in nobody's hands.
-            let (mut connection, reused) = self.connection(line).await?;
-            match connection.ask(ask).await {
+            // The connection is out of the session until the answer is complete: if this future is dropped before, as when a
+            // fetch is cancelled, the child is killed.
+            let (mut connection, reused) = self.connection(session).await?;
+            match connection.call(call).await {
                 Ok(answer) => {
-                    self.keep(line, connection);
+                    self.keep(session, connection);
                     return Ok(answer);
                 }
-                // It may have died since it was used last: that is no fault of this question.
+                // It may have died since it was last used: try a new one.
                 Err(_) if reused => continue,
-                Err(error) => return Err(connection.autopsy(&error).await),
+                Err(error) => return Err(connection.failure(&error).await),
             }
         }
     }
 
-    /// A child that is signed in with the token of the moment, and whether it is one from before.
-    async fn connection(&self, line: &mut Line) -> Result<(Connection, bool), FetchError> {
-        if let Some(end) = line.end.take() {
+    /// A child that is signed in with the current token, and whether it was used before.
+    async fn connection(&self, session: &mut Session) -> Result<(Connection, bool), FetchError> {
+        if let Some(end) = session.end.take() {
             end.abort();
         }
-        let kept = line.connection.take();
+        let kept = session.connection.take();
         let token = self.token.read()?;
         if let Some(mut kept) = kept.filter(|kept| kept.token.expose() == token.expose())
             && kept.process.try_wait().is_ok_and(|status| status.is_none())
         {
             return Ok((kept, true));
         }
-        let mut new = Connection::start(token, self.meter.clone()).map_err(|error| FetchError::Core {
-            why: format!("the process that asks 1Password cannot be started: {error}"),
-        })?;
-        match new.sign_in(&self.hello).await {
+        let mut new = Connection::start(token, self.meter.clone())
+            .map_err(|error| FetchError::Process { why: error.to_string() })?;
+        match new.sign_in(&self.sign_in).await {
             Ok(signed_in) => signed_in.map(|()| (new, false)),
-            Err(error) => Err(new.autopsy(&error).await),
+            Err(error) => Err(new.failure(&error).await),
         }
     }
 
-    fn keep(&self, line: &mut Line, connection: Connection) {
-        line.connection = Some(connection);
-        let shared = self.line.clone();
+    fn keep(&self, session: &mut Session, connection: Connection) {
+        session.connection = Some(connection);
+        let shared = self.session.clone();
         let end = tokio::spawn(async move {
             tokio::time::sleep(IDLE).await;
-            let mut line = shared.lock().await;
-            line.connection = None;
+            let mut session = shared.lock().await;
+            session.connection = None;
         });
-        line.end = Some(end.abort_handle());
+        session.end = Some(end.abort_handle());
     }
 }
 
@@ -191,7 +188,7 @@ impl Connection {
             .env_clear()
             .envs(kept)
             .current_dir("/")
-            // All other descriptors close by themselves. What the core prints is nobody's business: it could be anything.
+            // All other descriptors are closed on exec. The output of the core is discarded: it could contain secrets.
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -200,55 +197,32 @@ impl Connection {
         Ok(Self { stream: UnixStream::from_std(ours)?, process, token, meter })
     }
 
-    async fn sign_in(&mut self, hello: &Hello) -> io::Result<Result<(), FetchError>> {
-        self.send(hello).await?;
-        let token = self.token.expose();
-        self.stream.write_all(&(token.len() as u32).to_be_bytes()).await?;
-        self.stream.write_all(token).await?;
-        self.receive().await
+    async fn sign_in(&mut self, sign_in: &SignIn) -> io::Result<Result<(), FetchError>> {
+        wire::send(&mut self.stream, sign_in).await?;
+        wire::write(&mut self.stream, self.token.expose()).await?;
+        wire::receive(&mut self.stream, || self.meter.count_one()).await
     }
 
-    async fn ask(&mut self, ask: &Ask) -> io::Result<Answer> {
-        self.send(ask).await?;
-        if let Ask::Vaults = ask {
-            return Ok(Answer::Vaults(self.receive().await?));
+    async fn call(&mut self, call: &Call) -> io::Result<Answer> {
+        let Self { stream, meter, .. } = self;
+        let counted = || meter.count_one();
+        wire::send(stream, call).await?;
+        if let Call::Vaults = call {
+            return Ok(Answer::Vaults(wire::receive(stream, counted).await?));
         }
-        let Fetched { results, names } = self.receive().await?;
+        let Fetched { results, names } = wire::receive(stream, counted).await?;
         let mut values = Vec::with_capacity(results.len());
         for result in results {
             values.push(match result {
-                Ok(()) => Ok(Secret::take(self.read().await?).map_err(io::Error::other)?),
+                Ok(()) => Ok(Secret::take(wire::read(stream, counted).await?).map_err(io::Error::other)?),
                 Err(error) => Err(error),
             });
         }
         Ok(Answer::Fetched(values, names))
     }
 
-    async fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
-        let message = serde_json::to_vec(message)?;
-        self.stream.write_all(&(message.len() as u32).to_be_bytes()).await?;
-        self.stream.write_all(&message).await
-    }
-
-    async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<T> {
-        Ok(serde_json::from_slice(&self.read().await?)?)
-    }
-
-    async fn read(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
-        let mut length = [0; 4];
-        while length == [0; 4] {
-            self.stream.read_exact(&mut length).await?;
-            if length == [0; 4] {
-                self.meter.tick();
-            }
-        }
-        let mut bytes = Zeroizing::new(vec![0; checked(length)?]);
-        self.stream.read_exact(&mut bytes).await?;
-        Ok(bytes)
-    }
-
-    /// What a conversation died of.
-    async fn autopsy(mut self, error: &io::Error) -> FetchError {
+    /// Ends the child, and says why it could not be talked to.
+    async fn failure(mut self, error: &io::Error) -> FetchError {
         let _ = self.process.start_kill();
         let why = match self.process.wait().await {
             Ok(status) if error.kind() == io::ErrorKind::UnexpectedEof => {

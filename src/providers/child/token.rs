@@ -1,5 +1,4 @@
-//! Where the token of a provider comes from: read anew each time, so that a replaced one counts at once; and where it is to
-//! be put.
+//! Where the token is read from, anew each time, so that a replaced one is used at once; and where a new one is to be stored.
 
 use std::env;
 use std::io;
@@ -14,7 +13,7 @@ use crate::secret::Secret;
 
 /// The name of the credential, and of the file in `$CREDENTIALS_DIRECTORY`.
 const CREDENTIAL: &str = "token";
-/// Where opnix.service has it from, unless it is configured otherwise: `systemd/opnix.service`.
+/// The file that opnix.service loads it from by default: `systemd/opnix.service`.
 const DEFAULT: &str = "/etc/opnix/token";
 /// For the command line.
 const VARIABLE: &str = "OP_SERVICE_ACCOUNT_TOKEN";
@@ -28,7 +27,7 @@ pub enum TokenSource {
 }
 
 impl TokenSource {
-    /// The file that is named, else the credential of the unit, else the variable.
+    /// The named file, else the credential of the unit, else the variable.
     pub fn find(named: Option<&Path>) -> Self {
         let credential =
             || env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
@@ -45,7 +44,7 @@ impl TokenSource {
                 };
                 (files::read(path, SIZE_MAX).map_err(missing)?, looked)
             }
-            // The environment keeps its own copy in any case.
+            // The environment keeps a copy of its own anyway.
             Self::Variable => {
                 let looked = format!("${VARIABLE} is");
                 let missing = || FetchError::TokenMissing { looked: format!("{looked} not set") };
@@ -65,7 +64,7 @@ pub enum Loaded {
     Sealed(PathBuf),
 }
 
-/// Where opnix.service has its token from; without such a unit, where it would have it from.
+/// Where opnix.service loads its token from; if there is no such unit, where it would by default.
 pub fn loaded() -> Option<Loaded> {
     let output = Command::new("systemctl").args(["cat", "opnix.service"]).stderr(Stdio::null()).output();
     match output {
@@ -74,7 +73,7 @@ pub fn loaded() -> Option<Loaded> {
     }
 }
 
-/// Of a unit file with its drop-ins the last word counts. (`systemctl show` does not tell.)
+/// The last assignment in a unit file and its drop-ins counts. (`systemctl show` does not show it.)
 fn last_loaded(text: &str) -> Option<Loaded> {
     let mut loaded = None;
     for line in text.lines() {

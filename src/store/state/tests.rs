@@ -1,7 +1,8 @@
 //! The rules of fetches, with no runtime and no clock.
 
 use super::*;
-use crate::providers::budget::{Budget, Ledger, Meter};
+use crate::providers::budget::Budget;
+use crate::providers::ledger::{Ledger, Meter};
 use crate::store::decide::{Limits, Settings};
 use crate::store::served::Served;
 use crate::store::source::Source;

@@ -54,7 +54,7 @@ fn status_says_when_nothing_is_sealed_when_the_provider_is_down_and_when_the_ser
     assert_eq!(host.daemon.ask("openai-api-key"), None);
     let (text, code) = host.daemon.command(&["status"]);
     assert_eq!(code, 69, "{text}");
-    assert!(text.contains("DOES NOT WORK since") && text.contains("it is no vault file"), "{text}");
+    assert!(text.contains("DOES NOT WORK since") && text.contains("it is not a vault file"), "{text}");
     let nowhere = Command::new(env!("CARGO_BIN_EXE_opnix"))
         .args(["status", "--control", "/nonexistent/control.sock"])
         .output()

@@ -1,27 +1,27 @@
-//! 1Password's official SDK core, `libop_uniffi_core.so`, behind a safe interface. The only file with unsafe code.
+//! A safe interface to the core of 1Password's official SDK, `libop_uniffi_core.so`.
 //!
-//! The library speaks the C interface of uniffi 0.26: what it takes and gives are buffers that it allocates itself. Its
-//! contract, as far as it concerns us:
+//! The library has the C interface of uniffi 0.26: arguments and results are buffers that it allocates itself. The parts of
+//! its contract that matter here:
 //! - a [`RustBuffer`] passed by value belongs to the callee from then on; one that is returned belongs to us, and goes
 //!   back through `rustbuffer_free`, once;
 //! - a call that can fail takes a [`CallStatus`] whose error buffer is ours when its code is not 0;
 //! - a future is polled with a callback, which is called exactly once for each poll, from any thread; it is completed at
 //!   most once, after it was reported ready, and freed once, which cancels it if it still runs.
 //!
-//! It wipes nothing that it keeps or returns, so it lives in a process of its own (`child.rs`).
+//! It wipes nothing that it keeps or returns, so it runs in a process of its own (`child/process.rs`).
 
-use std::collections::HashMap;
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use libloading::Library;
 use zeroize::{Zeroize, Zeroizing};
+
+use super::failure::Failure;
+use super::waker::{Waker, wake};
+use crate::remedy::Remedy;
 
 /// The uniffi contract that this file is written for.
 const CONTRACT: u32 = 25;
@@ -37,26 +37,22 @@ pub struct Core {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("1Password's core library is not at {}\ninstall it with `opnix core install`", .0.display())]
+    #[error("1Password's core library is not at {}", .0.display())]
     Missing(PathBuf),
     #[error("1Password's core library {path} cannot be loaded: {why}")]
     Unloadable { path: PathBuf, why: String },
-    #[error(
-        "{path} is not the version of 1Password's core library that opnix knows: {what}\n\
-         install a version that it knows with `opnix core install`"
-    )]
+    #[error("{path} is not the version of 1Password's core library that opnix knows: {what}")]
     Unknown { path: PathBuf, what: String },
 }
 
-/// What the library reports when a call fails.
-#[derive(Debug)]
-pub enum Failure {
-    /// In its own words: the name of the kind of error, and a message.
-    Reported { name: String, message: String },
-    /// There was no result before the deadline; the call was cancelled.
-    Late,
-    /// It does not keep to its interface, or it panicked.
-    Broken(String),
+impl Remedy for LoadError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Missing(_) => Some("install it with `opnix core install`".into()),
+            Self::Unknown { .. } => Some("install a version that it knows with `opnix core install`".into()),
+            Self::Unloadable { .. } => None,
+        }
+    }
 }
 
 #[repr(C)]
@@ -81,7 +77,7 @@ struct CallStatus {
 type Future = *const c_void;
 type Continuation = extern "C" fn(usize, i8);
 
-/// Declares the functions of the library that are used, and how they are looked up, by one list.
+/// Declares the functions of the library that are used, and their lookup, from one list.
 macro_rules! functions {
     ($($name:ident: $symbol:literal as $type:ty,)*) => {
         struct Functions { $($name: $type,)* }
@@ -89,9 +85,9 @@ macro_rules! functions {
         impl Functions {
             fn find(library: &Library) -> Result<Self, libloading::Error> {
                 #[expect(unsafe_code, reason = "a symbol has no type of its own")]
-                // SAFETY: the types are those of uniffi 0.26; `Core::load` calls none of them before it has seen
-                // contract version and checksums, whose functions take nothing and give a number. The pointers are
-                // kept only as long as the library.
+                // SAFETY: the types are those of uniffi 0.26. `Core::load` first calls only the functions for the contract
+                // version and the checksums, which take nothing and return a number, and none of the others if those do not
+                // match. The library is never unloaded.
                 Ok(unsafe { Self { $($name: *library.get::<$type>($symbol)?,)* } })
             }
         }
@@ -108,8 +104,6 @@ functions! {
     buffer_free: b"ffi_op_uniffi_core_rustbuffer_free" as unsafe extern "C" fn(RustBuffer, &mut CallStatus),
     init_client: b"uniffi_op_uniffi_core_fn_func_init_client" as unsafe extern "C" fn(RustBuffer) -> Future,
     invoke: b"uniffi_op_uniffi_core_fn_func_invoke" as unsafe extern "C" fn(RustBuffer) -> Future,
-    release_client: b"uniffi_op_uniffi_core_fn_func_release_client"
-        as unsafe extern "C" fn(RustBuffer, &mut CallStatus),
     poll: b"ffi_op_uniffi_core_rust_future_poll_rust_buffer"
         as unsafe extern "C" fn(Future, Continuation, usize),
     complete: b"ffi_op_uniffi_core_rust_future_complete_rust_buffer"
@@ -118,7 +112,7 @@ functions! {
 }
 
 impl Core {
-    /// Loads the library, and makes sure that it is a version whose interface is known.
+    /// Loads the library, and checks that its interface is the known one.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         if !path.exists() {
             return Err(LoadError::Missing(path.to_owned()));
@@ -128,8 +122,8 @@ impl Core {
             why: error.to_string(),
         };
         #[expect(unsafe_code, reason = "loading runs the library's own initializers")]
-        // SAFETY: the file is the one that the administrator installed, whose sum `opnix core install` has checked;
-        // whoever can write it can run code as this user in any case.
+        // SAFETY: the file is the one that the administrator installed, whose checksum `opnix core install` has checked;
+        // whoever can write it can run code as this user anyway.
         let library = unsafe { Library::new(path.as_os_str()) }.map_err(unloadable)?;
         let functions = Functions::find(&library)
             .map_err(|error| LoadError::Unknown { path: path.to_owned(), what: error.to_string() })?;
@@ -137,26 +131,15 @@ impl Core {
         Ok(Self { functions, _library: ManuallyDrop::new(library) })
     }
 
-    /// Makes a client from its settings (JSON, with the token) and returns its id. This authenticates.
+    /// Makes a client from its settings (JSON, with the token), which signs in, and returns its id.
     pub fn init_client(&self, settings: &[u8], deadline: Instant) -> Result<String, Failure> {
         let id = self.call(self.functions.init_client, settings, deadline)?;
-        String::from_utf8(id.to_vec()).map_err(|_| Failure::Broken("a client id that is no text".into()))
+        String::from_utf8(id.to_vec()).map_err(|_| Failure::Broken("a client id that is not text".into()))
     }
 
     /// Calls a method of the SDK: JSON in, JSON out.
     pub fn invoke(&self, request: &[u8], deadline: Instant) -> Result<Zeroizing<Vec<u8>>, Failure> {
         self.call(self.functions.invoke, request, deadline)
-    }
-
-    pub fn release_client(&self, id: &str) -> Result<(), Failure> {
-        let id = self.lower(id.as_bytes())?;
-        let mut status = CallStatus::new();
-        #[expect(unsafe_code, reason = "a foreign function")]
-        // SAFETY: the buffer is the library's own, and given away here.
-        unsafe {
-            (self.functions.release_client)(id, &mut status);
-        }
-        self.checked(status)
     }
 
     /// Runs one of the two functions that return a future, to its end or to the deadline.
@@ -252,7 +235,7 @@ impl CallStatus {
     }
 }
 
-/// The one error variant of the interface: its number, then the length of a JSON text, then the text.
+/// Reads the only error variant of the interface: its number, the length of a JSON text, the text.
 fn reported(error: &[u8]) -> Option<Failure> {
     #[derive(serde::Deserialize)]
     struct Report {
@@ -266,7 +249,7 @@ fn reported(error: &[u8]) -> Option<Failure> {
     Some(Failure::Reported { name, message })
 }
 
-/// A future of the library's. Dropping it frees it, which cancels what still runs.
+/// A future of the library's. Dropping it frees it, which cancels it if it still runs.
 struct Running<'c> {
     handle: Future,
     functions: &'c Functions,
@@ -275,14 +258,14 @@ struct Running<'c> {
 impl Running<'_> {
     fn wait(&self, deadline: Instant) -> Result<(), Failure> {
         loop {
-            let woken = Waker::arm();
+            let waker = Waker::register();
             #[expect(unsafe_code, reason = "a foreign function")]
             // SAFETY: the future is alive until `self` is dropped; the callback takes any number and touches only
             // what is Rust's own.
             unsafe {
-                (self.functions.poll)(self.handle, wake, woken.key);
+                (self.functions.poll)(self.handle, wake, waker.key());
             }
-            match woken.wait(deadline)? {
+            match waker.wait(deadline)? {
                 0 => return Ok(()),
                 // It could go on: poll again.
                 _ => continue,
@@ -294,55 +277,10 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         #[expect(unsafe_code, reason = "a foreign function")]
-        // SAFETY: the handle came from the library and is freed once. A callback that is still due comes now, and finds
-        // that nobody waits for it.
+        // SAFETY: the handle came from the library and is freed once. A callback that is still due is called now, and does
+        // nothing, because its waker is gone.
         unsafe {
             (self.functions.free)(self.handle);
         }
-    }
-}
-
-/// Who waits for a callback, by the number that the library hands back. A number that is not there any more wakes nobody,
-/// so that no pointer can be stale.
-static WAITING: Mutex<Option<HashMap<usize, SyncSender<i8>>>> = Mutex::new(None);
-
-struct Waker {
-    key: usize,
-    woken: Receiver<i8>,
-}
-
-impl Waker {
-    fn arm() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let key = COUNT.fetch_add(1, Ordering::Relaxed);
-        let (sender, woken) = sync_channel(1);
-        WAITING.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(key, sender);
-        Self { key, woken }
-    }
-
-    fn wait(&self, deadline: Instant) -> Result<i8, Failure> {
-        match self.woken.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(code) => Ok(code),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::Late),
-            Err(RecvTimeoutError::Disconnected) => Err(Failure::Broken("a lost wake-up".into())),
-        }
-    }
-}
-
-impl Drop for Waker {
-    fn drop(&mut self) {
-        take(self.key);
-    }
-}
-
-fn take(key: usize) -> Option<SyncSender<i8>> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.remove(&key)
-}
-
-/// Called by the library. Must not unwind into it, and does not: nothing here panics.
-extern "C" fn wake(key: usize, code: i8) {
-    if let Some(sender) = take(key) {
-        // Nobody may be waiting any more.
-        let _ = sender.try_send(code);
     }
 }

@@ -1,8 +1,19 @@
-//! What the core's failures mean. It has a type for one of them; for the others it has only words, which this one table
-//! reads (`tests/simulated/providers/service_account` holds it against the real library).
+//! What the core's failures mean. One of them has a type; the others have only a message, which is looked up in the table
+//! here (`tests/simulated/providers/service_account` checks it against the real library).
 
-use super::core::Failure;
-use crate::providers::error::{Asked, FetchError};
+use crate::providers::ask::Target;
+use crate::providers::error::FetchError;
+
+/// What the library reports when a call fails.
+#[derive(Debug)]
+pub enum Failure {
+    /// In its own words: the name of the kind of error, and a message.
+    Reported { name: String, message: String },
+    /// There was no result before the deadline; the call was cancelled.
+    Late,
+    /// It does not keep to its interface, or it panicked.
+    Broken(String),
+}
 
 enum Meaning {
     Rejected,
@@ -29,7 +40,7 @@ const WORDS: [(&str, Meaning); 16] = [
     ("the right permissions", Meaning::Forbidden),
     (ITEM_NOT_FOUND, Meaning::ItemNotFound),
     ("vault couldn't be found", Meaning::VaultNotFound),
-    // It does not say which.
+    // It does not say what the cause was.
     (
         "error sending request",
         Meaning::Unreachable("no connection (look at DNS, the network, a proxy, certificates)"),
@@ -39,8 +50,8 @@ const WORDS: [(&str, Meaning); 16] = [
     ("request timed out", Meaning::Unreachable("it did not answer in time")),
     ("internal server error", Meaning::Unavailable("it reports an internal error")),
     ("unexpected status code in response: 5", Meaning::Unavailable("it answers with a server error")),
-    ("unexpected status code in response: 4", Meaning::Unavailable("it does not take the request")),
-    ("bad request", Meaning::Unavailable("it does not take the request")),
+    ("unexpected status code in response: 4", Meaning::Unavailable("it rejects the request")),
+    ("bad request", Meaning::Unavailable("it rejects the request")),
     ("data conflict occurred", Meaning::Unavailable("it reports a conflict")),
 ];
 
@@ -49,27 +60,27 @@ impl Failure {
         matches!(self, Self::Reported { message, .. } if message.contains(ITEM_NOT_FOUND))
     }
 
-    pub fn explain(self, asked: &Asked<'_>) -> FetchError {
+    pub fn explain(self, target: &Target<'_>) -> FetchError {
         match self {
             Self::Late => FetchError::Unreachable { why: "it did not answer in time".into() },
             Self::Broken(why) => FetchError::Broken { why: format!("1Password's core gave {why}") },
-            Self::Reported { name, message } => reported(&name, &message, asked),
+            Self::Reported { name, message } => reported(&name, &message, target),
         }
     }
 }
 
-fn reported(name: &str, message: &str, asked: &Asked<'_>) -> FetchError {
+fn reported(name: &str, message: &str, target: &Target<'_>) -> FetchError {
     if name == RATE_LIMIT {
         return FetchError::RateLimited { until: None };
     }
     match WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, meaning)| meaning) {
         Some(Meaning::RateLimited) => FetchError::RateLimited { until: None },
         Some(Meaning::Rejected) => FetchError::TokenRejected,
-        // An account that may not even sign in is one that was suspended.
+        // An account that is not allowed to sign in was suspended.
         Some(Meaning::Forbidden) if name == SIGN_IN => FetchError::TokenRejected,
-        Some(Meaning::Forbidden) => FetchError::Forbidden { what: asked.to_string() },
-        Some(Meaning::VaultNotFound) => asked.vault_not_found(),
-        Some(Meaning::ItemNotFound) => asked.item_not_found(),
+        Some(Meaning::Forbidden) => FetchError::Forbidden { what: target.to_string() },
+        Some(Meaning::VaultNotFound) => target.vault_not_found(),
+        Some(Meaning::ItemNotFound) => target.item_not_found(),
         Some(Meaning::Unreachable(why)) => FetchError::Unreachable { why: (*why).into() },
         Some(Meaning::Unavailable(why)) => FetchError::Unavailable { why: (*why).into() },
         None => FetchError::Broken { why: format!("1Password's core reports {name}: {message}") },

@@ -1,4 +1,4 @@
-//! An item as the SDK gives it, made into an [`Item`].
+//! An item as the SDK returns it, and its conversion to an [`Item`].
 
 use std::borrow::Cow;
 
@@ -92,7 +92,7 @@ impl<'a> From<SdkItem<'a>> for Item<'a> {
             totp: None,
             derived: false,
         };
-        // What the SDK makes of a key can be named like a field of the item.
+        // What the SDK derives from an SSH key has names like the fields of the item.
         let has_key =
             item.fields.iter().any(|field| field.details.as_ref().is_some_and(|d| d.kind == "SshKey"));
         let derived =

@@ -1,4 +1,4 @@
-//! The file of 1Password's core: where it is kept, which versions are known, and how it gets there.
+//! The file of 1Password's core: where it is kept, which releases are known, and how it is installed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -10,68 +10,80 @@ use zeroize::Zeroizing;
 use zip::ZipArchive;
 
 use crate::files::{self, Attributes};
+use crate::remedy::Remedy;
 
 /// Where `opnix core install` and distributions put it.
 pub const DIRECTORY: &str = "/usr/lib/opnix";
 pub const NAME: &str = "libop_uniffi_core.so";
-/// Larger than any version, in bytes.
+/// More than the size of any release, in bytes.
 const SIZE_MAX: usize = 128 << 20;
-/// How deep a directory is searched: that of an unpacked wheel.
+/// How deep a directory is searched: deep enough for an unpacked wheel.
 const DEPTH_MAX: usize = 8;
 
-/// A version that opnix was tested with.
+/// A release that opnix was tested with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
+pub struct Release {
     pub version: &'static str,
-    /// As Rust names it.
+    /// By Rust's name for it.
     pub architecture: &'static str,
     sum: &'static str,
 }
 
 /// From the wheels of 1Password's Python SDK, newest first; the sums are SHA-256, of the library itself.
-const KNOWN: [Known; 6] = [
-    known("0.4.2", "x86_64", "d030d05c5dca54f82c6cf8a4c00e82b19734d1ce6f5dfa2e5702c3cd2cd060d7"),
-    known("0.4.2", "aarch64", "e5238beee526bfc6cc8a59d136a95ad062a433969c5b4c5af4d74924b533eae3"),
-    known("0.4.1", "x86_64", "828f54694c8be2df67f88573f00a87e2b488979e09f0c18afe9bff163d66a82a"),
-    known("0.4.1", "aarch64", "dadec5c3614cf765ba60e36bd38bda8b1c4249759ef9842fb15ccd9fdb72d296"),
-    known("0.4.0", "x86_64", "99d81d1d197285751eedbf82e6474e7020a29f77d9497fa0253cbf536ef9fa50"),
-    known("0.4.0", "aarch64", "22ba212c82c032fb1502f7a42a4fb9a219bde1a776e50c9efd95ab9dfbffb813"),
+const RELEASES: [Release; 6] = [
+    release("0.4.2", "x86_64", "d030d05c5dca54f82c6cf8a4c00e82b19734d1ce6f5dfa2e5702c3cd2cd060d7"),
+    release("0.4.2", "aarch64", "e5238beee526bfc6cc8a59d136a95ad062a433969c5b4c5af4d74924b533eae3"),
+    release("0.4.1", "x86_64", "828f54694c8be2df67f88573f00a87e2b488979e09f0c18afe9bff163d66a82a"),
+    release("0.4.1", "aarch64", "dadec5c3614cf765ba60e36bd38bda8b1c4249759ef9842fb15ccd9fdb72d296"),
+    release("0.4.0", "x86_64", "99d81d1d197285751eedbf82e6474e7020a29f77d9497fa0253cbf536ef9fa50"),
+    release("0.4.0", "aarch64", "22ba212c82c032fb1502f7a42a4fb9a219bde1a776e50c9efd95ab9dfbffb813"),
 ];
 
-const fn known(version: &'static str, architecture: &'static str, sum: &'static str) -> Known {
-    Known { version, architecture, sum }
+const fn release(version: &'static str, architecture: &'static str, sum: &'static str) -> Release {
+    Release { version, architecture, sum }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error("{path} cannot be read: {why}", path = .0.display(), why = .1)]
     Unreadable(PathBuf, io::Error),
-    #[error("there is no {NAME} in {path}\ngive a wheel of onepassword-sdk, or a directory with one", path = .0.display())]
+    #[error("there is no {NAME} in {path}", path = .0.display())]
     Nothing(PathBuf),
     #[error(
-        "{path} is no version of the library that opnix knows for {arch} (SHA-256 {sum})\nknown are {versions}",
-        path = .0.display(), sum = .1, arch = std::env::consts::ARCH, versions = versions()
+        "{path} is not a version of the library that opnix knows for {arch} (SHA-256 {sum})",
+        path = .0.display(), sum = .1, arch = std::env::consts::ARCH
     )]
     Unknown(PathBuf, String),
     #[error("{path} cannot be written: {why}", path = .0.display(), why = .1)]
     Unwritable(PathBuf, io::Error),
 }
 
-fn versions() -> String {
-    let ours = KNOWN.iter().filter(|known| known.architecture == std::env::consts::ARCH);
-    ours.map(|known| known.version).collect::<Vec<_>>().join(", ")
+impl Remedy for InstallError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Nothing(_) => Some("give a wheel of onepassword-sdk, or a directory with one".into()),
+            Self::Unknown(..) => Some(format!("known are {}", versions())),
+            Self::Unreadable(..) | Self::Unwritable(..) => None,
+        }
+    }
 }
 
-/// Puts the library into `directory`, whole or not at all. `source` is a wheel, the library itself, or a directory that
-/// holds either.
-pub fn install(source: &Path, directory: &Path) -> Result<(Known, PathBuf), InstallError> {
+fn versions() -> String {
+    let ours = RELEASES.iter().filter(|release| release.architecture == std::env::consts::ARCH);
+    ours.map(|release| release.version).collect::<Vec<_>>().join(", ")
+}
+
+/// Installs the library in `directory`, completely or not at all. `source` is a wheel, the library itself, or a directory
+/// that contains either.
+pub fn install(source: &Path, directory: &Path) -> Result<(Release, PathBuf), InstallError> {
     let (mut best, mut unknown) = (None::<(usize, Zeroizing<Vec<u8>>)>, None);
     for file in candidates(source)? {
         for library in read(&file).map_err(|error| InstallError::Unreadable(file.clone(), error))? {
             let sum = base16(&Sha256::digest(&library));
-            let ours = |known: &Known| known.sum == sum && known.architecture == std::env::consts::ARCH;
-            match KNOWN.iter().position(ours) {
-                // The newest of several.
+            let ours =
+                |release: &Release| release.sum == sum && release.architecture == std::env::consts::ARCH;
+            match RELEASES.iter().position(ours) {
+                // The newest one, if there are several.
                 Some(place) if best.as_ref().is_none_or(|(other, _)| place < *other) => {
                     best = Some((place, library))
                 }
@@ -85,10 +97,10 @@ pub fn install(source: &Path, directory: &Path) -> Result<(Known, PathBuf), Inst
     };
     let path = directory.join(NAME);
     write(directory, &library).map_err(|error| InstallError::Unwritable(path.clone(), error))?;
-    Ok((KNOWN[place], path))
+    Ok((RELEASES[place], path))
 }
 
-/// The files that may hold the library.
+/// The files that may be or contain the library.
 fn candidates(source: &Path) -> Result<Vec<PathBuf>, InstallError> {
     fn walk(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
         if depth > DEPTH_MAX || fs::symlink_metadata(path)?.is_symlink() {
@@ -137,7 +149,7 @@ fn read(path: &Path) -> io::Result<Vec<Zeroizing<Vec<u8>>>> {
 
 fn write(directory: &Path, library: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    // A process that has the old version loaded keeps it: its file goes when nobody uses it any more.
+    // A process that has loaded the old file keeps using it.
     let attributes = Attributes { mode: 0o644, owner: None };
     files::replace(&File::open(directory)?, OsStr::new(NAME), library, attributes)
 }

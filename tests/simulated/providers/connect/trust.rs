@@ -40,6 +40,6 @@ fn a_token_that_no_header_can_hold_is_never_repeated() {
         "hunter2\u{1}hunter2",
         &[("key", "op://Zoo/Sections/username")],
     );
-    assert!(daemon.refusal("key").contains("no Connect token"));
+    assert!(daemon.refusal("key").contains("not a Connect token"));
     assert!(!daemon.log().contains("hunter2"));
 }
