@@ -95,7 +95,7 @@ fn creds(arguments: &[&str], input: &[u8], output: Stdio) -> Result<Output, Stri
         .spawn()
         .map_err(cannot)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If it ends before it has read all, what it says counts.
+        // If it ends before it has read everything, its own message counts.
         let _ = stdin.write_all(input);
     }
     child.wait_with_output().map_err(cannot)

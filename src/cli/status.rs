@@ -34,7 +34,7 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     match &status {
         Status { faults: Some(_), .. } => Exit::Config,
-        // What is missing can still be had, unless the provider is known not to give it.
+        // A missing value can still be had, unless the provider is known not to work.
         status if status.secrets.iter().all(|secret| is_servable(secret.state, status)) => Exit::Ok,
         _ => Exit::Unavailable,
     }

@@ -10,10 +10,10 @@ use super::{GRANT, REFUSAL, id};
 use crate::peer::{Claim, Stranger};
 use crate::policy::Grant;
 
-/// How many refusals of one kind a unit has on record in a minute, before the rest is counted: far more than starts that
-/// fail make.
+/// How many refusals of one kind a unit has on record in a minute, before the rest is only counted: far more than
+/// failing starts cause.
 const OF_A_UNIT: u64 = 1000;
-/// The same of peers that are no units.
+/// The same for peers that are not units.
 const OF_OTHERS: u64 = 1;
 
 static REPEATS: Mutex<Option<Repeats>> = Mutex::new(None);
@@ -68,14 +68,14 @@ pub fn abandoned(claim: Option<&Claim>) {
     );
 }
 
-/// Of a unit. `check` is the step that said no, in one word; `reason` is for people.
+/// A unit was refused. `check` is the step that said no, in one word; `reason` is for people.
 pub fn refused(claim: &Claim, check: &'static str, reason: &(dyn std::fmt::Display + Sync)) {
     if is_told(claim.unit.as_str(), check, OF_A_UNIT) {
         tell_refusal(Some(claim), check, reason);
     }
 }
 
-/// Of a peer that is not the unit that it claims to be, and sits in `group`.
+/// A peer was refused that is not the unit that it claims to be, and sits in `group`.
 pub fn refused_pretender(
     claim: Option<&Claim>,
     group: &str,
@@ -109,7 +109,7 @@ fn tell_refusal(claim: Option<&Claim>, check: &'static str, reason: &(dyn std::f
     }
 }
 
-/// A connection that is no start of a unit is held without an answer.
+/// A connection that is not a start of a unit is held without an answer.
 pub fn held(stranger: &Stranger) {
     if is_told(&stranger.group, "held", OF_OTHERS) {
         let advice = advice(&stranger.address);

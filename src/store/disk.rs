@@ -52,7 +52,7 @@ impl Disk {
         }
     }
 
-    /// What the cache holds. A cache that cannot be read is a warning and an empty one: values can be had again.
+    /// What the cache holds. A cache that cannot be read is reported and counts as empty: values can be fetched again.
     pub fn load(&self) -> Option<Contents> {
         let (Some(directory), Ok(key)) = (&self.directory, &self.key) else { return None };
         let path = directory.path(CACHE);
