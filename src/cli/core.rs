@@ -16,8 +16,8 @@ pub struct Arguments {
 enum Action {
     /// Install the library from a wheel of 1Password's Python SDK, after checking its SHA-256 sum
     ///
-    /// Get the wheel with `pip download onepassword-sdk==0.4.2 --no-deps --dest DIR`. Nothing of Python is used of it but the
-    /// library inside.
+    /// Get the wheel with `pip download onepassword-sdk==0.4.2 --no-deps --dest DIR`. Only the
+    /// library inside is used, nothing of Python.
     Install {
         /// The wheel, the library, or a directory that holds either
         source: PathBuf,

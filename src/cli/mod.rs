@@ -53,7 +53,7 @@ impl From<Exit> for ExitCode {
 /// 1Password secrets for systemd units
 ///
 /// A unit says LoadCredential=NAME:/run/opnix/creds.sock; systemd asks opnix when the unit starts, and opnix answers
-/// with the right secret for exactly that unit, or refuses the start. Never with an empty or cut-off one.
+/// with the right secret for exactly that unit, never with an empty or cut-off one, or refuses the start.
 #[derive(Parser)]
 #[command(name = "opnix", version, max_term_width = 100, arg_required_else_help = true)]
 pub enum Command {

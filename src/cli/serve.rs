@@ -146,7 +146,7 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         if let Err(faults) = config::load(&sources.files) {
             return super::faulty(&faults);
         }
-        warn!("no systemd keeps requests through our end: what waits when opnix ends is refused");
+        warn!("no systemd keeps requests when opnix ends: those that wait then are refused");
     }
     // Before the first secret is read.
     for missing in process::protect() {

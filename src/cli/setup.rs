@@ -55,7 +55,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Err(why) => fail(
             Exit::System,
             format_args!(
-                "no key, so that values are kept in memory only: {why}\nopnix works without, but not after a reboot without 1Password"
+                "there is no key, so values are kept in memory only: {why}\nopnix works without one, but after a reboot it needs 1Password"
             ),
         ),
     }

@@ -91,7 +91,7 @@ struct Control(Arc<Service>);
     version = env!("CARGO_PKG_VERSION"),
 )]
 impl Control {
-    /// How the service is: its provider, cache, budget and secrets.
+    /// The state of the service: its provider, cache, budget and secrets.
     async fn status(&self) -> Status {
         answers::status(&self.0)
     }

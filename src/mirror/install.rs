@@ -92,7 +92,7 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
     let (directory, name) = parent(link, true)?;
     match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK => {
-            let what = format!("{} is there already and is no symlink: move it away", link.display());
+            let what = format!("{} is there already and is not a symlink: move it away", link.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         Ok(_) | Err(Errno::ENOENT) => {}
@@ -120,7 +120,7 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
         };
         directory = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
             Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
-                "{} leads through {:?}, which is a symlink or no directory: name the real path",
+                "{} leads through {:?}, which is a symlink or not a directory: name the real path",
                 path.display(),
                 step
             )),

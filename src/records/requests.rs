@@ -117,7 +117,7 @@ pub fn held(stranger: &Stranger) {
             target: REFUSAL,
             message_id = id::HELD,
             opnix_group = stranger.group,
-            "holds a connection from {} ({}), which is no start of a unit: it gets nothing, because it could take anything, \
+            "holds a connection from {} ({}), which is not a start of a unit: it gets nothing, because it could take anything, \
              even the end of the connection, for its secret; {advice}",
             stranger.group,
             stranger.address,

@@ -52,7 +52,7 @@ pub fn accept(
             Some(error) => {
                 // What waits is in the backlog, which survives us.
                 if !std::mem::replace(&mut failing, true) {
-                    error!("cannot accept connections for now, and tries again: {error}");
+                    error!("cannot accept connections for now, trying again: {error}");
                 }
                 thread::sleep(PAUSE);
             }

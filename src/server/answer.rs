@@ -278,7 +278,7 @@ impl Pause {
         let pause = match self.0 {
             Some(last) => (last * 2).min(LONGEST_PAUSE),
             None => {
-                error!("cannot {what} for now, and tries again: {why}");
+                error!("cannot {what} for now, trying again: {why}");
                 FIRST_PAUSE
             }
         };

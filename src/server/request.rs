@@ -275,7 +275,7 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
             place.leave();
         }
         Ok(place) => {
-            let why = format!("it belongs to user {} and is no start of a unit", stranger.uid);
+            let why = format!("it belongs to user {} and is not a start of a unit", stranger.uid);
             records::closed(None, group, &why);
             place.leave();
         }
@@ -288,7 +288,7 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
 async fn identify_again(request: Request, address: SocketAddr, errno: Errno, service: Arc<Service>) {
     let pretender =
         |why| Pretender { claim: None, why, group: "a place that is not known".into(), foreign: false };
-    tracing::error!("cannot find out who asks, and tries again: {errno}");
+    tracing::error!("cannot find out who asks for now, trying again: {errno}");
     loop {
         select! {
             () = sleep(PAUSE) => {}

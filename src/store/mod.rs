@@ -217,7 +217,7 @@ impl Shared {
             error!("the sealed cache cannot be written: {error}");
         }
         if let Err(error) = ledger {
-            warn!("how many requests were made cannot be written: {error}");
+            warn!("the count of requests that were made cannot be written: {error}");
         }
     }
 }
@@ -229,7 +229,7 @@ impl Inherited {
         match account {
             Some(account) if account != contents.account => {
                 warn!(
-                    "the sealed cache is not used: it is of another account ({}) than the token",
+                    "the sealed cache is not used: it belongs to another account ({}) than the token",
                     contents.account
                 );
                 Self { account: Some(account), values: Vec::new() }

@@ -48,7 +48,7 @@ pub struct Contents {
 /// Why a file cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("it is no sealed cache")]
+    #[error("it is not a sealed cache")]
     Foreign,
     #[error("it was written by another version of opnix")]
     Version,
