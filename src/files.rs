@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 
 /// A file in the state directory that is larger than this, in bytes, was not written by opnix.
 const STATE_MAX: usize = 512 << 20;
-/// How much is read first from what does not say how much there is.
+/// How much is read first from a source that does not say its size.
 const UNKNOWN: usize = 4 << 10;
-/// What the names of files end in that are not finished.
+/// What the names of unfinished files end in.
 const UNFINISHED: &str = ".opnix-new";
 
 /// All of a file that has at most `max` bytes.
@@ -26,13 +26,13 @@ pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     read_open(&File::open(path)?, max)
 }
 
-/// The same of a file that is open already.
+/// The same for a file that is open already.
 pub fn read_open(file: &File, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if size > max { Err(too_large(max)) } else { read_from(file, size, max) }
 }
 
-/// All that comes from there, if it is at most `max` bytes; about `expected` are.
+/// All that can be read from there, if it is at most `max` bytes; `expected` is about how many there are.
 pub fn read_from(mut from: impl Read, expected: usize, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     // One more than is expected, so that the end shows without another buffer.
     let size = if expected == 0 { UNKNOWN } else { expected };
@@ -67,12 +67,12 @@ fn too_large(max: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {number} {unit}"))
 }
 
-/// How a file is to be, once it is whole.
+/// The attributes of a file once it is whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes {
     /// Permission bits.
     pub mode: u32,
-    /// If it is not to be of who writes it.
+    /// `None`: the file belongs to whoever writes it.
     pub owner: Option<(Uid, Gid)>,
 }
 
@@ -81,13 +81,14 @@ impl Attributes {
     pub const PRIVATE: Self = Self { mode: 0o600, owner: None };
 }
 
-/// When this returns, the file has the new content, on disk. Until then it has the old one, whatever happens. What stands
-/// there under its name or that of the unfinished file is replaced, never written to: it may be a link of somebody else's.
+/// When this returns, the file has the new content, on disk. Until then it has the old one, whatever happens. Whatever
+/// is there under its name or that of the unfinished file is replaced, never written to: it may be somebody else's
+/// link.
 pub fn replace(directory: &impl AsFd, name: &OsStr, bytes: &[u8], attributes: Attributes) -> io::Result<()> {
     let new = unfinished(name);
     discard(directory, &new)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    // Nobody's until it is whole.
+    // For nobody until it is whole.
     let mut file = File::from(openat(directory, new.as_slice(), flags, Mode::empty())?);
     let mut finish = || {
         if let Some((user, group)) = attributes.owner {
@@ -107,7 +108,7 @@ pub fn unfinished(name: &OsStr) -> Vec<u8> {
     [b".", name.as_bytes(), UNFINISHED.as_bytes()].concat()
 }
 
-/// Removes a file or link. One that is not there is gone.
+/// Removes a file or link; one that is not there counts as removed.
 pub fn discard(directory: &impl AsFd, name: &[u8]) -> io::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -125,7 +126,7 @@ impl StateDirectory {
         Self(path.into())
     }
 
-    /// What systemd says. There is none without it, and then nothing is kept on disk.
+    /// The directory that systemd names. Without systemd there is none, and nothing is kept on disk.
     pub fn find() -> Option<Self> {
         Self::named("STATE_DIRECTORY")
     }

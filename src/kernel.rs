@@ -1,5 +1,5 @@
-//! Calls of the kernel that no library offers safely. With 1Password's library (`providers/ask/service_account/core.rs`) the
-//! only unsafe code.
+//! Calls of the kernel that no library offers safely. Besides the calls of 1Password's library
+//! (`providers/ask/service_account/core.rs`) this is the only unsafe code.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +20,8 @@ pub enum Twin {
 /// Makes a copy of this process that shares nothing with it but the table of open descriptors: what one of them opens or
 /// closes, the other has open or closed as well, and when one is killed nothing closes.
 ///
-/// To be called while the process has a single thread: the copy has none of the others, but the locks that they hold.
+/// To be called while the process has a single thread: the copy would have none of the other threads, but the locks
+/// that they hold.
 pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has several threads already"));

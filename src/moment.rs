@@ -1,4 +1,4 @@
-//! Points in time that setting the clock does not move: what pauses and intervals are reckoned by. The wall clock only
+//! Points in time that setting the clock does not move: pauses and intervals are measured by them. The wall clock only
 //! tells ages and dates.
 
 use std::ops::Add;
@@ -25,7 +25,7 @@ impl Moment {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// What the wall clock said or will say then, if it is set no more, and as far as it is right now.
+    /// What the wall clock said or will say then, if it is right now and is not set again.
     #[must_use]
     pub fn date(self) -> SystemTime {
         let (now, today) = (Self::now(), SystemTime::now());
@@ -52,7 +52,7 @@ impl Now {
 impl Add<Duration> for Moment {
     type Output = Self;
 
-    /// What lies further ahead than can be said is never.
+    /// What lies too far ahead to be expressed becomes the latest moment there is, which never comes.
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }

@@ -25,8 +25,8 @@ pub struct Rule {
     pub place: Place,
 }
 
-/// The mapping. The rule for a unit by name stands above the rule for all instances of its template; two rules for
-/// the same units and credential cannot be added. So the order of the configuration does not matter.
+/// The mapping. The rule for a unit by name takes precedence over the rule for all instances of its template; two rules
+/// for the same units and credential cannot be added. So the order of the configuration does not matter.
 #[derive(Debug, Default)]
 pub struct Policy {
     rules: HashMap<CredentialName, HashMap<UnitPattern, Rule>>,
@@ -83,7 +83,7 @@ impl Policy {
         self.mirrored.insert(entry.content.mirror_name(), entry.clone());
     }
 
-    /// The rule that decides for this unit and credential: a question, not a right.
+    /// The rule that decides for this unit and credential: it answers a question, and grants nothing.
     pub fn rule_for(&self, unit: &UnitName, credential: &CredentialName) -> Result<&Rule, Denied> {
         let rules = self.rules.get(credential).ok_or(Denied::UnknownCredential)?;
         let exact = rules.get(&UnitPattern::Unit(unit.clone()));

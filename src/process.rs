@@ -6,7 +6,8 @@ use std::io;
 use tokio::runtime::{Builder, Runtime};
 
 /// Keeps this process's memory out of swap and core dumps, and other processes of our user out of it.
-/// Returns what could not be had; none of it stops the service, because an unlocked secret is still a right one.
+/// Returns what could not be done; none of it stops the service, because a secret in memory that is not locked is still
+/// the right one.
 pub fn protect() -> Vec<String> {
     use nix::sys::{mman, prctl, resource};
     let mut missing = Vec::new();
@@ -39,7 +40,7 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_io().enable_time().build()
 }
 
-/// Between 0 and 1; good enough to keep machines apart that began together.
+/// Between 0 and 1; good enough to keep machines that began together from asking together.
 pub fn random() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }

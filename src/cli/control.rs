@@ -1,4 +1,4 @@
-//! What the commands have in common that ask the running service.
+//! What the commands that ask the running service have in common.
 
 use std::future::Future;
 use std::io;

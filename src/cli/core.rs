@@ -18,7 +18,7 @@ enum Action {
     /// Install the library from a wheel of 1Password's Python SDK, after checking its SHA-256 sum
     ///
     /// Get the wheel with `pip download onepassword-sdk==0.4.2 --no-deps --only-binary=:all: --python-version=3.13 --dest DIR`.
-    /// Nothing of Python is used of it but the library inside.
+    /// Only the library inside is used, nothing of Python.
     Install {
         /// The wheel, the library, or a directory that holds either
         source: PathBuf,

@@ -14,7 +14,7 @@ use crate::providers::child::token::{self, Loaded};
 
 /// The key of the sealed cache, as opnix-setup.service keeps it.
 const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
-/// What starts without a network depend on after a reboot.
+/// What units need to start after a reboot without a network.
 const KEPT: [&str; 3] = ["/var/lib/private/opnix", "/etc/credstore.encrypted", "/var/lib/systemd"];
 
 /// Look for what keeps units from their secrets, now or after the next boot; to be run as root
@@ -114,7 +114,7 @@ fn token_findings(path: &Path) -> Vec<Finding> {
     findings
 }
 
-/// Whether it is on a file system in memory. A root that is put back at each boot looks like a disk all the same.
+/// Whether it is on a file system in memory. A root that is reset at each boot looks like a disk all the same.
 fn is_volatile(path: &Path) -> bool {
     File::open(path).and_then(|file| in_memory(&file.as_fd())).unwrap_or(false)
 }

@@ -26,7 +26,7 @@ pub struct Arguments {
     /// The control socket of the service, which tells of changes
     #[arg(long, value_name = "PATH", default_value = crate::control::SOCKET)]
     control: PathBuf,
-    /// Mount /run/secrets and do nothing else; takes the right to mount
+    /// Mount /run/secrets and do nothing else; needs the right to mount
     #[arg(long)]
     prepare: bool,
 }

@@ -24,11 +24,11 @@ use clap::error::ErrorKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Ok = 0,
-    /// It failed: of the commands that come from OpNix.
+    /// It failed; only for the commands that come from OpNix.
     General = 1,
     /// The command line is wrong.
     Usage = 64,
-    /// 1Password has no such secret: of the commands that come from OpNix.
+    /// 1Password has no such secret; only for the commands that come from OpNix.
     Missing = 65,
     /// Something that was needed is not there.
     Unavailable = 69,
@@ -36,7 +36,7 @@ pub enum Exit {
     Software = 70,
     /// The system did not let us.
     System = 71,
-    /// 1Password's limit is reached: of the commands that come from OpNix.
+    /// 1Password's limit is reached; only for the commands that come from OpNix.
     Limited = 75,
     /// The answer is no: the unit would be refused.
     Denied = 77,
@@ -53,7 +53,7 @@ impl From<Exit> for ExitCode {
 /// 1Password secrets for systemd units
 ///
 /// A unit says LoadCredential=NAME:/run/opnix/creds.sock; systemd asks opnix when the unit starts, and opnix answers
-/// with the right secret for exactly that unit, or refuses the start. Never with an empty or cut-off one.
+/// with the right secret for exactly that unit, never with an empty or cut-off one, or refuses the start.
 #[derive(Parser)]
 #[command(name = "opnix", version, max_term_width = 100, arg_required_else_help = true)]
 pub enum Command {
@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
 
 /// Says on standard error why the command failed.
 fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
-    // After what led to it.
+    // After the records of what led to it.
     crate::records::flush();
     eprintln!("opnix: {message}");
     exit

@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> Exit {
     if dry_run { consequences(&arguments.config.config, &refreshed.secrets).unwrap_or(exit) } else { exit }
 }
 
-/// What the mirror would do about these changes. `Some`: why that cannot be said.
+/// Prints what the mirror would do about these changes. `Some`: how to exit if that cannot be said.
 fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
     let config = match config::load(files) {
         Ok(config) => config,

@@ -71,7 +71,7 @@ pub fn run(arguments: Arguments) -> Exit {
             }
         }
     }
-    // It is for the main process.
+    // Here, because systemd addresses it to the main process.
     let heartbeat = sd_notify::watchdog_enabled();
     // Before there is a thread or a secret.
     match keeper::divide(&passed.credentials, &passed.control, activated) {
@@ -79,7 +79,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Ok(Role::Worker(channel)) => {
             let exit = work(&arguments, passed, Arc::new(channel), heartbeat);
             records::flush();
-            // Nothing is dropped: connections that have no answer are to be open when we end.
+            // Nothing is dropped: connections that have no answer yet must still be open when we end.
             std::process::exit(exit as i32);
         }
         Err(error) => fail(Exit::System, format_args!("the service cannot be divided in two: {error}")),
@@ -101,7 +101,8 @@ fn check(arguments: &Arguments, activated: bool) -> Result<(), &'static str> {
 
 /// What the worker does.
 fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat: Option<Duration>) -> Exit {
-    // In each build: unwinding would drop connections that have no answer, where the keeper looks after them.
+    // In each build: unwinding would close connections that have no answer yet; after an abort the keeper looks after
+    // them.
     let say = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         say(panic);
@@ -145,7 +146,7 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         if let Err(faults) = config::load(&sources.files) {
             return super::faulty(&faults);
         }
-        warn!("no systemd keeps requests through our end: what waits when opnix ends is refused");
+        warn!("no systemd keeps requests when opnix ends: those that wait then are refused");
     }
     // Before the first secret is read.
     for missing in process::protect() {
@@ -163,10 +164,10 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
     let work = Work { listeners: credentials, stored: requests, channel, path, heartbeat };
     let run = lifetime::run(work, service, administrators, &names, &sources);
     let served = LocalSet::new().block_on(&runtime, run);
-    // It has requests that have no answer: dropped, they would close.
+    // It has requests that have no answer yet: to drop it would close their connections.
     std::mem::forget(runtime);
     if !activated {
-        // A socket that nobody listens on would only puzzle the next one.
+        // A socket that nobody listens on would only puzzle whoever comes next.
         for path in [&arguments.socket, &arguments.control].into_iter().flatten() {
             let _ = fs::remove_file(path);
         }

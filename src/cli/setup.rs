@@ -55,7 +55,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Err(why) => fail(
             Exit::System,
             format_args!(
-                "no key, so that values are kept in memory only: {why}\nopnix works without, but not after a reboot without 1Password"
+                "there is no key, so values are kept in memory only: {why}\nopnix works without one, but after a reboot it needs 1Password"
             ),
         ),
     }
@@ -95,7 +95,7 @@ fn creds(arguments: &[&str], input: &[u8], output: Stdio) -> Result<Output, Stri
         .spawn()
         .map_err(cannot)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If it ends before it has read all, what it says counts.
+        // If it ends before it has read everything, its own message counts.
         let _ = stdin.write_all(input);
     }
     child.wait_with_output().map_err(cannot)

@@ -8,8 +8,8 @@ use crate::control::interface::{Control, Health, State, Status, Window};
 
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
 ///
-/// Exits with 0 if every secret could be served now, with 69 if the service is not there or a secret could not be, with 78
-/// if the configuration is faulty.
+/// Exits with 0 if every secret could be served now, with 69 if the service is not there or a secret could not be
+/// served, with 78 if the configuration is faulty.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink
@@ -34,7 +34,7 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     match &status {
         Status { faults: Some(_), .. } => Exit::Config,
-        // What is missing can still be had, unless the provider is known not to give it.
+        // A missing value can still be had, unless the provider is known not to work.
         status if status.secrets.iter().all(|secret| is_servable(secret.state, status)) => Exit::Ok,
         _ => Exit::Unavailable,
     }
@@ -123,7 +123,7 @@ fn describe_health(health: Health, since: Option<u64>, now: SystemTime) -> Strin
         (Health::Down, Some(since)) => format!("DOES NOT WORK since {}", relative(since, now)),
         (Health::Down, None) => "DOES NOT WORK".to_owned(),
         (Health::Spent, _) => {
-            "is asked only for what is not kept: the budget or a limit is used up".to_owned()
+            "is asked only for what is not kept: the budget is used up, or a limit is reached".to_owned()
         }
         (Health::Limited, _) => "is not asked: its limit is reached".to_owned(),
     }

@@ -108,7 +108,7 @@ fn budget(store: &Store) -> Budget {
     }
 }
 
-/// Of a template, the worst of its references counts.
+/// For a template, the worst of its references counts.
 fn secret(store: &Store, entry: &Entry) -> Secret {
     let report = store.secret_report(entry);
     let states = report.decisions.iter().map(|decision| match decision {
@@ -127,7 +127,7 @@ fn secret(store: &Store, entry: &Entry) -> Secret {
     }
 }
 
-/// By which line a unit would get a credential, or which lines come near. `secret` tells of its value.
+/// By which line a unit would get a credential, or which lines come near. `secret` reports the state of its value.
 pub fn explain(
     policy: &Policy,
     unit: &UnitName,

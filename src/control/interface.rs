@@ -23,7 +23,7 @@ pub struct Status {
     pub secrets: Vec<Secret>,
     /// How many requests of units wait for their value.
     pub waiting: u64,
-    /// An older service does not tell.
+    /// An older service does not report them.
     #[serde(default)]
     pub records: Records,
 }
@@ -62,10 +62,10 @@ pub enum Health {
     Up,
     /// It cannot be reached, is out of order or too slow, or rejects the token.
     Down,
-    /// The budget of this machine is used up, or a limit is reached that nobody knows the end of: values that are kept are
+    /// The budget of this machine is used up, or a limit whose end is not known is reached: values that are kept are
     /// served, others asked for.
     Spent,
-    /// It told us until when to ask no more.
+    /// It told us not to ask again before a certain time.
     Limited,
 }
 
@@ -84,12 +84,12 @@ pub struct Cache {
     pub written_at: Option<u64>,
 }
 
-/// How many requests were made, and may be.
+/// How many requests were made, and how many may be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
 pub struct Budget {
     pub hour: Window,
     pub day: Window,
-    /// When requests in the background go on: 1Password's limit is reached.
+    /// When requests in the background go on, if 1Password's limit is reached.
     pub limited_until: Option<u64>,
 }
 
@@ -97,9 +97,9 @@ pub struct Budget {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
 pub struct Window {
     pub used: u64,
-    /// What is left of the budget; none is no limit.
+    /// What is left of the budget; none means no limit.
     pub left: Option<u64>,
-    /// The budget; none is no limit.
+    /// The budget; none means no limit.
     pub limit: Option<u64>,
 }
 
@@ -108,17 +108,17 @@ pub struct Window {
 pub struct Secret {
     pub name: String,
     pub state: State,
-    /// Since 1Password last gave or confirmed the value; of a template, its oldest.
+    /// How long ago 1Password last gave or confirmed the value; for a template, its oldest value.
     pub age: Option<u64>,
-    /// Since when 1Password says that there is no such value.
+    /// How long 1Password has said that there is no such value.
     pub denied_for: Option<u64>,
-    /// Why it could not be had when it was last asked for.
+    /// Why it could not be fetched when it was last asked for.
     pub error: Option<String>,
     /// When that was.
     pub error_at: Option<u64>,
 }
 
-/// What becomes of a unit that asks for a secret now. Of a template, the worst of its references counts.
+/// What becomes of a unit that asks for a secret now. For a template, the worst of its references counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "snake_case")]
 #[zlink(rename_all = "snake_case")]
@@ -143,11 +143,11 @@ pub struct Explanation {
     pub rule: Option<Rule>,
     /// The name of the secret that the unit gets.
     pub name: Option<String>,
-    /// How it is.
+    /// The state of that secret.
     pub secret: Option<Secret>,
     /// Where it comes from: secret references.
     pub references: Vec<String>,
-    /// Where it is not granted: lines that come near.
+    /// If it is not granted: lines that come near.
     pub others: Vec<Rule>,
 }
 
@@ -186,9 +186,9 @@ pub enum Outcome {
     Unchanged,
     /// There was no value before.
     Fetched,
-    /// The value is another one than before.
+    /// The value differs from the one before.
     Changed,
-    /// It could not be had; what was kept stays.
+    /// It could not be fetched; what was kept stays.
     Failed,
 }
 
@@ -207,7 +207,7 @@ pub enum Error {
     Unconfigured { faults: String },
     /// The configuration has no secret of this name.
     UnknownSecret { name: String },
-    /// That is no name of a unit or credential.
+    /// That is not a valid name of a unit or credential.
     InvalidName { name: String, reason: String },
 }
 

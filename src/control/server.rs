@@ -1,4 +1,5 @@
-//! The service's end of the control socket. Each connection is served by itself, so that one that waits holds up nobody.
+//! The service's end of the control socket. Each connection is served by itself, so that one that waits holds up no
+//! other.
 
 use std::future::pending;
 use std::io;
@@ -50,7 +51,8 @@ async fn serve_one(listener: UnixListener, room: &Arc<Semaphore>, service: &Arc<
                 continue;
             }
         };
-        // A unit whose LoadCredential= names this socket, or a crypttab: the end of its connection would be an empty secret.
+        // A unit whose LoadCredential= names this socket, or a crypttab that does: the end of its connection would be
+        // an empty secret.
         if is_named(&stream) {
             match stream.as_fd().try_clone_to_owned() {
                 Ok(copy) => request::take_up(copy.into(), None, true, service),
@@ -61,7 +63,7 @@ async fn serve_one(listener: UnixListener, room: &Arc<Semaphore>, service: &Arc<
             }
             continue;
         }
-        // The socket's mode says the same. Who runs the service may ask it, too.
+        // The socket's mode says the same. Whoever runs the service may ask it, too.
         let peer = stream.peer_cred().map(|peer| peer.uid());
         if !peer.as_ref().is_ok_and(|uid| *uid == 0 || *uid == Uid::effective().as_raw()) {
             warn!("refused a connection to the control socket by user {peer:?}");
@@ -90,7 +92,7 @@ struct Control(Arc<Service>);
     version = env!("CARGO_PKG_VERSION"),
 )]
 impl Control {
-    /// How the service is: its provider, cache, budget and secrets.
+    /// The state of the service: its provider, cache, budget and secrets.
     async fn status(&self) -> Status {
         answers::status(&self.0)
     }

@@ -18,7 +18,7 @@ use crate::config::{MIRROR_ROOT, MirrorFile};
 use crate::files::{self, Attributes, discard, unfinished};
 use crate::secret::Secret;
 
-/// Whose a file is to be.
+/// Who a file is to belong to.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner {
     uid: Uid,
@@ -48,7 +48,7 @@ impl Accounts {
     }
 
     pub fn of(&self, file: &MirrorFile) -> Result<Owner, String> {
-        // The defaults, of somebody who can give nothing away: their own.
+        // The defaults, for a user who cannot give files away: the user itself.
         if !Uid::effective().is_root() && file.owner == "root" && file.group == "root" {
             return Ok(Owner { uid: Uid::effective(), gid: Gid::effective() });
         }
@@ -79,7 +79,7 @@ pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()
     Ok(())
 }
 
-/// A file or link of ours. One that is not there is gone.
+/// Removes a file or link of ours; one that is not there counts as removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     match parent(path, false) {
         Ok((directory, name)) => discard(&directory, name.as_bytes()),
@@ -92,7 +92,7 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
     let (directory, name) = parent(link, true)?;
     match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK => {
-            let what = format!("{} is there already and is no symlink: move it away", link.display());
+            let what = format!("{} is there already and is not a symlink: move it away", link.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         Ok(_) | Err(Errno::ENOENT) => {}
@@ -104,14 +104,15 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
     Ok(renameat(&directory, new.as_slice(), &directory, name)?)
 }
 
-/// The directory of a path, step by step, so that none of them can lead elsewhere; and the last name.
+/// Opens the directory of a path, step by step, so that no component can lead elsewhere. Returns it with the last name.
 fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut directory = open("/", flags, Mode::empty())?;
     for component in path.parent().unwrap_or(Path::new("/")).components() {
         let Component::Normal(step) = component else { continue };
-        // Ours alone until it is open: without root's rights its maker, too, needs the mode to open it.
+        // For us alone until it is open; not for nobody, because without root's rights even its maker needs the
+        // permission to open it.
         let made = match make.then(|| mkdirat(&directory, step, Mode::S_IRWXU)) {
             Some(Ok(())) => true,
             None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
@@ -119,7 +120,7 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
         };
         directory = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
             Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
-                "{} leads through {:?}, which is a symlink or no directory: name the real path",
+                "{} leads through {:?}, which is a symlink or not a directory: name the real path",
                 path.display(),
                 step
             )),
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn readers_see_the_old_or_the_new_file_whole_through_a_thousand_rewrites() {
-        // In memory: each of them is synced.
+        // In memory, because each of them is synced.
         let directory = Path::new("/dev/shm").join(format!("opnix-install-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let directory = directory.canonicalize().unwrap();

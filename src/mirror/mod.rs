@@ -1,9 +1,10 @@
 //! The mirror: files for software that only reads files, and what happens to units whose secret changed.
 //!
 //! It runs as root without network and asks the service for values exactly as systemd does, over the same socket, under the
-//! same checks: its unit is [`crate::policy::MIRROR`], and the names it asks by are made of the content that it wants
-//! ([`crate::template::Template::mirror_name`]). So a value never takes another way than that of a credential, and two
-//! configurations that differ for a moment never mix up two secrets. Over the control socket it learns when to look again.
+//! same checks: its unit is [`crate::policy::MIRROR`], and the names it asks by are derived from the content that it
+//! wants ([`crate::template::Template::mirror_name`]). So a value always goes the way of a credential, and two
+//! configurations that differ for a moment never mix up two secrets. Over the control socket it learns when to look
+//! again.
 
 pub mod install;
 pub mod mount;
@@ -33,7 +34,8 @@ use crate::systemd::asker;
 
 /// How many values are asked for at a time.
 const AT_ONCE: usize = 256;
-/// A connection that ends without a byte is no answer: the service was restarted.
+/// How many times to ask again after a connection ended without a byte: that is not an answer, the service was
+/// restarted.
 const TRIES: usize = 3;
 
 /// What the mirror works on.
@@ -46,7 +48,7 @@ pub struct Mirror {
     state: State,
 }
 
-/// What a round came to.
+/// The result of a round.
 pub struct Round {
     pub plan: Plan,
     /// What could not be delivered though it is required: the path, and why.
@@ -59,14 +61,14 @@ impl Mirror {
         Ok(Self { files, socket, memory, state })
     }
 
-    /// Looks at everything once: asks, compares and writes files. What is to be done to units, the plan says.
+    /// Looks at everything once: asks, compares and writes files. The plan says what is to be done to units.
     pub fn round(&mut self) -> Result<Round, config::Faults> {
         let config = config::load(&self.files)?;
         let (values, unanswered) = self.ask(&config);
         let contents: Contents =
             values.iter().map(|(name, value)| (name.clone(), self.state.fingerprint(value))).collect();
         if self.state.forgotten {
-            // Other than all that is known now.
+            // Recorded as different from everything that is known now.
             self.state.seen = contents.keys().map(|name| (name.clone(), String::new())).collect();
         }
         let accounts = Accounts::look_up(&config.files);
@@ -124,7 +126,7 @@ impl Mirror {
         Ok(Round { plan, missing })
     }
 
-    /// All values that the configuration wants here, and why the others cannot be had.
+    /// All values that the configuration wants here, and why the missing ones cannot be had.
     fn ask(&self, config: &Config) -> (BTreeMap<String, Arc<Secret>>, BTreeMap<String, String>) {
         let entries =
             config.files.iter().map(|file| &file.entry).chain(config.changes.iter().map(|c| &c.entry));
@@ -134,7 +136,7 @@ impl Mirror {
         let (mut values, mut unanswered) = (BTreeMap::new(), BTreeMap::new());
         let mut buffer = Zeroizing::new(vec![0; CREDENTIALS_MAX + 1]);
         for names in names.chunks(AT_ONCE) {
-            // All connections before the first answer, so that the service can fetch them together.
+            // All connections are made before the first answer is read, so that the service can fetch them together.
             let asked: Vec<_> =
                 names.iter().map(|name| asker::connect_as(&self.socket, MIRROR, name)).collect();
             for (name, stream) in names.iter().zip(asked) {

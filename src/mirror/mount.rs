@@ -17,7 +17,7 @@ pub fn prepare(root: &Path) -> io::Result<()> {
     }
     fs::create_dir_all(root)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // `noswap` came with Linux 6.3. A ramfs is never swapped, but knows no limit.
+    // `noswap` came with Linux 6.3. A ramfs is never swapped, but has no limit.
     let tmpfs = format!("mode=0751,size={SIZE},noswap");
     let kind = match mount(Some("opnix"), root, Some("tmpfs"), flags, Some(tmpfs.as_str())) {
         Ok(()) => "tmpfs",

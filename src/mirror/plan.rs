@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, MirrorFile, OnChange};
 
-/// What a content is known by: a keyed hash of the value, under the name that the mirror asks for it by.
+/// The known contents: of each a keyed hash of its value, under the name that the mirror asks for it by.
 pub type Contents = BTreeMap<String, String>;
 
 /// A file as it was last written.
@@ -44,7 +44,7 @@ pub fn plan(
     exists: impl Fn(&Path) -> bool,
 ) -> Plan {
     let mut plan = Plan::default();
-    // A first appearance is no change, and what could not be had has not changed.
+    // A first appearance is not a change, and what could not be had counts as unchanged.
     let changed = |name: &str| match (seen.get(name), contents.get(name)) {
         (Some(before), Some(now)) => before != now,
         _ => false,

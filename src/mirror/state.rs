@@ -24,7 +24,7 @@ pub struct Memory(pub Option<StateDirectory>);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct State {
-    /// What values are hashed with: without it, hashes of short values could be guessed.
+    /// The key that values are hashed with: without one, short values could be guessed from their hashes.
     key: String,
     pub seen: Contents,
     pub files: BTreeMap<PathBuf, Written>,

@@ -1,4 +1,4 @@
-//! What happens to units whose secret changed: through `systemctl`, which puts them in order.
+//! What happens to units whose secret changed: through `systemctl`, which acts on them in the right order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,7 +9,7 @@ use tracing::warn;
 use crate::config::OnChange;
 use crate::records;
 
-/// Acts on those that are active. Each is named once.
+/// Acts on those that are active, on each only once.
 pub fn act(units: &BTreeMap<String, OnChange>) {
     // A restart covers what else is planned for an instance of a template.
     let mut done = BTreeSet::new();

@@ -16,9 +16,9 @@ use zlink::tokio::unix::connect;
 use super::{Mirror, Round, units};
 use crate::control::interface::{Changes, Control};
 
-/// What changes together within this is taken together: a pair of keys is to be one restart.
+/// Changes within this time are handled together: a pair of keys is to cause one restart.
 const DEBOUNCE: Duration = Duration::from_secs(2);
-/// Without the control socket nobody tells us of changes.
+/// How often to look when there is no control socket, and so nobody who tells us of changes.
 const UNTOLD: Duration = Duration::from_secs(60);
 
 /// Keeps the files current until SIGTERM. `control` is the service's control socket.
@@ -56,7 +56,8 @@ pub fn told(round: &Round) {
     }
 }
 
-/// Returns when something changed since `seen`: the service says so, or it went away and may have changed meanwhile.
+/// Returns when something changed since `seen`: the service says so, or it went away, and something may have changed
+/// meanwhile.
 async fn changed(control: &Path, seen: &mut Option<u64>) {
     let Ok(mut service) = connect(control).await else { return sleep(UNTOLD).await };
     let Ok(changes) = service.watch().await else { return sleep(UNTOLD).await };

@@ -40,20 +40,21 @@ impl ManagerCgroup {
         self.is_at(path) || self.unit_of(path).is_some_and(|found| found.is(unit))
     }
 
-    /// The unit that a path lies in, where it is one of this manager's own: not one of a user's manager below it.
+    /// The unit that a path lies in, if it is one of this manager's own, and not of a user's manager below it.
     pub fn own_unit<'a>(&self, path: &'a str) -> Option<&'a str> {
         let found = self.unit_of(path)?;
         let of_a_user = found.component.starts_with("user@");
         (found.component.contains('.') && !of_a_user).then_some(found.component)
     }
 
-    /// By what name peers there are counted together: the unit of this manager, however many cgroups it makes below.
+    /// The name under which peers there are counted together: the unit of this manager, however many cgroups it makes
+    /// below its own.
     pub fn group_of<'a>(&self, path: &'a str) -> &'a str {
         self.unit_of(path).map_or(path, |found| found.component)
     }
 
-    /// The manager's own cgroup, where nobody but it and the children are that it has not moved to a unit yet. From there
-    /// systemd 260 and later ask when they refresh the credentials of a running unit.
+    /// Whether it is the manager's own cgroup, which holds only the manager, and children that it has not moved to a
+    /// unit yet. From there systemd 260 and later ask when they refresh the credentials of a running unit.
     fn is_at(&self, path: &str) -> bool {
         path.strip_prefix(&self.0) == Some("/init.scope")
     }

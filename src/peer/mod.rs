@@ -37,10 +37,10 @@ pub enum Identity {
     Stranger(Stranger),
 }
 
-/// A peer whose address is of the form that systemd asks from for a unit, but does not hold.
+/// A peer whose address has the form that systemd uses to ask for a unit, but whose claim does not hold.
 #[derive(Debug)]
 pub struct Pretender {
-    /// Where it could be read.
+    /// If it could be read.
     pub claim: Option<Claim>,
     pub why: Unidentified,
     /// The unit in whose cgroup it sits, or what else is known of where it is.
@@ -49,14 +49,14 @@ pub struct Pretender {
     pub foreign: bool,
 }
 
-/// A peer whose address is of another form. It is no service manager that starts a unit, and may take anything for a
-/// secret: a refusal, and even the bare end of the connection.
+/// A peer whose address has another form. It is not a service manager that starts a unit, and may take anything for a
+/// secret: a refusal, or even the bare end of the connection.
 #[derive(Debug)]
 pub struct Stranger {
     pub uid: u32,
     /// Root, or our own user in user mode: one that could be a client which takes what it reads for a secret.
     pub trusted: bool,
-    /// As of a [`Pretender`].
+    /// As for a [`Pretender`].
     pub group: String,
     /// What it calls itself.
     pub address: String,
@@ -119,7 +119,8 @@ pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Res
                 }
             }
         }
-        // Systemd's form with a name that is none: whoever asks knows a refusal from a secret, if it is systemd.
+        // The form that systemd uses, but with an invalid name: if it is systemd that asks, it knows a refusal from a
+        // secret.
         (None, Some(name)) if is_of_a_unit(name) => {
             let why = Unidentified::MalformedAddress;
             let group = locate(stream, trust)?.1;
@@ -134,13 +135,13 @@ pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Res
     }
 }
 
-/// The cgroup that was read for a peer, and whether it is that very process's for certain.
+/// The cgroup that was read for a peer, and whether it is certainly that process's own.
 struct Cgroup {
     path: String,
     certain: bool,
 }
 
-/// Whether the claim holds. `seen` is where the peer sits, if it got so far.
+/// Whether the claim holds. `seen` is set to where the peer sits, if the checks get so far.
 fn verify(
     stream: &UnixStream,
     claim: &Claim,
@@ -171,7 +172,7 @@ fn verify(
     }
 }
 
-/// The peer's uid, and where it sits, as well as that can be said: for counting and for people, never for a right.
+/// The peer's uid, and where it sits, as far as that can be said: for counts and for people, never to grant anything.
 fn locate(stream: &UnixStream, trust: &Trust) -> Result<(u32, String), Errno> {
     let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
     let mut buffer = [0; CGROUP_MAX];

@@ -9,7 +9,7 @@ use tracing::{Event, Level, Metadata};
 use super::id::{self, GRANT, REFUSAL};
 use super::queue::{Class, Dropped, RECORD_MAX};
 
-/// The longest value of a field, in bytes: what is longer says nothing more.
+/// The longest value of a field, in bytes: a longer one is cut, because the rest says nothing more.
 const VALUE_MAX: usize = 8 << 10;
 const IDENTIFIER: &str = "opnix";
 
@@ -34,7 +34,7 @@ pub fn of(event: &Event<'_>) -> Vec<u8> {
     record.0
 }
 
-/// That records were dropped.
+/// A record that says that records were dropped.
 pub fn dropped(dropped: Dropped) -> Vec<u8> {
     let mut record = Record::new('4');
     record.put("MESSAGE_ID", id::DROPPED);

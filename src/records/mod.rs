@@ -1,8 +1,8 @@
 //! The record: who asked for what, and what became of it; never with a value in it.
 //!
-//! A record is queued and nobody waits for it: units start although the journal is down. Those that are about a request say
-//! what has happened: `granted` that a unit has its value, `refused` that it was decided. What had no room is counted, and
-//! the count is on record ([`queue`], [`writer`]).
+//! A record is queued and nobody waits for it: units start although the journal is down. A record about a request says
+//! what has happened: `granted`, that a unit has its value; `refused`, that this was decided. Records that find no room
+//! are counted, and the count is on record ([`queue`], [`writer`]).
 //!
 //! Each kind has its own MESSAGE_ID ([`id`]), explained in `systemd/opnix.catalog` (`journalctl -x`).
 
@@ -40,7 +40,7 @@ const LAST_RECORDS: Duration = Duration::from_secs(2);
 
 static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// From here on all that is told with `tracing` is on record: in the journal with its fields where standard error is the
+/// From here on every event of `tracing` is on record: in the journal with its fields where standard error is the
 /// journal, else as text. `found` is what an earlier instance left.
 pub fn init(found: Option<File>) -> io::Result<()> {
     let left = found.and_then(Queue::found);

@@ -15,8 +15,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// How many bytes may wait. A record has a few hundred.
 const CAPACITY: u64 = 4 << 20;
-/// Five numbers: where the first record begins that was not written yet, how many were dropped since the journal was last told,
-/// by class, and a word that says that the file is one of ours.
+/// Five numbers: a word that says that the file is one of ours, where the first record that is not written yet begins,
+/// and, by class, how many were dropped since the journal was last told.
 const HEADER: u64 = 5 * 8;
 const MAGIC: u64 = u64::from_le_bytes(*b"records1");
 /// The longest record, in bytes; a longer one is cut where it is made.
@@ -53,7 +53,7 @@ pub struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// Where the first record begins that was not written yet, and where the last one ends.
+    /// Where the first record that is not written yet begins, and where the last one ends.
     begin: u64,
     end: u64,
     waiting: u64,
@@ -89,11 +89,11 @@ impl Queue {
         if magic != MAGIC || begin < HEADER {
             return None;
         }
-        // Death may have come when it was emptied, and before that was noted.
+        // The instance may have died after it emptied the file, and before it noted that.
         let begin = if file.metadata().is_ok_and(|file| begin <= file.len()) { begin } else { HEADER };
         let queue = Self::of(file, State { begin, end: begin, untold, dropped: untold, ..State::default() });
         let mut state = queue.state();
-        // A record that death cut off is the last, and ends the count.
+        // A record that was cut off when the instance died is the last, and ends the count.
         while let Some(length) = queue.record_at(state.end) {
             state.end += 4 + length;
             state.waiting += 1;
@@ -122,7 +122,7 @@ impl Queue {
         if !room || self.file.write_all_at(&bytes, state.end).is_err() {
             state.dropped[class as usize] += 1;
             state.untold[class as usize] += 1;
-            // Memory is short: the count is right in this process at least.
+            // If memory is short, the count is right in this process at least.
             let _ = self.note(&state);
         } else {
             state.end += bytes.len() as u64;
@@ -139,7 +139,7 @@ impl Queue {
         (state.waiting, state.dropped)
     }
 
-    /// The first `most` records, when there are any.
+    /// The first records, at most `most`. Waits until there are any, or some were dropped.
     pub fn front(&self, most: usize) -> Batch {
         let mut state = self.state();
         while state.begin == state.end && state.untold == Dropped::default() {
@@ -162,7 +162,7 @@ impl Queue {
         Batch { records, untold }
     }
 
-    /// These, which were the first, are written, or cannot be.
+    /// These records, which were the first, are written, or cannot be.
     pub fn written(&self, records: &[Vec<u8>]) {
         let mut state = self.state();
         state.begin += records.iter().map(|record| 4 + record.len() as u64).sum::<u64>();
@@ -170,7 +170,7 @@ impl Queue {
         if state.begin == state.end && self.file.set_len(HEADER).is_ok() {
             (state.begin, state.end) = (HEADER, HEADER);
         } else {
-            // The memory before it is given back; the places in the file only grow.
+            // The memory of what was written is given back; positions in the file only grow.
             let done = (HEADER as i64, (state.begin - HEADER) as i64);
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             let _ = fallocate(&self.file, hole, done.0, done.1);
@@ -181,7 +181,7 @@ impl Queue {
         }
     }
 
-    /// The journal was told of these.
+    /// The journal was told of these drops.
     pub fn told(&self, dropped: Dropped) {
         let mut state = self.state();
         for (untold, told) in state.untold.iter_mut().zip(dropped) {

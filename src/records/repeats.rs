@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long what repeats is counted before the count is told.
+/// How long repeated records are counted before the count is told.
 const PERIOD: Duration = Duration::from_secs(60);
-/// How many groups of peers that are no units are told apart.
+/// How many groups of peers that are not units are told apart.
 const GROUPS: usize = 1000;
 const OTHERS: &str = "elsewhere";
 
@@ -19,9 +19,9 @@ struct Count {
 }
 
 impl Repeats {
-    /// Whether one more of this kind is to be told, of which `most` are within a minute.
+    /// Whether one more record of this kind is to be told: at most `most` are within a minute.
     ///
-    /// `many`: there may be any number of such groups, because who is counted makes them up.
+    /// `many`: there may be any number of such groups, because those who are counted make them up.
     pub fn is_told(&mut self, now: Instant, group: &str, kind: &'static str, most: u64, many: bool) -> bool {
         let known = || self.0.contains_key(&(group.to_owned(), kind));
         let group = if many && self.0.len() >= GROUPS && !known() { OTHERS } else { group };
@@ -35,7 +35,7 @@ impl Repeats {
         false
     }
 
-    /// What was counted and not told, of those whose minute is over, or of `all`. They begin anew.
+    /// What was counted and not told, for the counts whose minute is over, or for `all`. These counts begin anew.
     pub fn due(&mut self, now: Instant, all: bool) -> Vec<(String, &'static str, u64)> {
         let mut due = Vec::new();
         self.0.retain(|(group, kind), count| {

@@ -10,10 +10,10 @@ use super::repeats::Repeats;
 use crate::peer::{Claim, Stranger};
 use crate::policy::Grant;
 
-/// How many refusals of one kind a unit has on record in a minute, before the rest is counted: far more than starts that
-/// fail make.
+/// How many refusals of one kind a unit has on record in a minute, before the rest is only counted: far more than
+/// failing starts cause.
 const OF_A_UNIT: u64 = 1000;
-/// The same of peers that are no units.
+/// The same for peers that are not units.
 const OF_OTHERS: u64 = 1;
 
 static REPEATS: Mutex<Option<Repeats>> = Mutex::new(None);
@@ -68,14 +68,14 @@ pub fn abandoned(claim: Option<&Claim>) {
     );
 }
 
-/// Of a unit. `check` is the step that said no, in one word; `reason` is for people.
+/// A unit was refused. `check` is the step that said no, in one word; `reason` is for people.
 pub fn refused(claim: &Claim, check: &'static str, reason: &str) {
     if is_told(claim.unit.as_str(), check, OF_A_UNIT) {
         tell_refusal(Some(claim), check, reason);
     }
 }
 
-/// Of a peer that is not the unit that it claims to be, and sits in `group`.
+/// A peer was refused that is not the unit that it claims to be, and sits in `group`.
 pub fn refused_pretender(claim: Option<&Claim>, group: &str, check: &'static str, reason: &str) {
     if is_told(group, check, OF_OTHERS) {
         tell_refusal(claim, check, reason);
@@ -103,7 +103,7 @@ fn tell_refusal(claim: Option<&Claim>, check: &'static str, reason: &str) {
     }
 }
 
-/// A connection that is no start of a unit is held without an answer.
+/// A connection that is not a start of a unit is held without an answer.
 pub fn held(stranger: &Stranger) {
     if is_told(&stranger.group, "held", OF_OTHERS) {
         let advice = advice(&stranger.address);
@@ -111,7 +111,7 @@ pub fn held(stranger: &Stranger) {
             target: REFUSAL,
             message_id = id::HELD,
             opnix_group = stranger.group,
-            "holds a connection from {} ({}), which is no start of a unit: it gets nothing, because it could take anything, \
+            "holds a connection from {} ({}), which is not a start of a unit: it gets nothing, because it could take anything, \
              even the end of the connection, for its secret; {advice}",
             stranger.group,
             stranger.address,

@@ -31,14 +31,14 @@ impl Target {
         Ok(Self::Journal(socket))
     }
 
-    /// How many of these were written: all that can be, however long it takes.
+    /// Writes the first of these, as many as it can, however long that takes, and says how many.
     fn write(&self, records: &[Vec<u8>]) -> usize {
         match self {
             Self::Journal(socket) => loop {
                 match send(socket, records) {
                     Ok(sent) => return sent,
                     Err(Errno::EINTR) => {}
-                    // One that does not fit is lost; they are cut so that none is.
+                    // A record that does not fit is lost; records are cut so that none is.
                     Err(Errno::EMSGSIZE) => return 1,
                     Err(_) => {
                         thread::sleep(PAUSE);
@@ -47,7 +47,7 @@ impl Target {
                 }
             },
             Self::Stderr => {
-                // Nobody may read it any more.
+                // It does not matter if nobody reads it any more.
                 let _ = io::stderr().lock().write_all(&records.concat());
                 records.len()
             }
@@ -63,7 +63,7 @@ impl Target {
     }
 }
 
-/// The journal's queue is full while journald has not read; the call waits then.
+/// Waits while the journal's queue is full because journald does not read.
 fn send(socket: &UnixDatagram, records: &[Vec<u8>]) -> nix::Result<usize> {
     let slices: Vec<[IoSlice<'_>; 1]> = records.iter().map(|record| [IoSlice::new(record)]).collect();
     let addresses: Vec<Option<UnixAddr>> = vec![None; records.len()];

@@ -1,5 +1,5 @@
-//! The accept loop: takes connections, and answers those at once that can be answered from memory. On its thread nothing
-//! waits for anything but the next connection.
+//! The accept loop: takes connections, and answers at once those that can be answered from memory. Its thread waits for
+//! nothing but the next connection.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How many connections are accepted before the heartbeats are looked at again.
 const ROUND: usize = 64;
 
-/// Accepts until the other end of `heartbeats` closes. Each byte from there is one, to pass on to systemd.
+/// Accepts until the other end of `heartbeats` closes. Each byte read from it is a heartbeat to pass on to systemd.
 pub fn accept(
     listeners: &[UnixListener],
     mut heartbeats: UnixStream,
@@ -52,7 +52,7 @@ pub fn accept(
             Some(error) => {
                 // What waits is in the backlog, which survives us.
                 if !std::mem::replace(&mut failing, true) {
-                    error!("cannot accept connections for now, and tries again: {error}");
+                    error!("cannot accept connections for now, trying again: {error}");
                 }
                 thread::sleep(PAUSE);
             }

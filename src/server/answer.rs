@@ -1,10 +1,10 @@
 //! The only place that writes to a peer. A peer gets the whole value or the agreed refusal, nothing else.
 //!
-//! systemd takes what was written until the connection closes for the credential, even nothing and even half of it.
-//! Its one portable "no" is a credential over its size limit: so a refusal is [`REFUSAL`] zero bytes.
+//! systemd takes whatever was written before the connection closes for the credential, even nothing and even half of
+//! it. Its one portable "no" is a credential over its size limit: so a refusal is [`REFUSAL`] zero bytes.
 //!
 //! Only three things mean that the peer is gone: EPIPE, ECONNRESET and a hang-up. After any other error the connection
-//! stays as it is, and what failed is tried again: to let go of it would be an answer.
+//! stays as it is, and what failed is tried again: to close it would be an answer.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -32,14 +32,15 @@ const BEGUN: i32 = 6;
 /// Half of the smallest send buffer that the kernel lets anybody set (4,608 bytes), less the 64: it always fits.
 const ALWAYS_FITS: usize = 2240;
 
-/// How long to wait after an error that says nothing about the peer; each next time twice as long.
+/// How long to wait after an error that says nothing about the peer; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A connection that the runtime watches.
 pub struct Watched {
     stream: UnixStream,
-    /// A second descriptor of it: to watch the first, the runtime would have to own it, and would close it when it cannot.
+    /// A second descriptor of it: the runtime would have to own the first to watch it, and would close it if it could
+    /// not.
     ready: tokio::net::UnixStream,
 }
 
@@ -63,7 +64,7 @@ pub enum End {
 #[must_use]
 pub enum AtOnce {
     Ended(End),
-    /// So many bytes were written: none, but if the kernel did what it never does.
+    /// How many bytes were written: none, unless the kernel did what it never does.
     Later(usize),
 }
 
@@ -110,7 +111,7 @@ pub async fn watched(stream: UnixStream) -> Watched {
     }
 }
 
-/// Writes `value`, of which `sent` bytes are written, piece by piece as the peer reads.
+/// Writes `value`, of which `sent` bytes are already written, piece by piece as the peer reads.
 pub async fn whole(stream: &Watched, value: &Secret, sent: usize) -> End {
     if mark(stream).await == End::Gone {
         return End::Gone;
@@ -137,7 +138,7 @@ pub async fn refuse(stream: &Watched) -> End {
     finish(stream).await
 }
 
-/// A refusal step by step, for who has no runtime.
+/// A refusal step by step, for the keeper, which has no runtime.
 #[derive(Default)]
 pub struct Refusing {
     begun: bool,
@@ -145,7 +146,7 @@ pub struct Refusing {
 }
 
 impl Refusing {
-    /// Writes what the peer has room for; says whether that was all, or the peer is gone.
+    /// Writes as much as there is room for; says whether all is written or the peer is gone.
     pub fn go_on(&mut self, stream: impl AsFd) -> bool {
         self.begun = self.begun || begin(&stream).is_ok();
         while self.begun && self.sent < REFUSAL {
@@ -172,7 +173,7 @@ pub async fn hung_up(stream: &Watched) {
     }
 }
 
-/// Only a word of the kernel's that the other end is closed: no error of the call is one.
+/// Whether the kernel says that the other end is closed. An error of the call does not say so.
 pub fn is_gone(stream: impl AsFd) -> bool {
     let mut peer = [PollFd::new(stream.as_fd(), PollFlags::empty())];
     loop {
@@ -214,10 +215,10 @@ async fn finish(stream: &Watched) -> End {
     End::Whole
 }
 
-/// What a write came to.
+/// What became of a write.
 enum Wrote {
     Some(usize),
-    /// There is no room before the peer reads.
+    /// There is no room until the peer reads.
     Full,
     Gone,
     /// Nothing, for a reason that says nothing about the peer.
@@ -270,7 +271,7 @@ impl Pause {
         let pause = match self.0 {
             Some(last) => (last * 2).min(LONGEST_PAUSE),
             None => {
-                error!("cannot {what} for now, and tries again: {why}");
+                error!("cannot {what} for now, trying again: {why}");
                 FIRST_PAUSE
             }
         };

@@ -32,7 +32,7 @@ pub enum Configuration {
 }
 
 impl Configuration {
-    /// `old` is the one that this is to take the place of.
+    /// `old` is the configuration that this one is to replace.
     pub fn load(sources: &Sources, base: &Base, old: Option<&Self>) -> Result<Self, Faults> {
         let config = config::load(&sources.files)?;
         let config::Config { provider, timing, budget, settings, policy, entries, .. } = config;

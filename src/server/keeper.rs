@@ -35,10 +35,10 @@ use crate::systemd::store;
 
 /// What the worker is told when the keeper is gone.
 pub const KEEPER_GONE: Signal = Signal::SIGUSR2;
-/// Those that are for the service as a whole: the keeper passes them on, in this order if they come together.
+/// Signals for the service as a whole: the keeper passes them on, in this order if they come together.
 const PASSED_ON: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGTERM];
-/// Left as they are: those that do not end a process, and those that tell of a fault of its own, which would end it although
-/// they are blocked.
+/// Signals that are left as they are: those that do not end a process, and those that report a fault of the process
+/// itself, which would end it although they are blocked.
 const NOT_OURS: [Signal; 12] = [
     Signal::SIGCONT,
     Signal::SIGTSTP,
@@ -53,16 +53,16 @@ const NOT_OURS: [Signal; 12] = [
     Signal::SIGTRAP,
     Signal::SIGSYS,
 ];
-/// How long the worker has after the signal to stop: more than it takes, if it does not hang.
+/// How long the worker has to end after the signal to stop: more than it takes, unless it hangs.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The longest message to systemd, in bytes.
 const MESSAGE_MAX: usize = 4096;
-/// How long peers have to read their refusal where nobody comes after us. Together with [`STOP_LIMIT`] this is less than
-/// `TimeoutStopSec=` of `systemd/opnix.service`.
+/// How long peers have to read their refusal where no instance follows us. Together with [`STOP_LIMIT`] this is less
+/// than `TimeoutStopSec=` of `systemd/opnix.service`.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait before something is tried again that the kernel had no memory for.
+/// How long to wait before something that the kernel had no memory for is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often a message to systemd is tried that the kernel has no memory for.
+/// How many times a message to systemd that the kernel has no memory for is tried.
 const TRIES: u32 = 50;
 
 /// Which of the two processes this one is.
@@ -71,7 +71,7 @@ pub enum Role {
     Keeper(Keeper),
 }
 
-/// The worker's end of what connects the two.
+/// The worker's end of the channel between the two.
 #[derive(Debug)]
 pub struct Channel {
     end: OwnedFd,
@@ -80,7 +80,7 @@ pub struct Channel {
 
 /// What the keeper tells the worker.
 pub enum Heard {
-    /// A signal came that is for the service as a whole.
+    /// A signal for the service as a whole has come.
     Signal(Signal),
     /// systemd has the descriptor that came with this message.
     Stored(String),
@@ -92,14 +92,14 @@ pub struct Keeper {
     signals: SignalFd,
     /// Where systemd listens, if it started us and holds a descriptor store.
     notify: Option<(OwnedFd, UnixAddr)>,
-    /// The names of the sockets that units connect to, which their connections have as well.
+    /// The addresses of the sockets that units connect to, which are also the local addresses of their connections.
     listening: Vec<UnixAddr>,
-    /// Those of the control sockets, where a unit may ask by mistake.
+    /// The addresses of the control sockets, which a unit may ask by mistake.
     control: Vec<UnixAddr>,
 }
 
 /// Makes the second process. `listening` are the sockets that units connect to, `control` those of administrators;
-/// `backed`, whether systemd started us and stores descriptors.
+/// `backed` says whether systemd started us and stores descriptors.
 pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool) -> io::Result<Role> {
     let names = |sockets: &[UnixListener]| {
         sockets.iter().map(|socket| getsockname(socket.as_raw_fd())).collect::<Result<_, _>>()
@@ -114,14 +114,14 @@ pub fn divide(listening: &[UnixListener], control: &[UnixListener], backed: bool
     let keeper = getpid();
     match kernel::clone_with_shared_descriptors()? {
         Twin::Child => {
-            // Its copy of the values; the descriptors themselves are the keeper's.
+            // Not dropped, because that would close the descriptors, which are the keeper's.
             std::mem::forget((ours, signals, notify));
             // The signals that are passed on stay blocked here: the keeper says in which order they came.
             PASSED_ON.into_iter().collect::<SigSet>().thread_set_mask()?;
-            // systemd sends this one to all processes of the unit. What asks 1Password, which unblocks it at its start, is to
-            // end with us, and not before: we may need its answer to end well.
+            // systemd sends this one to all processes of the unit. The child that asks 1Password starts with it
+            // unblocked, and is to end with us, not before: we may need its answer to end well.
             kernel::ignore(Signal::SIGTERM)?;
-            // Until somebody listens for it, who then looks whether the keeper lives.
+            // Until `lifetime` listens for it, which then looks whether the keeper lives.
             kernel::ignore(KEEPER_GONE)?;
             prctl::set_pdeathsig(KEEPER_GONE)?;
             if getppid() != keeper {
@@ -148,10 +148,10 @@ fn notify_socket() -> io::Result<Option<(OwnedFd, UnixAddr)>> {
     Ok(Some((end, address)))
 }
 
-/// When memory runs out, the kernel is to take the worker, whose end costs nothing, and not the keeper, whose score
+/// When memory runs out, the kernel is to kill the worker, whose end loses nothing, and not the keeper, whose score
 /// `OOMScoreAdjust=` of the unit lowers.
 fn be_killed_first() {
-    // Not possible where /proc is not; the two then have the same score.
+    // Not possible where there is no /proc; the two then have the same score.
     let _ = std::fs::write("/proc/self/oom_score_adj", "100");
 }
 
@@ -168,12 +168,12 @@ impl Channel {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        // The number was told: whoever closes it now would close the keeper's.
+        // The keeper has the number now: closing the descriptor here would take it from the keeper.
         std::mem::forget(descriptor);
         Ok(())
     }
 
-    /// The same without a descriptor and without waiting: it is left out when the keeper is behind.
+    /// The same without a descriptor and without waiting: the message is dropped when the keeper is behind.
     pub fn mention(&self, message: &[u8]) {
         let number = (-1_i32).to_ne_bytes();
         let parts = [IoSlice::new(&number), IoSlice::new(message)];
@@ -181,7 +181,7 @@ impl Channel {
         let _ = sendmsg::<()>(self.end.as_raw_fd(), &parts, &[], flags, None);
     }
 
-    /// Watched by the runtime, to learn of signals. (It has no type for sockets that keep packets and their order.)
+    /// This end, watched by the runtime, to learn of signals. (tokio has no type for sockets of kind SOCK_SEQPACKET.)
     pub fn watched(&self) -> io::Result<tokio::net::UnixDatagram> {
         let watched = std::os::unix::net::UnixDatagram::from(self.end.try_clone()?);
         watched.set_nonblocking(true)?;
@@ -192,7 +192,7 @@ impl Channel {
         getppid() == self.keeper
     }
 
-    /// What the keeper says next, if it has said anything: [`Errno::EAGAIN`] says that it has not.
+    /// What the keeper says next; [`Errno::EAGAIN`] if it has said nothing.
     pub fn heard(&self) -> nix::Result<Heard> {
         let mut buffer = [0; MESSAGE_MAX];
         let length = recv(self.end.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
@@ -204,14 +204,16 @@ impl Channel {
 }
 
 impl Keeper {
-    /// Keeps until the worker ends, looks after what it left, and ends this process as the worker ended.
+    /// Waits until the worker ends, looks after what it left, and ends this process as the worker ended.
     pub fn keep(self) -> ! {
-        // Not dumped nor swapped, like the worker, though there is nothing in here: it must not wait for the disk.
+        // Neither dumped nor swapped, like the worker, although there is no secret in here: it must not wait for the
+        // disk.
         let _ = crate::process::protect();
         let (end, stopping) = self.watch();
         self.pass_messages_on();
         let left = self.left_behind();
-        // What begun must be refused in any case; should systemd have too little room, it is to have the others.
+        // What was begun must be refused in any case, so the others go first, in case systemd has too little room for
+        // all.
         let (begun, others): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|connection| answer::may_be_begun(&kernel::look_at(*connection)));
         let left: Vec<RawFd> = others.into_iter().chain(begun).collect();
@@ -229,10 +231,10 @@ impl Keeper {
         }
     }
 
-    /// Returns when the worker has ended: all of its threads, so that nobody but us uses the descriptors. Says whether it was
-    /// told to stop, and no instance follows.
+    /// Returns when the worker has ended with all of its threads, so that nobody but us uses the descriptors. Says also
+    /// whether it was told to stop and no instance follows.
     fn watch(&self) -> (WaitStatus, bool) {
-        // Of each of `PASSED_ON`, whether it is still to be passed on.
+        // For each of `PASSED_ON`, whether it is still to be passed on.
         let mut pending = [false; PASSED_ON.len()];
         let (mut stopping, mut restarting) = (None::<Instant>, false);
         loop {
@@ -250,8 +252,8 @@ impl Keeper {
                         return (end, stopping.is_some() && !restarting);
                     }
                 } else {
-                    // Whatever would end us ends the worker, and we look after what it leaves. Among them is SIGABRT, by which
-                    // systemd's watchdog says that it waits in vain for the worker's heartbeat.
+                    // Whatever would end us ends the worker, and we look after what it leaves. One of these signals is
+                    // SIGABRT, which systemd's watchdog sends when it waits in vain for the worker's heartbeat.
                     let _ = signal::kill(self.worker, Signal::SIGKILL);
                 }
             }
@@ -265,18 +267,18 @@ impl Keeper {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 *pending = send(self.channel.as_raw_fd(), &[signal as i32 as u8], flags).is_err();
                 if *pending {
-                    // No later one overtakes it.
+                    // No later signal may overtake it.
                     break;
                 }
             }
             if stopping.is_some_and(|since| since.elapsed() >= STOP_LIMIT) {
-                // It hangs. We still have time to do right by what it leaves; systemd would kill us both.
+                // It hangs. We still have time to look after what it leaves; later, systemd would kill us both.
                 let _ = signal::kill(self.worker, Signal::SIGKILL);
             }
         }
     }
 
-    /// Waits for the worker, for a signal, and for room for one if there is one to pass on.
+    /// Waits for the worker or a signal, and, if there is a signal to pass on, for room for it.
     fn wait(&self, to_pass_on: bool, limit: Option<Duration>) {
         let wanted = if to_pass_on { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let mut ends =
@@ -284,7 +286,7 @@ impl Keeper {
         let limit = limit.map_or(PollTimeout::NONE, |limit| {
             PollTimeout::try_from(limit.max(PAUSE)).unwrap_or(PollTimeout::MAX)
         });
-        // No signal interrupts this: they are blocked. What an error means, the calls after it find out.
+        // No signal interrupts this: they are blocked. What an error means shows in the calls after it.
         let _ = poll(&mut ends, limit);
     }
 
@@ -298,14 +300,14 @@ impl Keeper {
             let told =
                 self.tell_systemd(message, descriptor.as_ref().map(|descriptor| descriptor.as_raw_fd()));
             if told && descriptor.is_some() {
-                // If there is no room for it, the worker only believes less than is true.
+                // If there is no room for it, the worker only takes a stored connection for one that is not stored.
                 let _ =
                     send(self.channel.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
             }
         }
     }
 
-    /// Says whether systemd has it: what is in its queue, it has, whatever becomes of us.
+    /// Says whether systemd has it. What is in systemd's queue it will have, whatever becomes of us.
     fn tell_systemd(&self, message: &[u8], descriptor: Option<RawFd>) -> bool {
         let Some((end, address)) = &self.notify else { return false };
         let descriptors: Vec<RawFd> = descriptor.into_iter().collect();
@@ -323,12 +325,12 @@ impl Keeper {
         false
     }
 
-    /// The connections of units that are open still. Each once, though it may have several descriptors.
+    /// The connections of units that are still open, each once, although it may have several descriptors.
     fn left_behind(&self) -> Vec<RawFd> {
         let mut seen = HashSet::new();
         let is_connection = |number: &RawFd| {
             let Ok(name) = getsockname::<UnixAddr>(*number) else { return false };
-            // A socket that listens has the same name, and no peer.
+            // A listening socket has the same address, but no peer.
             let has_peer = || getpeername::<UnixAddr>(*number).is_ok();
             self.listening.contains(&name) && has_peer()
                 || self.control.contains(&name) && is_named(&kernel::look_at(*number))
@@ -361,9 +363,10 @@ impl Keeper {
         self.tell_systemd(message.as_bytes(), Some(connection))
     }
 
-    /// Refuses what nobody comes to answer any more. (Not what is held: to it this would be a secret.)
+    /// Refuses the connections that no instance will answer. (Not those that are held: they would take this for a
+    /// secret.)
     fn refuse(&self, connections: Vec<RawFd>) {
-        // Who listens there next is not to find ours in its way.
+        // Whoever listens there next is not to find our sockets in the way.
         self.close_listeners();
         let units =
             connections.into_iter().filter(|connection| asks_for_a_unit(&kernel::look_at(*connection)));
@@ -383,10 +386,10 @@ fn descriptor_limit() -> RawFd {
     limit.min(1 << 20) as RawFd
 }
 
-/// Ends this process as the worker ended, so that systemd says what it was.
+/// Ends this process as the worker ended, so that systemd reports what happened.
 fn end_by(signal: Signal) -> ! {
     let _ = SigSet::all().thread_unblock();
-    // The first of two finds the handler of the runtime library, which then steps aside.
+    // The first one may find a handler of Rust's runtime, which only removes itself; then the second one ends us.
     let _ = signal::raise(signal);
     let _ = signal::raise(signal);
     process::exit(128 + signal as i32)

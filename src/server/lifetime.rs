@@ -28,7 +28,7 @@ use crate::records;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long the refusals at the end may take. `TimeoutStopSec=` in `systemd/opnix.service` is longer than all together.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
-/// How often counts of what repeats are looked at.
+/// How often the counts of repeated records are looked at.
 const REPEATS: Duration = Duration::from_secs(5);
 
 /// What systemd and the keeper have for the worker.
@@ -38,14 +38,14 @@ pub struct Work {
     /// Requests that an earlier instance left in systemd's store, by name.
     pub stored: Vec<(String, OwnedFd)>,
     pub channel: Arc<Channel>,
-    /// Where we listen, if it was not systemd that gave us the sockets: to be said when it is true.
+    /// Where we listen, if systemd did not give us the sockets: logged once we do listen.
     pub path: Option<PathBuf>,
-    /// How often systemd wants to hear that we live, if it does.
+    /// How often systemd expects a heartbeat, if it expects any.
     pub heartbeat: Option<Duration>,
 }
 
-/// Serves until SIGTERM or SIGINT. `administrators` serves them, and does not end, on the sockets named `control`. To be run
-/// within a [`tokio::task::LocalSet`].
+/// Serves until SIGTERM or SIGINT. `administrators` serves administrators on the sockets whose addresses are `control`,
+/// and does not end. To be run within a [`tokio::task::LocalSet`].
 pub async fn run(
     work: Work,
     service: Arc<Service>,
@@ -78,7 +78,7 @@ pub async fn run(
     if let Some(path) = path {
         info!("listening on {}", path.display());
     }
-    // It may have been gone before we listened.
+    // The keeper may have ended before we listened for that.
     let mut orphaned = !channel.keeper_lives();
     while !orphaned {
         select! {
@@ -135,8 +135,8 @@ fn adopt(stored: Vec<(String, OwnedFd)>, control: &[UnixAddr], service: &Arc<Ser
     }
 }
 
-/// Without the keeper nobody speaks to systemd, and our end closes what systemd does not have. systemd waits for it
-/// (`KillMode=control-group`) before it starts the next instance.
+/// Without the keeper nobody speaks to systemd, and when we end, connections that systemd does not have are closed.
+/// systemd waits for our end (`KillMode=control-group`) before it starts the next instance.
 async fn give_up(service: &Service) {
     service.orphaned.cancel();
     service.unanswered.close();

@@ -1,4 +1,4 @@
-//! The service, on two threads: the accept loop, which answers from memory, and the runtime, where everything runs that
+//! The service, on two threads: the accept loop, which answers from memory, and the runtime, which runs everything that
 //! takes time: waiting requests, fetches, reload and drain. So nothing that takes time holds up an answer from memory.
 
 mod accept;
@@ -34,7 +34,7 @@ pub struct Service {
     places: Arc<Places>,
     configuration: Mutex<Arc<Configuration>>,
     base: Base,
-    /// Requests that have no answer yet, but for those that get none.
+    /// Requests that have no answer yet, except those that never get one.
     unanswered: TaskTracker,
     /// Cancelled once everything that still waits is to be refused.
     refusing: CancellationToken,
@@ -72,7 +72,7 @@ impl Service {
         self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes a new configuration, and trusts no value until it is confirmed; a faulty one changes nothing.
+    /// Takes a new configuration, and trusts no value until it is confirmed; a faulty configuration changes nothing.
     fn reload(&self, sources: &Sources) {
         self.notifier.reloading();
         match Configuration::load(sources, &self.base, Some(&self.configuration())) {

@@ -1,8 +1,8 @@
 //! Places for requests that cannot be answered at once. Each kind of peer has its own, and each group of peers only so many
-//! of them, so that nobody's behaviour takes the place of a unit that starts.
+//! of them, so that no peer can take the place of a unit that starts.
 //!
 //! What has a place is in systemd's descriptor store as well, so that the next instance finds it even if the keeper dies
-//! with the worker. All places together are fewer than systemd stores, because it closes what is more.
+//! with the worker. There are fewer places in all than systemd stores, because it closes whatever exceeds its limit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::AsFd;
@@ -35,9 +35,9 @@ pub enum Kind {
     /// A unit that is being refused.
     Refused,
     /// A unit that is being refused, or a peer that may be one, when all those places are taken: it is not in systemd's
-    /// store, and has the keeper alone.
+    /// store, and only the keeper looks after it.
     Unstored,
-    /// A peer that claims to be a unit which it is not, or may not be, and is being refused.
+    /// A peer that is being refused because it is not, or may not be, the unit that it claims to be.
     Pretender,
     /// A peer that does not claim to be a unit, and is held without an answer.
     Stranger,
@@ -46,12 +46,13 @@ pub enum Kind {
 const KINDS: [Kind; 5] = [Kind::Waiting, Kind::Refused, Kind::Unstored, Kind::Pretender, Kind::Stranger];
 
 impl Kind {
-    /// How many places there are in all, and for each unit, or each unit in whose cgroup peers sit.
+    /// How many places there are in all, and for each group: a unit that asks, or the unit in whose cgroup the peers
+    /// sit.
     const fn limits(self) -> (usize, usize) {
         match self {
             Self::Waiting => (2560, 64),
             Self::Refused => (512, 64),
-            // So many descriptors there are.
+            // There are descriptors for this many.
             Self::Unstored => (4096, 256),
             Self::Pretender => (512, 64),
             Self::Stranger => (448, 16),
@@ -86,7 +87,7 @@ struct Pool {
 
 struct Occupant {
     group: Arc<str>,
-    /// Told when it has to make room, if it is one that may have to.
+    /// Told when it has to make room; `None`: it never has to.
     leave: Option<oneshot::Sender<()>>,
 }
 
@@ -130,7 +131,7 @@ impl Places {
         self.backed
     }
 
-    /// systemd has what came with this message.
+    /// systemd has the descriptor that came with this message.
     pub fn confirm(&self, message: String) {
         self.stored().insert(message);
     }
@@ -165,7 +166,7 @@ impl Places {
         })
     }
 
-    /// The place of a request that was found in the store: it has one in any case.
+    /// The place of a request that was found in the store: it gets one in any case.
     pub fn found(
         self: &Arc<Self>,
         kind: Kind,
@@ -206,7 +207,7 @@ impl Pool {
         }
     }
 
-    /// Sends away the one of those that may be sent away which has been here longest.
+    /// Sends away the request that has been here longest, of those that may be sent away.
     fn make_room(&mut self) -> bool {
         let longest =
             self.taken.iter_mut().find_map(|(number, occupant)| Some((*number, occupant.leave.take()?)));
@@ -219,8 +220,8 @@ impl Pool {
 }
 
 impl Place {
-    /// Does the work of a request in its place. What takes longer than a moment goes to systemd's store; what does not is not worth
-    /// systemd's time, and has the keeper.
+    /// Does the work of a request in its place. If it takes longer than `MOMENT`, its connection goes to systemd's
+    /// store; a shorter one is not worth systemd's time, and the keeper looks after it.
     pub async fn keeping<T>(&self, stream: &UnixStream, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut pause = MOMENT;
@@ -230,8 +231,8 @@ impl Place {
                 done = &mut work => return done,
                 () = sleep(pause) => {}
             }
-            // A copy, because systemd is told in a moment, when this one may be closed. It is behind, or there is no descriptor
-            // left, as long as it does not take one.
+            // A copy, because systemd is told in a moment, when this descriptor may be closed. Tried again as long as
+            // systemd is behind or no descriptor is left for the copy.
             let copy = self.places.backed.then(|| stream.try_clone());
             let sent = match copy {
                 Some(Ok(copy)) => self.places.notifier.store(store::message(&self.name), copy.into()),
@@ -269,7 +270,7 @@ mod tests {
 
     #[test]
     fn all_places_together_are_fewer_than_systemd_stores() {
-        // The records have one, too.
+        // The queue of records takes one, too.
         let stored = KINDS.iter().filter(|kind| **kind != Kind::Unstored);
         assert!(stored.map(|kind| kind.limits().0).sum::<usize>() < STORE_MAX);
     }

@@ -1,7 +1,7 @@
 //! One request, top to bottom: identify, decide, get, answer, record. (Accepting is the loop's, in `accept.rs`.)
 //!
 //! Each step yields the only type that the next one takes: a stream becomes a `Peer`, a `Peer` a `Grant`, and only a
-//! `Grant` opens the store. A value for a peer that was not identified and allowed does not compile.
+//! `Grant` opens the store. Code that gives a value to a peer that was not identified and allowed does not compile.
 //!
 //! [`handle`] runs on the accept thread and waits for nothing. What cannot be answered at once goes to the runtime.
 
@@ -59,15 +59,15 @@ pub fn handle(request: Request, address: SocketAddr, service: &Arc<Service>) {
             go_on(service, turn_away(request, pretender, service.clone()));
         }
         Ok(Identity::Stranger(stranger)) => {
-            // Nobody who stops the service waits for it: it has no end of its own.
+            // The end of the service does not wait for it: it has no end of its own.
             service.base.runtime.spawn(hold(request, stranger, service.clone()));
         }
         Err(errno) => go_on(service, identify_again(request, address, errno, service.clone())),
     }
 }
 
-/// A connection whose address is still to be had: one that an earlier instance left, or that came another way than through
-/// the accept loop.
+/// A connection whose address is not known yet: one that an earlier instance left, or that did not come through the
+/// accept loop.
 pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, service: &Arc<Service>) {
     let service = service.clone();
     go_on(&service.clone(), async move {
@@ -78,7 +78,7 @@ pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, ser
             }
         };
         match found {
-            // It has its whole answer, or has given up: an end of both sides is a hang-up too.
+            // The peer has its whole answer, or has given up: that both sides have ended counts as a hang-up, too.
             Some(name) if answer::is_gone(&stream) => {
                 service.places.found(Kind::Waiting, "", name, None).leave();
                 records::abandoned(peer::claim_of(&address).as_ref());
@@ -88,19 +88,19 @@ pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, ser
     });
 }
 
-/// On the runtime; who stops the service waits for it.
+/// Runs a task on the runtime; the end of the service waits for it.
 fn go_on(service: &Arc<Service>, task: impl Future<Output = ()> + Send + 'static) {
     service.unanswered.spawn_on(task, &service.base.runtime);
 }
 
-/// From memory here and now, else on the runtime.
+/// Answers from memory here and now, or else on the runtime.
 fn serve(request: Request, grant: Grant, configuration: Arc<Configuration>, service: &Arc<Service>) {
     let ready = configuration.ready(&grant);
     let mut sent = 0;
     if let Some(served) = ready.as_ref().filter(|_| request.found.is_none()) {
         match answer::at_once(&request.stream, &served.value) {
             AtOnce::Ended(end) => {
-                // The peer waits for the end of the connection; all else can be tidied up after it.
+                // The peer waits for the end of the connection; everything else can be done after it.
                 drop(request);
                 return on_record(&grant, served, end);
             }
@@ -183,7 +183,7 @@ fn on_record(grant: &Grant, served: &Served, end: End) {
     }
 }
 
-/// Says no to a unit, on record. Takes time, because the peer must read all of it.
+/// Refuses a unit, on record. Takes time, because the peer must read all of the refusal.
 async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<Service>) {
     records::refused(&claim, refusal.check(), &refusal.line());
     let unit = claim.unit.as_str();
@@ -202,18 +202,18 @@ async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<S
             let _ = place.keeping(stream.connection(), answer::refuse(&stream)).await;
             place.leave();
         }
-        // Only a unit that asks hundreds of times and does not read comes here, and takes this from nobody but itself.
+        // Only a unit that asks hundreds of times without reading comes here, and it harms nobody but itself.
         Err(full) => records::closed(Some(&claim), unit, &full.line()),
     }
 }
 
-/// Says no to a peer that claims to be a unit and is not, or may not be.
+/// Refuses a peer that is not, or may not be, the unit that it claims to be.
 async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>) {
     let Pretender { claim, why, group, foreign } = pretender;
     records::refused_pretender(claim.as_ref(), &group, "peer", &why.to_string());
     let (leave, left) = oneshot::channel();
-    // Closed before it has read everything is only who sits for certain in another unit: what it has read would be a valid
-    // secret.
+    // Only a peer that certainly sits in another unit is closed before it has read everything: what it has read so far
+    // would be a valid secret.
     let leave = foreign.then_some(leave);
     let Request { stream, found, .. } = request;
     let place = match found {
@@ -241,7 +241,7 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
     place.leave();
 }
 
-/// Gives a peer that is no start of a unit nothing, not even the end of the connection, until it goes by itself.
+/// Gives nothing, not even the end of the connection, to a peer that is not a start of a unit, until it goes by itself.
 async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
     let Request { stream, found, .. } = request;
     let group = &stranger.group;
@@ -249,7 +249,7 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
         Some(name) => Ok(service.places.found(Kind::Stranger, group, name, None)),
         None => service.places.take(Kind::Stranger, group, &stream, None).or_else(|full| {
             let unstored = || service.places.take(Kind::Unstored, group, &stream, None);
-            // The door stays open to those who hold none themselves.
+            // A group that has not taken all of its own places still gets one.
             if matches!(full, Full::All(_)) { unstored() } else { Err(full) }
         }),
     };
@@ -261,7 +261,7 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
             place.leave();
         }
         Ok(place) => {
-            let why = format!("it belongs to user {} and is no start of a unit", stranger.uid);
+            let why = format!("it belongs to user {} and is not a start of a unit", stranger.uid);
             records::closed(None, group, &why);
             place.leave();
         }
@@ -269,11 +269,12 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
     }
 }
 
-/// Asks the kernel until it can say who the peer is. Its answers about a shortage say nothing about the peer.
+/// Asks the kernel until it can say who the peer is. An answer that it is short of something says nothing about the
+/// peer.
 async fn identify_again(request: Request, address: SocketAddr, errno: Errno, service: Arc<Service>) {
     let pretender =
         |why| Pretender { claim: None, why, group: "a place that is not known".into(), foreign: false };
-    tracing::error!("cannot find out who asks, and tries again: {errno}");
+    tracing::error!("cannot find out who asks for now, trying again: {errno}");
     loop {
         select! {
             () = sleep(PAUSE) => {}

@@ -1,5 +1,5 @@
-//! The background: renews all values from time to time, and finds out when a provider that was down is back. Never with
-//! requests that units which start may need.
+//! The background: renews all values from time to time, and finds out when a provider that was down is back. Never
+//! spends requests that starting units may need.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -16,21 +16,21 @@ use crate::process::random;
 use crate::providers::budget::{Budget, Purpose};
 use crate::providers::ledger::Ledger;
 
-/// How many requests a round costs until one was seen: sign in, keys, vaults, items, one batch.
+/// How many requests a round is taken to cost until one has run: sign in, keys, vaults, items, one batch.
 const FIRST_COST: u32 = 8;
 /// When to look again whether the budget has room.
 const LATER: Duration = Duration::from_secs(5 * 60);
 /// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
-/// A longer interval is as good as this one, and could be more than can be reckoned with.
+/// A longer interval makes no difference, and could overflow.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What the next round is planned from. The clock may be set at any time: only the ledger, which counts by the day, goes
-/// by what it says.
+/// What the next round is planned from. The wall clock may be set at any time: only the ledger, which counts by the
+/// day, goes by it.
 #[derive(Debug, Clone)]
 pub struct Outlook {
     pub now: SystemTime,
-    /// How long ago the last round began, or all values were last found to hold.
+    /// How long ago the last round began, or all values were last confirmed.
     pub last: Option<Duration>,
     /// How long ago the service began.
     pub up: Duration,
@@ -41,9 +41,9 @@ pub struct Outlook {
     pub cost: u32,
     /// The provider is down, and to be tried again after this.
     pub probe: Option<Duration>,
-    /// How long a limit of 1Password's goes on.
+    /// How long 1Password's limit will last.
     pub limit: Duration,
-    /// From 0 to 1: keeps machines apart that began together.
+    /// From 0 to 1: keeps machines that began together from asking together.
     pub spread: f64,
 }
 
@@ -55,7 +55,7 @@ pub fn next_round(outlook: &Outlook, ledger: &Ledger) -> Option<Duration> {
             let interval = outlook.interval?.max(outlook.budget.least_interval(outlook.cost)?);
             let interval = interval.min(LONGEST_INTERVAL);
             match outlook.last {
-                // A tenth longer or shorter; never shorter than the budget bears.
+                // Up to a tenth longer; never shorter than the budget allows.
                 Some(last) => interval.mul_f64(1.0 + outlook.spread / 10.0).saturating_sub(last),
                 None => interval.mul_f64(outlook.spread).saturating_sub(outlook.up),
             }
@@ -70,7 +70,7 @@ pub fn next_round(outlook: &Outlook, ledger: &Ledger) -> Option<Duration> {
 pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
     let began = Moment::now();
     let (mut last, mut cost, mut spread) = (None, FIRST_COST, random());
-    // What left the configuration leaves the disk now.
+    // What is no longer in the configuration leaves the disk now.
     if let Some(shared) = store.upgrade() {
         shared.save().await;
     }
@@ -105,7 +105,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                     shared.round().await;
                     let spent = shared.meter.ledger().last_day(SystemTime::now()).saturating_sub(before);
                     (last, spread) = (Some(now), random());
-                    // What costs nothing, because nothing was reached, says nothing about the next one.
+                    // A round that cost nothing, because nothing was reached, says nothing about the next one.
                     cost = if spent > 1 { spent } else { cost };
                     continue;
                 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::moment::Moment;
 use crate::providers::FetchError;
 
-/// How long to wait before it is tried again in the background; each next time twice as long.
+/// How long to wait before it is tried again in the background; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// How long when each try counts against the limits, and only a person can mend it: 1Password rejects the token.
+/// The same when each try counts against the limits and only a person can mend it: 1Password rejects the token.
 const REJECTED_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug, Default)]

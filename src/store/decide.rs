@@ -6,7 +6,7 @@ use crate::moment::Now;
 use crate::providers::budget::{Budget, Purpose};
 use crate::providers::ledger::Meter;
 
-/// Where a value may be kept, from nowhere on.
+/// Where a value may be kept, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Keep {
     /// Not at all: every start asks 1Password.
@@ -27,7 +27,7 @@ pub struct Settings {
     pub stale_for: Duration,
     /// Never serve it without asking 1Password.
     pub always_fetch: bool,
-    /// How long a value is served on that 1Password says is not there, or not ours, any more.
+    /// How long a value is still served when 1Password says that it is not there, or not ours, any more.
     pub grace: Duration,
 }
 
@@ -48,9 +48,9 @@ impl Settings {
 /// What is known of a value that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// Since 1Password last gave or confirmed it. `None` when the clock says that this is yet to come.
+    /// How long ago 1Password last gave or confirmed it. `None` when, by the clock, that lies in the future.
     pub age: Option<Duration>,
-    /// Since when 1Password says that it is not there, or not ours.
+    /// How long 1Password has said that it is not there, or not ours.
     pub denied_for: Option<Duration>,
     /// The configuration was reloaded since: whoever did that wants what is true now.
     pub doubtful: bool,
@@ -65,7 +65,7 @@ pub enum Health {
     Down,
     /// Our own budget of requests is used up, or its limit is reached and nobody knows until when.
     Spent,
-    /// It told us until when to ask no more.
+    /// It told us not to ask again before a certain time.
     Limited,
 }
 
@@ -82,7 +82,7 @@ impl Limits<'_> {
     pub fn health(&self, down: bool, now: Now) -> Health {
         let ledger = self.meter.ledger();
         let affords = || ledger.affords(now.date, self.budget, 1, Purpose::Start);
-        // A limit that is over before a unit's time is can be waited for.
+        // A limit that ends before a unit's time does can be waited for.
         if ledger.told_until(now.date, now.moment).is_some_and(|until| until > now.date + self.deadline) {
             Health::Limited
         } else if down {
@@ -110,14 +110,15 @@ pub enum Decision {
 pub fn decide(known: Option<Known>, settings: &Settings, health: Health) -> Decision {
     let usable = known.filter(|known| {
         let denied = known.denied_for.is_some_and(|denied| denied >= settings.grace);
-        // A clock that was set back says nothing about the age; machines without one of their own boot in the past.
+        // A clock that was set back says nothing about the age; machines without a hardware clock boot in the past.
         let too_old = known.age.is_some_and(|age| age >= settings.stale_for);
         !settings.always_fetch && !denied && !too_old
     });
     let Some(known) = usable else {
         return match health {
             Health::Limited => Decision::Refuse,
-            // What a unit cannot start without is asked for in any case: it may be back, and the budget is only ours.
+            // What a unit cannot start without is asked for in any case: the provider may be back, and the budget is
+            // only our own.
             Health::Up | Health::Down | Health::Spent => Decision::Fetch { fall_back: false },
         };
     };

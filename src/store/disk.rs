@@ -52,7 +52,7 @@ impl Disk {
         }
     }
 
-    /// What the cache holds. A cache that cannot be read is a warning and an empty one: values can be had again.
+    /// What the cache holds. A cache that cannot be read is reported and counts as empty: values can be fetched again.
     pub fn load(&self) -> Option<Contents> {
         let (Some(directory), Ok(key)) = (&self.directory, &self.key) else { return None };
         let path = directory.path(CACHE);
@@ -74,7 +74,7 @@ impl Disk {
             .and_then(|text| text.map_or(Ok(Ledger::default()), |text| Ok(serde_json::from_slice(&text)?)));
         read.unwrap_or_else(|error| {
             let path = directory.path(REQUESTS);
-            warn!("how many requests were made is not known: {}: {error}", path.display());
+            warn!("the count of requests that were made is not known: {}: {error}", path.display());
             Ledger::default()
         })
     }
@@ -110,6 +110,6 @@ fn read_key(credentials: Option<&Path>) -> Result<Key, String> {
         Err(error) => return Err(format!("the key {} cannot be read: {error}", path.display())),
     };
     Key::new(&bytes).ok_or_else(|| {
-        format!("the key {} is no key: it has {} bytes, not {KEY_LENGTH}", path.display(), bytes.len())
+        format!("the key {} is not a key: it has {} bytes, not {KEY_LENGTH}", path.display(), bytes.len())
     })
 }

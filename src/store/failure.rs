@@ -1,11 +1,11 @@
-//! A fetch of one reference that failed, and how long that is not tried again.
+//! A failed fetch of one reference, and how long it is not tried again.
 
 use std::time::Duration;
 
 use crate::moment::Moment;
 use crate::providers::FetchError;
 
-/// How long a value that 1Password has denied twice is not asked for again by units; each next time twice as long.
+/// How long units do not ask again for a value that 1Password has denied twice; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
@@ -18,7 +18,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// `last` is the one before, if nothing else came between them.
+    /// `last` is the failure before it, if no success came between them.
     pub fn new(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
         let denied = !error.consequences().cached_may_stand_in;
         let before = last.map_or(0, |last| last.denials);

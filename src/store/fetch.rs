@@ -11,18 +11,19 @@ use crate::process::random;
 use crate::providers::FetchError;
 use crate::reference::Reference;
 
-/// How long to wait before the first of several further tries; each next one is twice as long.
+/// How long to wait before the second try; then twice as long before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a fetch waits for the one before it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One fetch, for all that is wanted until it begins. It goes on when nobody waits any more, because the next one will want
-/// the value too. What may pass, such as an outage, is tried again if somebody waits who has no value that would do.
+/// the value too. A failure that may pass, such as an outage, is tried again if somebody waits who has no value that
+/// would do.
 pub(super) async fn fetch(shared: Arc<Shared>) {
     let before = timeout(PATIENCE, shared.fetches.acquire()).await;
     let deadline = Instant::now() + shared.timing.deadline;
-    // The last error is to arrive before the time of those who wait is over: it says more than that.
+    // The last error is to arrive before the time of those who wait is over: it says more than that the time is over.
     let last_try = deadline - shared.timing.deadline / 10;
     let late = FetchError::TimedOut(shared.timing.deadline);
     shared.check_account();
@@ -69,7 +70,7 @@ impl Shared {
         self.meter.ledger().belongs_to(&account);
     }
 
-    /// Waits until a limit is over that the provider told of, signs in, and asks which values still hold.
+    /// Waits until a limit that the provider told us of is over, signs in, and asks which values still hold.
     async fn get_ready(&self) -> Result<(), FetchError> {
         let Now { date, moment } = Now::read();
         let told = self.meter.ledger().told_until(date, moment);
@@ -85,7 +86,7 @@ impl Shared {
         Ok(())
     }
 
-    /// `works`: the provider does, although there may be nothing left to ask it for.
+    /// `works`: the provider works, although there may be nothing left to ask it for.
     fn take_wanted(self: &Arc<Self>, works: bool) -> Vec<super::state::Wanted> {
         let (wanted, mut acts) = {
             let mut state = self.state();

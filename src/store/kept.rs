@@ -8,8 +8,8 @@ use super::decide::{Decision, Health, Keep, Known, Settings, decide};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// A value that is kept. Times are those of the wall clock, because ages go on through a reboot. They tell ages and
-/// nothing else: that clock can be set back.
+/// A value that is kept. Times are those of the wall clock, because ages go on through a reboot. They tell nothing but
+/// ages, because that clock can be set back.
 #[derive(Debug, Clone)]
 pub struct Kept {
     pub value: Arc<Secret>,
@@ -21,8 +21,9 @@ pub struct Kept {
     pub doubtful: bool,
     /// Fetched since the provider's versions were noted, so that they tell whether it still holds.
     pub comparable: bool,
-    /// The number that the store gave to the fetch or the confirmation that this was last had from; it comes after those
-    /// of all that began before. 0 if that was before this store: what is read from disk, or taken over at a reload.
+    /// The number that the store gave to the fetch or confirmation that this value last came from; it is higher than
+    /// the numbers of all that began earlier. 0 if that was before this store: for what is read from disk, or taken
+    /// over at a reload.
     pub asked: u64,
 }
 
@@ -54,7 +55,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// Drops what the settings do not let be kept, or do not know.
+    /// Drops values that the settings do not allow to be kept, or do not know.
     pub fn new(
         settings: HashMap<Reference, Settings>,
         known: impl IntoIterator<Item = (Reference, Kept)>,
@@ -90,7 +91,7 @@ impl Values {
         self.entries.iter().filter(|(reference, _)| self.settings[*reference].keep == Keep::Sealed)
     }
 
-    /// Takes a value in, if it may be kept, and says whether it is another one than before.
+    /// Keeps a value, if it may be kept, and says whether it differs from the one before.
     pub fn insert(
         &mut self,
         reference: &Reference,
@@ -113,8 +114,8 @@ impl Values {
         before.is_none_or(|before| !before.value.is_same_as(&value))
     }
 
-    /// The provider says that the values of these still are what they were. Of the others it cannot say so any more: only
-    /// fetching them tells.
+    /// The provider says that these values are unchanged. The others it cannot confirm any more: they have to be
+    /// fetched.
     pub fn confirm(&mut self, unchanged: &HashSet<Reference>, asked: Asked) {
         for (reference, entry) in &mut self.entries {
             if unchanged.contains(reference) {
@@ -129,10 +130,10 @@ impl Values {
         }
     }
 
-    /// 1Password says that there is no such value. It goes when the grace is over; says whether it did.
+    /// 1Password says that there is no such value. The value is dropped when the grace is over; says whether it was.
     pub fn deny(&mut self, reference: &Reference, now: SystemTime) -> bool {
         let Some(entry) = self.entries.get_mut(reference) else { return false };
-        // A denial that is yet to come is of a clock that was set back: its grace is not to last until then.
+        // A denial that lies in the future is from before the clock was set back: its grace is not to last until then.
         entry.denied = Some(entry.denied.filter(|denied| *denied <= now).unwrap_or(now));
         let grace = self.settings[reference].grace;
         let over = entry.known(now).denied_for.is_some_and(|denied| denied >= grace);

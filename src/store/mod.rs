@@ -1,8 +1,8 @@
 //! The values: from memory, where they may be served without asking (`decide.rs` says), else from the provider.
 //!
-//! References that are asked for while a fetch is under way wait for it and then go together ([`fetch`]). What is known,
-//! and what follows from what happens, is in [`state`]; this file and its siblings do it. What changed in memory is
-//! written to disk after each fetch ([`disk`]). [`background`] renews values that nobody asks for.
+//! References that are asked for while a fetch is under way wait for it and then go together ([`fetch`]). [`state`] has
+//! what is known, and decides what follows from what happens; this file and its siblings do it. What changed in memory
+//! is written to disk after each fetch ([`disk`]). [`background`] renews values that nobody asks for.
 
 pub mod background;
 pub mod breaker;
@@ -55,7 +55,7 @@ pub struct Rules {
 
 /// What stays through reloads.
 pub struct Base {
-    /// Where everything runs that takes time.
+    /// Where everything that takes time runs.
     pub runtime: Handle,
     pub disk: Arc<Disk>,
     pub meter: Meter,
@@ -63,7 +63,7 @@ pub struct Base {
     pub changes: Arc<watch::Sender<u64>>,
 }
 
-/// What a store goes on from.
+/// What a store begins with.
 pub struct Inherited {
     account: Option<String>,
     values: Vec<(Reference, Kept)>,
@@ -76,7 +76,7 @@ struct Shared {
     meter: Meter,
     disk: Arc<Disk>,
     state: Mutex<State>,
-    /// One fetch at a time, but for one that takes too long.
+    /// One fetch at a time; one that takes too long is not waited for.
     fetches: Semaphore,
     changes: Arc<watch::Sender<u64>>,
     /// Changes when the provider is found not to work.
@@ -116,13 +116,13 @@ impl Store {
         Self(shared)
     }
 
-    /// What this store knows, for another one to go on from. None of it counts as fresh: a reload asks what is true now.
+    /// What this store knows, for the one that replaces it. None of it counts as fresh: a reload asks what is true now.
     pub fn hand_over(&self) -> Inherited {
         self.0.retired.store(true, Ordering::Relaxed);
         self.0.news.notify_one();
         let state = self.0.state();
         let doubtful = |(reference, kept): (&Reference, &Kept)| {
-            // The numbers of another store begin anew.
+            // The other store begins anew with its numbers.
             (reference.clone(), Kept { doubtful: true, asked: 0, ..kept.clone() })
         };
         Inherited { account: state.account.clone(), values: state.values.iter().map(doubtful).collect() }
@@ -136,7 +136,7 @@ impl Store {
         self.0.timing.deadline
     }
 
-    /// The value, if it can be had from memory at once.
+    /// The value, if it may be served from memory at once.
     pub fn ready(&self, grant: &Grant) -> Option<Served> {
         let content = &grant.entry().content;
         let (limits, now) = (self.0.limits(), Now::read());
@@ -199,7 +199,7 @@ impl Shared {
     }
 
     async fn save(&self) {
-        // One after the other, so that the last one to write is the last to have looked.
+        // One at a time, so that the last one to write is also the last to have read the state.
         let _saving = self.saving.lock().await;
         if self.retired.load(Ordering::Relaxed) {
             return;
@@ -217,19 +217,19 @@ impl Shared {
             error!("the sealed cache cannot be written: {error}");
         }
         if let Err(error) = ledger {
-            warn!("how many requests were made cannot be written: {error}");
+            warn!("the count of requests that were made cannot be written: {error}");
         }
     }
 }
 
 impl Inherited {
-    /// What the disk holds of this account, or of whichever it is if that is not known.
+    /// What the disk holds of this account, or of any account if that is not known.
     pub fn load(disk: &Disk, account: Option<String>) -> Self {
         let Some(contents) = disk.load() else { return Self { account, values: Vec::new() } };
         match account {
             Some(account) if account != contents.account => {
                 warn!(
-                    "the sealed cache is not used: it is of another account ({}) than the token",
+                    "the sealed cache is not used: it belongs to another account ({}) than the token",
                     contents.account
                 );
                 Self { account: Some(account), values: Vec::new() }

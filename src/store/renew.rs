@@ -1,4 +1,4 @@
-//! What administrators ask of the store: to renew values now, and how it is. Never a value.
+//! What administrators ask of the store: to renew values now, and to report its state. They never get a value.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ pub struct Renewal {
     pub error: Option<String>,
 }
 
-/// Of a template, the last of these that one of its references came to.
+/// For a template, the outcome of one of its references that comes last in this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// It is never kept: every start asks 1Password.
@@ -34,9 +34,9 @@ pub enum Outcome {
     Unchanged,
     /// There was no value before.
     Fetched,
-    /// The value is another one than before.
+    /// The value differs from the one before.
     Changed,
-    /// It could not be had; what was kept stays.
+    /// It could not be fetched; what was kept stays.
     Failed,
 }
 
@@ -56,7 +56,7 @@ pub struct CacheReport {
     pub written: Option<SystemTime>,
 }
 
-/// How one secret or template is, by its references.
+/// The state of one secret or template, by its references.
 pub struct SecretReport {
     pub decisions: Vec<Decision>,
     /// Of the oldest value.
@@ -89,7 +89,7 @@ impl Store {
         }
     }
 
-    /// How many requests may be made, and which were.
+    /// How many requests may be made, and how many were.
     pub fn budget(&self) -> (Budget, Ledger) {
         (self.0.budget, self.0.meter.ledger().clone())
     }
@@ -134,12 +134,12 @@ impl Store {
             }
             renewals.push(renewal);
         }
-        // Who is told that a value was renewed may rely on it after a power cut, too.
+        // Whoever is told that a value was renewed may rely on it after a power cut, too.
         self.save().await;
         renewals
     }
 
-    /// What a refresh would bring; nothing is kept of it.
+    /// What a refresh would bring; nothing of it is kept.
     pub async fn peek(&self, entries: &[&Entry]) -> Vec<Renewal> {
         let keeps = |reference: &&Reference| {
             let state = self.0.state();
@@ -177,7 +177,7 @@ impl Renewal {
         Self { name: entry.name.clone(), outcome: Outcome::NotKept, error: None }
     }
 
-    /// What a fetch brought for one reference, held against what was kept. `None`: it was given up.
+    /// What a fetch brought for one reference, compared with what was kept. `None`: the fetch was given up.
     fn add(&mut self, now: Option<Result<&Secret, &FetchError>>, before: Option<&Secret>) {
         let (outcome, error) = match (now, before) {
             (Some(Ok(now)), Some(before)) if now.is_same_as(before) => (Outcome::Unchanged, None),

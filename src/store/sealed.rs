@@ -12,7 +12,7 @@
 //!
 //! Sealed with XChaCha20-Poly1305, whose nonces may be drawn at random. The index is bound to the first line; each value to
 //! the first line, the index's nonce, the account, and its own line of the index. So no value can be moved to
-//! another reference, account or file, and a file of which a single byte is wrong, missing or too many does not open.
+//! another reference, account or file, and a file in which a single byte is wrong, missing or added does not open.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -48,7 +48,7 @@ pub struct Contents {
 /// Why a file cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("it is no sealed cache")]
+    #[error("it is not a sealed cache")]
     Foreign,
     #[error("it was written by another version of opnix")]
     Version,
@@ -92,7 +92,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The file's content. Fails when the system has no randomness, or a value is larger than the format can say.
+/// The file's content. Fails when the system has no randomness, or a value is larger than the format can express.
 pub fn seal<'a>(
     key: &Key,
     account: &str,
@@ -117,7 +117,7 @@ pub fn seal<'a>(
 
     let sizes = values.iter().map(|value| NONCE_LENGTH + value.len() + TAG_LENGTH);
     let size = FIRST_LINE.len() + NONCE_LENGTH + 4 + index_text.len() + sizes.sum::<usize>();
-    // Of its final size from the start: what grows leaves copies behind, and values pass through in clear.
+    // Of its final size from the start: growing would leave copies behind, and values pass through it in clear.
     let mut file = Vec::with_capacity(size);
     file.extend_from_slice(FIRST_LINE);
     file.extend_from_slice(&nonce);
@@ -149,7 +149,7 @@ pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
     let length = take(&mut rest, 4)?.try_into().map_or(0, u32::from_be_bytes);
     let mut index = take(&mut rest, length as usize)?.to_vec();
     cipher.decrypt_in_place(&nonce, FIRST_LINE, &mut index).map_err(|_| OpenError::Sealed)?;
-    // It is authentic, so it is ours; if it makes no sense, the program that wrote it was another.
+    // It is authentic, so it is ours; if it makes no sense, another version of the program wrote it.
     let Index { account, values } = serde_json::from_slice(&index).map_err(|_| OpenError::Version)?;
 
     let mut entries = Vec::with_capacity(values.len());

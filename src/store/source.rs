@@ -23,7 +23,7 @@ impl State {
 
     /// The value that is kept, if it is to be served without asking.
     pub fn served(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Option<Served> {
-        // What is fresh is served however the provider is; only else is it looked at.
+        // What is fresh is served whatever the provider's health, which is looked at only otherwise.
         if self.values.decide(reference, now.date, Health::Up) == Decision::Serve {
             return Some(Served { value: self.values.get(reference)?.value.clone(), caveat: None });
         }
@@ -46,7 +46,8 @@ impl State {
         Some(Served { value: kept.value.clone(), caveat: Some(caveat) })
     }
 
-    /// After a fetch that failed: the value that is kept does, unless 1Password has said for too long that there is none.
+    /// After a fetch that failed: the value that is kept is served, unless 1Password has said for too long that there
+    /// is none.
     pub fn fall_back(
         &self,
         reference: &Reference,
@@ -80,7 +81,7 @@ impl State {
                     let (waiter, acts) = self.join(reference, true);
                     return (Ok(Source::Fetch(waiter)), acts);
                 };
-                // It is as if 1Password had said so once more: the grace may be over.
+                // This counts as if 1Password had said so once more: the grace may be over.
                 let gone = self.values.deny(reference, now.date);
                 self.unsaved |= gone;
                 (Err(error), Acts(gone.then_some(Act::Save).into_iter().collect()))

@@ -17,7 +17,7 @@ use crate::providers::FetchError;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// What a fetch came to for one reference.
+/// The outcome of a fetch for one reference.
 pub type Outcome = Result<Arc<Secret>, FetchError>;
 
 #[derive(Default)]
@@ -32,8 +32,8 @@ pub struct State {
     fetching: HashMap<Reference, Fetching>,
     /// What the next fetch is for.
     wanted: Vec<Wanted>,
-    /// Counts the fetches and confirmations that began. What began before what is told by this: the wall clock can be set
-    /// back between the two.
+    /// Counts the fetches and confirmations that began. This tells which of two began first, because the wall clock can
+    /// be set back between them.
     began: u64,
     /// How often the provider was asked what changed.
     generation: u64,
@@ -47,7 +47,7 @@ pub struct State {
 
 struct Fetching {
     outcome: Waiter,
-    /// Whether somebody waits who has nothing else to go by: what may pass is tried again for it.
+    /// Whether somebody waits who has no other value: a failure that may pass is then tried again.
     urgent: bool,
 }
 
@@ -58,7 +58,7 @@ pub struct Waiter(watch::Receiver<Option<Outcome>>);
 /// A reference that is to be fetched.
 pub struct Wanted {
     pub reference: Reference,
-    /// How many fetches and confirmations had begun: what the provider said to those is not what was asked for.
+    /// How many fetches and confirmations had begun when it was asked for: what those bring is too old for it.
     since: u64,
     sender: watch::Sender<Option<Outcome>>,
 }
@@ -70,7 +70,7 @@ pub struct Begun {
     generation: u64,
 }
 
-/// The values about which the provider is asked whether they still hold.
+/// The values that the provider is asked to confirm.
 pub struct Confirmation {
     pub references: Vec<Reference>,
     asked: Asked,
@@ -81,14 +81,14 @@ pub struct Confirmation {
 pub enum Act {
     /// Begin a fetch for what is wanted.
     Fetch,
-    /// Tell who waits for this reference.
+    /// Tell those who wait for this reference.
     Deliver(Wanted, Outcome),
     /// Count a value that changed.
     Changed,
-    /// Note in the ledger that a limit is reached, until then if that is known, or that none is.
+    /// Note in the ledger that a limit is reached, and until when if that is known, or that none is any more.
     Limit(Option<SystemTime>),
     Lift,
-    /// Tell all who have a value that would do that the provider does not work; with the error if that is new.
+    /// Tell all who have a value to fall back on that the provider does not work; with the error, if this is new.
     Down(Option<FetchError>),
     /// Say that the provider works again.
     Up,
@@ -108,7 +108,7 @@ impl Waiter {
 }
 
 impl Wanted {
-    /// Nobody may be waiting any more.
+    /// It does not matter if nobody waits any more.
     pub fn deliver(self, outcome: Outcome) {
         let _ = self.sender.send(Some(outcome));
     }
@@ -117,12 +117,12 @@ impl Wanted {
 impl State {
     /// `count` is how many values there were before those that may not be kept were dropped.
     pub fn new(account: Option<String>, values: Values, count: usize) -> Self {
-        // What left the configuration leaves the disk.
+        // What is no longer in the configuration leaves the disk.
         let unsaved = values.sealable().count() != count;
         Self { account, values, unsaved, ..Self::default() }
     }
 
-    /// Has a reference fetched, unless that is under way. `urgent`: what may pass is tried again until it does.
+    /// Has a reference fetched, unless that is under way. `urgent`: a failure that may pass is tried again.
     pub fn join(&mut self, reference: &Reference, urgent: bool) -> (Waiter, Acts) {
         if let Some(fetching) = self.fetching.get_mut(reference) {
             fetching.urgent |= urgent;
@@ -136,7 +136,7 @@ impl State {
         (outcome, Acts(begin.into_iter().collect()))
     }
 
-    /// Everything that is kept, with the next fetch.
+    /// Has everything that may be kept fetched, with the next fetch.
     pub fn join_all(&mut self) -> (Vec<Waiter>, Acts) {
         let settings = self.values.settings().iter();
         let kept = settings.filter(|(_, settings)| settings.keep > Keep::Never);
@@ -150,7 +150,7 @@ impl State {
         (kept.iter().map(join).collect(), all)
     }
 
-    /// What the fetch that begins now is for, without those whose value has come meanwhile: they get it.
+    /// What the fetch that begins now is for, without the references whose value has come meanwhile: it is delivered.
     pub fn take_wanted(&mut self) -> (Vec<Wanted>, Acts) {
         let mut acts = Acts::default();
         let mut still = Vec::new();
@@ -189,7 +189,7 @@ impl State {
         Begun { asked: self.ask(now), generation: self.generation }
     }
 
-    /// Which values the provider may be asked about, if that tells about any that is wanted.
+    /// Which values the provider can be asked to confirm; `None` if none of them is wanted.
     pub fn begin_confirmation(&mut self, now: Now) -> Option<Confirmation> {
         let comparable =
             |reference: &Reference| self.values.get(reference).is_some_and(|kept| kept.comparable);
@@ -203,8 +203,8 @@ impl State {
 
     /// What the provider says of each of them.
     pub fn confirmed(&mut self, confirmation: Confirmation, unchanged: Vec<bool>) {
-        // From here on versions are compared with those of now. A value that was fetched earlier and arrives later is told
-        // by the generation.
+        // From here on versions are compared with those of now. A value that was asked for earlier and arrives later is
+        // recognized by its generation.
         self.generation += 1;
         let Confirmation { references, asked, at } = confirmation;
         let holds: HashSet<Reference> =
@@ -217,8 +217,8 @@ impl State {
         self.unsaved = true;
     }
 
-    /// Learns from results, and has them delivered. With `again`, what is worth another try is returned instead. `chance`,
-    /// from 0 to 1, keeps machines apart that failed together.
+    /// Learns from results, and has them delivered. With `again`, what is worth another try is returned instead.
+    /// `chance`, from 0 to 1, keeps machines that failed together from trying again together.
     pub fn settle(
         &mut self,
         wanted: Vec<Wanted>,
@@ -261,7 +261,7 @@ impl State {
         (left, acts)
     }
 
-    /// What the results say about the provider: an answer of any kind speaks for it.
+    /// What the results say about the provider: any answer at all shows that it works.
     fn learn(&mut self, results: &[Result<Secret, FetchError>], now: Now, chance: f64) -> Acts {
         let failures: Vec<&FetchError> = results
             .iter()
@@ -274,7 +274,7 @@ impl State {
         });
         match (limit, failures.first()) {
             (Some(until), _) => {
-                // Not out of order, but nothing to wait for either.
+                // It is not out of order, but not worth waiting for either.
                 self.breaker.works();
                 Acts(vec![Act::Limit(until), Act::Down(None)])
             }
@@ -286,7 +286,7 @@ impl State {
         }
     }
 
-    /// The provider does not work: who has a value that will do need not wait for it.
+    /// The provider does not work: whoever has a value that will do need not wait for it.
     pub fn fails(&mut self, error: FetchError, now: Now, chance: f64) -> Acts {
         let new = self.breaker.down().is_none().then(|| error.clone());
         self.breaker.fails(now.moment, error, chance);

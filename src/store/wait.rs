@@ -1,4 +1,4 @@
-//! How a unit gets its value when it takes time: from a fetch, or from memory when that does not come in time.
+//! How a unit gets its value when it takes time: from a fetch, or from memory when the fetch does not end in time.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Store {
     async fn collect(&self, grant: &Grant) -> Result<Served, FetchError> {
         let content = &grant.entry().content;
         let patience = Instant::now() + self.0.timing.short_deadline;
-        // All of them before the first is waited for, so that they go together.
+        // All are asked for before the first is waited for, so that they go together.
         let mut sources = Vec::new();
         for reference in content.references() {
             let down = self.0.down.subscribe();
@@ -61,7 +61,7 @@ impl Store {
 }
 
 impl Shared {
-    /// For as long as the caller lets us.
+    /// Waits for as long as the caller lets us.
     async fn wait(self: &Arc<Self>, reference: &Reference, mut waiter: Waiter) -> Outcome {
         loop {
             match waiter.outcome().await {
@@ -76,8 +76,8 @@ impl Shared {
         }
     }
 
-    /// Until the fetch fails, the provider is found not to work, or patience ends; then the value that is kept does, unless
-    /// 1Password says that there is none.
+    /// Waits until the fetch ends, the provider is found not to work, or patience ends; without a new value, the value
+    /// that is kept is served, unless 1Password has said for too long that there is none.
     async fn wait_briefly(
         self: &Arc<Self>,
         reference: &Reference,
@@ -98,7 +98,7 @@ impl Shared {
             Ok(Some(Err(error))) => error,
             Ok(None) => self.state().breaker.down().map_or_else(late, |down| down.error.clone()),
             Err(_) => {
-                // The first to lose patience says so for all.
+                // The first one whose patience ends says so for all.
                 let acts = {
                     let mut state = self.state();
                     let is_first = state.breaker.down().is_none();

@@ -30,7 +30,8 @@ pub struct Passed {
     /// Sockets that are not known, by name. They stay open: to close a connection would be an answer, and to shut a listening
     /// socket down would end it for systemd as well.
     pub unknown: Vec<(String, OwnedFd)>,
-    /// What is no socket, and so nothing that anybody waits for: closed, and to be taken out of the store by these names.
+    /// Descriptors that are not sockets, so that nobody waits for them: closed, and to be taken out of the store by
+    /// these names.
     pub dropped: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Asking for a credential exactly as systemd does: for the demo, the benchmark and the tests.
+//! Asking for a credential exactly as systemd does: for the mirror, the demo, the benchmark and the tests.
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;

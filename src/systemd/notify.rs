@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::server::keeper::Channel;
 
-/// How long the last words may take to be passed on.
+/// How long the last messages may take to be passed on.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How many descriptors may be on their way to systemd.
@@ -79,8 +79,8 @@ impl Notifier {
         }
     }
 
-    /// Puts a descriptor into systemd's store, with the message that says how. Says whether it will: not when systemd is far
-    /// behind, because each that waits for it is a descriptor of ours.
+    /// Puts a descriptor into systemd's store, with the message that says how. Says whether it goes there: not when
+    /// systemd is far behind, because each one that waits is a descriptor of ours.
     pub fn store(&self, message: String, descriptor: OwnedFd) -> bool {
         let Way::Keeper { words, waiting, .. } = &self.0 else { return false };
         if waiting.load(Ordering::Relaxed) >= WAITING_MAX {
@@ -95,7 +95,7 @@ impl Notifier {
         self.send(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 
-    /// Waits a while for what was said to be passed on.
+    /// Waits, not for long, until everything that was said is passed on.
     pub fn flush(&self) {
         if let Way::Keeper { words, .. } = &self.0 {
             let (done, all_done) = sync_channel(1);

@@ -17,7 +17,7 @@ use super::Failure;
 use super::manager::{Manager, Outcome};
 use crate::systemd::asker;
 
-/// How many requests the time from memory is taken over.
+/// How many requests the time from memory is measured with.
 pub const TIMED: usize = 1000;
 /// How long the service may take to come up.
 const START: Duration = Duration::from_secs(10);
@@ -165,7 +165,7 @@ impl Host {
             .stderr(File::create(&log)?)
             .spawn()?;
         let begun = Instant::now();
-        // Not when the socket is there: for a moment nobody listens on it.
+        // It is not enough that the socket is there: for a moment nobody listens on it.
         while !fs::read_to_string(&log)?.contains("listening on") {
             if let Some(status) = child.try_wait()? {
                 return Err(format!("the service ended with {status}:\n{}", fs::read_to_string(&log)?).into());
@@ -185,7 +185,7 @@ impl Host {
 
     /// Asks in the name of a unit from a process that is not in it, and says how that ended.
     pub fn forge(&self, unit: &str, credential: &str) -> Result<(Outcome, String), Failure> {
-        // The service that the demo's client asks believes names; one that does not is started for this.
+        // The service that the demo's client asks believes names, so one that does not is started for this.
         let socket = self.directory.join("checking.sock");
         let trust: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user"] };
         let service = self.serve(&socket, "checking.log", trust)?;

@@ -1,4 +1,4 @@
-//! Who starts the units of the demo: a real service manager, or a client that does as one does.
+//! Who starts the units of the demo: a real service manager, or a client that behaves like one.
 
 use std::fmt;
 use std::io;

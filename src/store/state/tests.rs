@@ -125,7 +125,7 @@ fn who_asks_for_the_same_waits_for_one_fetch_and_what_is_asked_for_before_it_beg
     assert!(acts.is_empty());
     let (wanted, _) = state.take_wanted();
     assert_eq!(wanted.len(), 2);
-    // From here on what is new is for the next fetch; what is under way is waited for.
+    // From here on what is new goes with the next fetch; what is under way is waited for.
     let (third, acts) = join(&mut state, "a");
     assert!(acts.is_empty());
     let (next, acts) = join(&mut state, "c");
@@ -157,7 +157,7 @@ fn what_was_had_since_it_was_asked_for_is_not_fetched_once_more() {
     assert!(wanted.is_empty());
     assert_eq!(do_all(acts), ["deliver"]);
     assert_eq!(told(&waiter), is("A"));
-    // But not what was had before.
+    // But a value that came before it was asked for does not do.
     let (_, _) = join(&mut state, "a");
     assert_eq!(state.take_wanted().0.len(), 1);
 }
@@ -173,7 +173,7 @@ fn what_may_pass_stays_for_another_try_and_what_is_said_for_good_is_delivered() 
     let begun = state.begin(now(1));
     do_all(state.settle(left, vec![Ok(secret("A"))], begun, true, now(1), 0.5).1);
     assert_eq!(told(&first), is("A"));
-    // The last try tells, whatever it is.
+    // What the last try brings is delivered, whatever it is.
     let (last, _) = join(&mut state, "c");
     assert!(fetch(&mut state, now(2), &[("c", Err(down()))], false).is_empty());
     assert_eq!(told(&last), Some(Err(down())));
@@ -242,7 +242,7 @@ fn an_outage_is_found_once_and_what_is_kept_stands_in_until_it_ends() {
     let (_, _) = join(&mut state, "b");
     let (wanted, _) = state.take_wanted();
     let begun = state.begin(now(22));
-    // An answer of any kind speaks for it.
+    // Any answer at all shows that it works.
     let (_, acts) = state.settle(wanted, vec![Err(denied())], begun, false, now(22), 0.5);
     assert_eq!(do_all(acts), ["up", "lift", "deliver"]);
     assert_eq!(asks(&mut state, "a", now(22)), "waits briefly, fetch");

@@ -82,7 +82,7 @@ fn nothing_is_written_through_a_symlink_or_over_a_directory_or_for_nobody() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = text(&output.stderr);
     for words in [
-        "which is a symlink or no directory: name the real path",
+        "which is a symlink or not a directory: name the real path",
         "there is a directory of that name",
         "there is no user \"no-such-user\"",
     ] {

@@ -42,7 +42,7 @@ fn a_cache_that_is_damaged_or_of_another_machine_or_account_is_a_warning_and_an_
     for (content, why) in [
         (flipped, "it is damaged, or was sealed with another key"),
         (cache[..last].to_vec(), "it is cut off"),
-        (b"something else".to_vec(), "it is no sealed cache"),
+        (b"something else".to_vec(), "it is not a sealed cache"),
         (b"opnix sealed cache 9\n...".to_vec(), "it was written by another version of opnix"),
     ] {
         fs::write(host.state.join("cache"), content).unwrap();
@@ -64,5 +64,5 @@ fn a_cache_that_is_damaged_or_of_another_machine_or_account_is_a_warning_and_an_
     let other = Host { simulator: ServiceAccount::local(account), state, credentials };
     let daemon = other.start(&config);
     assert_eq!(daemon.ask("a").as_deref(), Some("theirs"));
-    assert!(daemon.stop().contains("it is of another account"));
+    assert!(daemon.stop().contains("it belongs to another account"));
 }
