@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::wire::{self, Call, Endpoint, Fetched, SignIn};
@@ -37,7 +37,7 @@ impl Parent {
     fn find() -> io::Result<Self> {
         let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         stream.set_nonblocking(true)?;
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let runtime = crate::process::runtime()?;
         let stream = {
             let _inside = runtime.enter();
             UnixStream::from_std(stream)?
