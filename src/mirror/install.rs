@@ -70,7 +70,7 @@ pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()
     if !file.path.starts_with(MIRROR_ROOT) && !in_memory(&directory)? {
         warn!("{} is on a disk: the secret stays there in plain text", file.path.display());
     }
-    not_a(&directory, name, SFlag::S_IFDIR)?;
+    not_a_directory(&directory, name)?;
     let attributes = Attributes { mode: file.mode, owner: Some((owner.uid, owner.gid)) };
     files::replace(&directory, name, value.expose(), attributes)?;
     for link in &file.symlinks {
@@ -134,9 +134,9 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
     Ok((directory, name))
 }
 
-fn not_a(directory: &OwnedFd, name: &OsStr, kind: SFlag) -> io::Result<()> {
+fn not_a_directory(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind => {
+        Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR => {
             Err(io::Error::other("there is a directory of that name: move it away"))
         }
         Ok(_) | Err(Errno::ENOENT) => Ok(()),

@@ -34,8 +34,8 @@ pub enum Kind {
     Waiting,
     /// A unit that is being refused.
     Refused,
-    /// A unit that is being refused, or a peer that may be one, when all those places are taken: it is not in systemd's
-    /// store, and only the keeper looks after it.
+    /// A unit that is being refused, or a peer that may be one or is held, when all places for that are taken: it is not in
+    /// systemd's store, and only the keeper looks after it.
     Unstored,
     /// A peer that is being refused because it is not, or may not be, the unit that it claims to be.
     Pretender,
