@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Shared;
+use super::state::Wanted;
 use crate::moment::Now;
 use crate::process::random;
 use crate::providers::FetchError;
@@ -46,12 +47,11 @@ pub(super) async fn fetch(shared: Arc<Shared>) {
         let again =
             results.iter().filter_map(|result| result.as_ref().err()?.retry_in(jittered(pause))).max();
         let again = again.map(|pause| Instant::now() + pause).filter(|again| *again < last_try);
-        let (left, again) = {
+        let (again, (left, acts)) = {
             let mut state = shared.state();
             let again = again.filter(|_| state.is_urgent(&wanted));
-            (state.settle(wanted, results, begun, again.is_some(), Now::read(), random()), again)
+            (again, state.settle(wanted, results, begun, again.is_some(), Now::read(), random()))
         };
-        let (left, acts) = left;
         shared.act(acts);
         let Some(again) = again else { break };
         wanted = left;
@@ -87,8 +87,8 @@ impl Shared {
     }
 
     /// `works`: the provider works, although there may be nothing left to ask it for.
-    fn take_wanted(self: &Arc<Self>, works: bool) -> Vec<super::state::Wanted> {
-        let (wanted, mut acts) = {
+    fn take_wanted(self: &Arc<Self>, works: bool) -> Vec<Wanted> {
+        let (wanted, acts) = {
             let mut state = self.state();
             let (wanted, mut acts) = state.take_wanted();
             if wanted.is_empty() && works {
@@ -96,7 +96,7 @@ impl Shared {
             }
             (wanted, acts)
         };
-        self.act(std::mem::take(&mut acts));
+        self.act(acts);
         wanted
     }
 }

@@ -15,6 +15,9 @@ pub struct Names {
     vaults: Vec<Listed>,
     /// By the id of their vault.
     items: HashMap<String, Vec<Listed>>,
+    /// Whether the vaults were listed for the fetch that is to come. Otherwise it lists them itself: a vault may have been
+    /// renamed, and another one have its name.
+    current: bool,
 }
 
 impl Names {
@@ -30,6 +33,16 @@ impl Names {
 
     pub fn set_vaults(&mut self, vaults: Vec<Listed>) {
         self.vaults = vaults;
+        self.current = true;
+    }
+
+    pub fn vaults_are_current(&self) -> bool {
+        self.current
+    }
+
+    /// From here on the vaults are listed anew before they are used.
+    pub fn outdate_vaults(&mut self) {
+        self.current = false;
     }
 
     pub fn set_items(&mut self, vault: &str, items: Vec<Listed>) {
@@ -68,7 +81,7 @@ impl Baseline {
             vault.is_some_and(is_same)
         };
         let unchanged = references.iter().map(unchanged).collect();
-        names.vaults.clone_from(&vaults);
+        names.set_vaults(vaults.clone());
         self.0 = vaults;
         unchanged
     }

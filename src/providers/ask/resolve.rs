@@ -1,8 +1,9 @@
 //! From references to values: names to ids, ids to items, items to fields and files. The same for 1Password itself and for
 //! Connect servers.
 //!
-//! Names are remembered, so that a value whose item was found before costs one request. A remembered name is looked up
-//! again when its item no longer exists, or no longer has that name.
+//! Vaults are listed for each fetch, because nothing that a vault's id leads to says whether the vault still has the name.
+//! The names of items are remembered, so that a value whose item was found before costs one request more. A remembered name
+//! is looked up again when its item no longer exists, or no longer has that name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,14 +25,18 @@ struct Location {
 pub struct Resolver<'a, A> {
     account: &'a A,
     pub names: Names,
-    /// Whether the vaults were listed during this fetch, and of which vaults the items were.
-    listed_vaults: bool,
-    listed_items: BTreeSet<String>,
+    /// How it went to list the vaults for this fetch, and the items of each vault, if that was done. What failed is not tried
+    /// again for each reference.
+    vaults: Option<Listing>,
+    items: BTreeMap<String, Listing>,
 }
+
+type Listing = Result<(), FetchError>;
 
 impl<'a, A: Account> Resolver<'a, A> {
     pub fn new(account: &'a A, names: Names) -> Self {
-        Self { account, names, listed_vaults: false, listed_items: BTreeSet::new() }
+        let vaults = names.vaults_are_current().then_some(Ok(()));
+        Self { account, names, vaults, items: BTreeMap::new() }
     }
 
     /// One result for each reference, in their order.
@@ -100,7 +105,7 @@ impl<'a, A: Account> Resolver<'a, A> {
     }
 
     fn may_be_outdated(&self, vault: &str, reference: &Reference) -> bool {
-        !is_id(&reference.item) && !self.listed_items.contains(vault)
+        !is_id(&reference.item) && !self.items.contains_key(vault)
     }
 
     /// `None`: the item no longer has the name by which it was found.
@@ -138,38 +143,33 @@ impl<'a, A: Account> Resolver<'a, A> {
         if is_id(name) {
             return Ok(name.to_owned());
         }
-        loop {
-            match self.names.vault(name) {
-                Ok(Some(vault)) => return Ok(vault.id.clone()),
-                other if self.listed_vaults => {
-                    other?;
-                    return Err(FetchError::VaultNotFound { vault: name.to_owned() });
-                }
-                _ => {}
-            }
-            self.names.set_vaults(self.account.vaults()?);
-            self.listed_vaults = true;
+        if self.vaults.is_none() {
+            self.vaults = Some(self.account.vaults().map(|vaults| self.names.set_vaults(vaults)));
         }
+        self.vaults.clone().unwrap_or(Ok(()))?;
+        let vault = self.names.vault(name)?;
+        let vault = vault.ok_or_else(|| FetchError::VaultNotFound { vault: name.to_owned() })?;
+        Ok(vault.id.clone())
     }
 
     fn item(&mut self, vault: &str, reference: &Reference) -> Result<String, FetchError> {
         if is_id(&reference.item) {
             return Ok(reference.item.clone());
         }
-        loop {
-            match self.names.item(vault, &reference.item) {
-                Ok(Some(item)) => return Ok(item.id.clone()),
-                other if self.listed_items.contains(vault) => {
-                    other?;
-                    let Reference { vault, item, .. } = reference.clone();
-                    return Err(FetchError::ItemNotFound { vault, item });
-                }
-                _ => {}
-            }
-            let target = Target::Vault { vault: &reference.vault };
-            let items = self.account.list(vault, &target)?;
-            self.names.set_items(vault, items);
-            self.listed_items.insert(vault.to_owned());
+        if let Ok(Some(item)) = self.names.item(vault, &reference.item) {
+            return Ok(item.id.clone());
         }
+        if !self.items.contains_key(vault) {
+            let listed = self.account.list(vault, &Target::Vault { vault: &reference.vault });
+            let listed = listed.map(|items| self.names.set_items(vault, items));
+            self.items.insert(vault.to_owned(), listed);
+        }
+        self.items.get(vault).cloned().unwrap_or(Ok(()))?;
+        let item = self.names.item(vault, &reference.item)?;
+        let item = item.ok_or_else(|| FetchError::ItemNotFound {
+            vault: reference.vault.clone(),
+            item: reference.item.clone(),
+        })?;
+        Ok(item.id.clone())
     }
 }

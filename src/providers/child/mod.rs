@@ -55,6 +55,8 @@ pub struct Remote {
 #[derive(Default)]
 struct Session {
     connection: Option<Connection>,
+    /// Whose names these are.
+    account: Option<String>,
     names: Names,
     baseline: Baseline,
     /// Ends the connection when it was idle for too long.
@@ -95,6 +97,7 @@ impl Remote {
     /// Signs in, if no child is signed in already, so that a fetch can begin at once.
     pub async fn prepare(&self) -> Result<(), FetchError> {
         let mut session = self.session.lock().await;
+        session.names.outdate_vaults();
         let (connection, _) = self.connection(&mut session).await?;
         self.keep(&mut session, connection);
         Ok(())
@@ -110,6 +113,7 @@ impl Remote {
                 session.names = names;
                 let Session { names, baseline, .. } = &mut *session;
                 baseline.note(names);
+                names.outdate_vaults();
                 results
             }
             Ok(_) => all(FetchError::Broken { why: "an answer to another question".into() }),
@@ -157,6 +161,10 @@ impl Remote {
             && kept.process.try_wait().is_ok_and(|status| status.is_none())
         {
             return Ok((kept, true));
+        }
+        let account = self.account();
+        if session.account != account {
+            *session = Session { account, ..Session::default() };
         }
         let mut new = Connection::start(token, self.meter.clone())
             .map_err(|error| FetchError::Process { why: error.to_string() })?;

@@ -3,3 +3,4 @@
 mod child;
 mod connect;
 mod service_account;
+mod vaults;

@@ -1,0 +1,91 @@
+//! Vaults that are renamed, made anew or listed with an error: never another vault's secret, whichever the provider.
+
+use std::thread;
+
+use super::connect;
+use crate::daemon::Daemon;
+use crate::helpers::cost;
+use crate::simulators::account::{Account, FieldValue};
+use crate::simulators::connect::Connect;
+use crate::simulators::http::{Fault, Server};
+use crate::simulators::service_account::ServiceAccount;
+
+const SECRETS: [(&str, &str); 3] =
+    [("a", "op://Prod/Key/a"), ("b", "op://Prod/Key/b"), ("c", "op://Prod/Key/c")];
+
+fn with_vault(account: &mut Account, name: &str, value: &str) {
+    let fields = ["a", "b", "c"].map(|label| (label, FieldValue::Concealed(format!("{value} {label}"))));
+    account.add(name, "Key", &fields);
+}
+
+fn two_vaults() -> Account {
+    let mut account = Account::everything();
+    with_vault(&mut account, "Prod", "first");
+    with_vault(&mut account, "Test", "second");
+    account
+}
+
+/// Through each provider: a daemon, and how to change the account that it asks.
+fn with_each(secrets: &[(&str, &str)], check: impl Fn(&Daemon, &dyn Fn(&dyn Fn(&mut Account)), &Server)) {
+    let simulator = ServiceAccount::local(two_vaults());
+    let daemon = Daemon::start(&simulator.token(), secrets);
+    check(&daemon, &|change| simulator.change(|account| change(account)), &simulator.server);
+    let simulator = Connect::local(two_vaults());
+    let daemon = connect::with_deadline(&simulator, "20s", secrets);
+    check(&daemon, &|change| simulator.change(|account| change(account)), &simulator.server);
+}
+
+#[test]
+fn a_vault_that_took_anothers_name_is_the_one_that_is_meant() {
+    with_each(&SECRETS, |daemon, change, _| {
+        assert_eq!(daemon.ask("a").as_deref(), Some("first a"));
+        change(&|account| {
+            account.vault("Prod").name = "Old".into();
+            account.vault("Test").name = "Prod".into();
+        });
+        assert_eq!(daemon.ask("b").as_deref(), Some("second b"), "asked for the first time");
+        daemon.reload();
+        assert_eq!(daemon.ask("a").as_deref(), Some("second a"), "doubtful since the reload");
+    });
+}
+
+#[test]
+fn a_vault_that_was_made_anew_is_found() {
+    with_each(&SECRETS, |daemon, change, _| {
+        assert_eq!(daemon.ask("a").as_deref(), Some("first a"));
+        change(&|account| {
+            account.vaults.retain(|vault| vault.name != "Prod");
+            with_vault(account, "Prod", "third");
+        });
+        assert_eq!(daemon.ask("b").as_deref(), Some("third b"));
+        change(&|account| {
+            account.vault("Prod").shared = false;
+            account.vault("Test").name = "Prod".into();
+        });
+        assert_eq!(daemon.ask("c").as_deref(), Some("second c"), "of two, the one that is shared");
+    });
+}
+
+#[test]
+fn a_list_that_fails_is_asked_for_once_for_all() {
+    let names: Vec<String> = (0..40).map(|number| format!("s{number}")).collect();
+    let references: Vec<String> =
+        (0..40).map(|number| format!("op://One Vault/Item {number}/value")).collect();
+    let secrets: Vec<(&str, &str)> =
+        names.iter().map(String::as_str).zip(references.iter().map(String::as_str)).collect();
+    let simulator = Connect::local(two_vaults());
+    for on in ["GET /v1/vaults", "GET /v1/vaults/"] {
+        let daemon = connect::with_deadline(&simulator, "20s", &secrets);
+        simulator.server.fault(on, usize::MAX, Fault::Status(403));
+        let requests = cost(&simulator.server, || {
+            thread::scope(|scope| {
+                for name in &names {
+                    scope.spawn(|| assert!(daemon.refusal(name).contains("may not read")));
+                }
+            });
+        });
+        // Not all of them come before the first fetch begins.
+        assert!(requests <= 6, "{on}: {:?}", simulator.server.requests());
+        simulator.server.clear_faults();
+    }
+}
