@@ -56,6 +56,25 @@ fn every_link_in_the_documentation_leads_somewhere() {
 }
 
 #[test]
+fn every_file_that_the_documentation_names_is_there() {
+    let rooms = ["src/", "tests/", "systemd/", "docs/", "nixos-module/", "benches/", "examples/", ".ci/"];
+    let mut seen = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let quoted = text.split('`').skip(1).step_by(2);
+        let is_path = |name: &&str| {
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+            plain && rooms.iter().any(|room| name.starts_with(room))
+        };
+        for name in quoted.filter(is_path) {
+            assert!(root().join(name).exists(), "{}: there is no {name}", document.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
 fn every_cargo_command_builds_what_the_lock_file_says() {
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
