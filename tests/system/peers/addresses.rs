@@ -38,9 +38,6 @@ pub fn who_asks_from_another_address_is_held_through_kills_and_restarts(machine:
 
 /// It reads its credentials before it looks at anything else.
 pub fn systemd_nspawn_gets_nothing_for_a_credential(machine: &Machine) {
-    if machine.sh("command -v systemd-nspawn").code != Some(0) {
-        return eprintln!("no systemd-nspawn in this root: the real one was not tried");
-    }
     cached(machine);
     machine.sh("mkdir -p /run/no-root").ok();
     let _ended = Ended::with(machine, "nspawn.service");
