@@ -100,7 +100,15 @@ pub fn replace(directory: &impl AsFd, name: &OsStr, bytes: &[u8], attributes: At
         Ok(renameat(directory, new.as_slice(), directory, name)?)
     };
     finish().inspect_err(|_: &io::Error| drop(discard(directory, &new)))?;
-    Ok(fsync(directory)?)
+    sync(directory)
+}
+
+fn sync(directory: &impl AsFd) -> io::Result<()> {
+    match fsync(directory) {
+        // Some file systems cannot do that with a directory; the file is whole all the same.
+        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A name for what is to take the place of `name` when it is finished.
@@ -162,7 +170,7 @@ impl StateDirectory {
     /// When this returns, there is no such file.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.path(name)) {
-            Ok(()) => Ok(fsync(&self.open()?)?),
+            Ok(()) => sync(&self.open()?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }

@@ -30,8 +30,13 @@ impl Store {
         // All are asked for before the first is waited for, so that they go together.
         let mut sources = Vec::new();
         for reference in content.references() {
-            let down = self.0.down.subscribe();
-            let (source, acts) = self.0.state().source(reference, &self.0.limits(), Now::read());
+            let (source, acts, down) = {
+                let mut state = self.0.state();
+                // Of what the state tells already nobody is to be told again.
+                let down = self.0.down.subscribe();
+                let (source, acts) = state.source(reference, &self.0.limits(), Now::read());
+                (source, acts, down)
+            };
             self.0.act(acts);
             sources.push((reference, source?, down));
         }

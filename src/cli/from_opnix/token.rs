@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::super::{Exit, fail};
@@ -50,10 +51,12 @@ pub fn run(arguments: Arguments) -> Exit {
             );
         }
     };
-    if std::io::stdin().is_terminal() {
+    if io::stdin().is_terminal() {
         eprintln!("Paste the token, then Enter and Ctrl-D:");
     }
-    let text = match files::read_from(std::io::stdin().lock(), 0, SIZE_MAX) {
+    // Not through the standard library's buffer, which nobody wipes.
+    let input = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let text = match input.and_then(|input| files::read_from(input, 0, SIZE_MAX)) {
         Ok(text) => text,
         Err(error) => return fail(Exit::General, format_args!("the token cannot be read: {error}")),
     };

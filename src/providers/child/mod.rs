@@ -108,6 +108,8 @@ impl Remote {
         let all = |error: FetchError| (0..count).map(|_| Err(error.clone())).collect();
         let mut session = self.session.lock().await;
         let call = Call::Fetch { references, names: session.names.clone() };
+        // The list of vaults is for this call, whatever comes of it.
+        session.names.outdate_vaults();
         match self.call(&mut session, &call).await {
             Ok(Answer::Fetched(results, names)) if results.len() == count => {
                 session.names = names;
