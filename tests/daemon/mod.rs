@@ -174,11 +174,12 @@ impl Daemon {
         if let Some(value) = self.ask(credential) {
             return Ok(value);
         }
-        // The answer does not wait for its record.
+        // The answer does not wait for its record. Others may be refused at the same time.
+        let refused = format!("refused credential \"{credential}\"");
         let end = Instant::now() + LIMIT;
         loop {
             let log = self.log();
-            if let Some(record) = log.lines().skip(before).find(|line| line.contains("refused")) {
+            if let Some(record) = log.lines().skip(before).find(|line| line.contains(&refused)) {
                 return Err(record.split_once(": ").unwrap_or_default().1.to_owned());
             }
             assert!(Instant::now() < end, "no record of the refusal: {log}");

@@ -27,18 +27,40 @@ pub struct Item {
     /// `LOGIN`, `API_CREDENTIAL`, `DOCUMENT`, `SSH_KEY` …
     pub category: &'static str,
     pub archived: bool,
+    pub seal: Seal,
     pub notes: String,
     pub fields: Vec<Field>,
     pub files: Vec<File>,
 }
 
+/// Whether an item can be decrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seal {
+    Good,
+    /// It is sealed with another key than its vault's, but for its title in lists.
+    BadDetails,
+    /// The same of its title.
+    Bad,
+}
+
+/// The id of the section of fields that are in none: Connect names it with some of them, and lists it nowhere. As the section
+/// of a [`Field`] it stands for that.
+pub const NO_SECTION: &str = "add more";
+
 #[derive(Debug, Clone)]
 pub struct Field {
     pub id: String,
     pub label: String,
-    /// The title of its section; empty: none.
+    /// The title of its section; empty, or [`NO_SECTION`]: none.
     pub section: String,
     pub value: FieldValue,
+}
+
+impl Field {
+    /// The title of its section; empty: none.
+    pub fn section(&self) -> &str {
+        if self.section == NO_SECTION { "" } else { &self.section }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +140,7 @@ impl Account {
             title: title.into(),
             category: "LOGIN",
             archived: false,
+            seal: Seal::Good,
             notes: String::new(),
             fields: fields.collect(),
             files: Vec::new(),
@@ -190,6 +213,8 @@ impl Account {
                     Address { street: "1 Way", city: "Town", state: "ST", zip: "12345", country: "us" },
                 ),
                 ("extra/code", OneTimePassword("otpauth://totp/x?secret=JBSWY3DPEHPK3PXP".into())),
+                ("extra/", text("without a label")),
+                (&format!("{NO_SECTION}/loose"), text("in no section")),
             ],
         );
         account.change("Zoo", "Kinds", |item| item.notes = "a note\nof two lines".into());
@@ -222,11 +247,12 @@ impl Account {
             .filter(|(_, item)| !item.archived && !item.title.eq_ignore_ascii_case("twin"))
             .flat_map(|(vault, item)| {
                 item.fields.iter().filter_map(move |field| match &field.value {
-                    FieldValue::Text(value) | FieldValue::Concealed(value) if !value.is_empty() => {
-                        let section = if field.section.is_empty() {
-                            String::new()
-                        } else {
-                            format!("{}/", field.section)
+                    FieldValue::Text(value) | FieldValue::Concealed(value)
+                        if !value.is_empty() && !field.label.is_empty() =>
+                    {
+                        let section = match field.section() {
+                            "" => String::new(),
+                            section => format!("{section}/"),
                         };
                         Some((
                             format!("op://{}/{}/{section}{}", vault.name, item.title, field.label),

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::account::{Account, Field, FieldValue, Item, Vault};
+use super::account::{Account, Field, FieldValue, Item, NO_SECTION, Seal, Vault};
+use super::hook::Hook;
 use super::http::{Request, Response, Server, Site, Tls};
 
 /// A made-up token: Connect's are JSON web tokens.
@@ -19,11 +20,12 @@ pub struct Connect {
 
 struct Backend {
     account: Mutex<Account>,
+    hook: Hook,
 }
 
 impl Connect {
     pub fn start(listener: TcpListener, tls: Option<&Tls>, account: Account) -> Self {
-        let site = Arc::new(Backend { account: Mutex::new(account) });
+        let site = Arc::new(Backend { account: Mutex::new(account), hook: Hook::default() });
         Self { server: Server::start(listener, tls, site.clone()), site }
     }
 
@@ -33,6 +35,15 @@ impl Connect {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.server.address())
+    }
+
+    pub fn account(&self) -> Account {
+        self.site.account.lock().unwrap().clone()
+    }
+
+    /// Gets every answer with JSON in it.
+    pub fn hook(&self) -> &Hook {
+        &self.site.hook
     }
 
     pub fn change(&self, change: impl FnOnce(&mut Account)) {
@@ -60,6 +71,10 @@ impl Site for Backend {
         if request.method != "GET" {
             return error(405, "only reading is simulated");
         }
+        let ids = parts.iter().skip(2).step_by(2);
+        if !ids.into_iter().all(|id| is_id(id)) {
+            return error(400, "Invalid UUID");
+        }
         let account = self.account.lock().unwrap();
         self.read(&account, &parts, &request.query).unwrap_or_else(|response| response)
     }
@@ -67,7 +82,10 @@ impl Site for Backend {
 
 impl Backend {
     fn read(&self, account: &Account, parts: &[&str], query: &str) -> Result<Response, Response> {
-        let ok = |value: Value| Ok(Response::json(200, &value));
+        let ok = |value: Value| {
+            let body = self.hook.text(&parts.join("/"), &value).into_bytes();
+            Ok(Response { body, ..Response::json(200, &Value::Null) })
+        };
         match parts {
             ["v1", "vaults"] => {
                 let wanted = filter(query, &["name", "title"])?;
@@ -80,13 +98,17 @@ impl Backend {
             ["v1", "vaults", id] => ok(vault_json(vault(account, id)?)),
             ["v1", "vaults", id, "items"] => {
                 let (vault, wanted) = (vault(account, id)?, filter(query, &["title"])?);
-                let listed = vault.items.iter().filter(|item| !item.archived);
-                let listed = listed.filter(|item| wanted.as_ref().is_none_or(|title| *title == item.title));
+                let named = |item: &&Item| wanted.as_ref().is_none_or(|title| *title == item.title);
+                let listed = vault.items.iter().filter(named);
                 ok(listed.map(|item| overview(vault, item)).collect())
             }
             ["v1", "vaults", id, "items", item] => {
                 let vault = vault(account, id)?;
-                ok(whole(vault, find(vault, item)?))
+                let item = find(vault, item)?;
+                match item.seal {
+                    Seal::Good => ok(whole(vault, item)),
+                    Seal::BadDetails | Seal::Bad => Err(error(500, "failed to decrypt item")),
+                }
             }
             ["v1", "vaults", id, "items", item, "files"] => {
                 let vault = vault(account, id)?;
@@ -110,6 +132,11 @@ impl Backend {
             _ => Err(error(404, "no such path")),
         }
     }
+}
+
+/// 26 letters and digits.
+fn is_id(text: &str) -> bool {
+    text.len() == 26 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// The value of `?filter=KEY eq "…"`; 1Password's clients do not agree on the key for a vault's name.
@@ -164,18 +191,22 @@ fn vault_json(vault: &Vault) -> Value {
 }
 
 fn overview(vault: &Vault, item: &Item) -> Value {
-    json!({
+    let mut overview = json!({
         "id": item.id, "title": item.title, "vault": {"id": vault.id, "name": vault.name}, "category": item.category,
         "version": 1, "tags": [], "urls": [], "createdAt": DATE, "updatedAt": DATE, "lastEditedBy": vault.id,
-    })
+    });
+    if item.archived {
+        // It is listed, and served, like any other.
+        overview["state"] = "ARCHIVED".into();
+    }
+    overview
 }
 
 fn whole(vault: &Vault, item: &Item) -> Value {
     let mut titles: Vec<&str> = Vec::new();
-    for title in
-        item.fields.iter().map(|field| &field.section).chain(item.files.iter().map(|file| &file.section))
-    {
-        if !title.is_empty() && !titles.contains(&title.as_str()) {
+    let of_fields = item.fields.iter().map(Field::section);
+    for title in of_fields.chain(item.files.iter().map(|file| file.section.as_str())) {
+        if !title.is_empty() && !titles.contains(&title) {
             titles.push(title);
         }
     }
@@ -203,8 +234,13 @@ fn field(field: &Field) -> Value {
         }
         FieldValue::SshKey(pem) => ("SSHKEY", json!(pem)),
     };
-    let mut json = json!({"id": field.id, "type": kind, "label": field.label, "value": value});
-    if !field.section.is_empty() {
+    let mut json = json!({"id": field.id, "type": kind, "value": value});
+    if !field.label.is_empty() {
+        json["label"] = field.label.clone().into();
+    }
+    if field.section == NO_SECTION {
+        json["section"] = json!({"id": NO_SECTION});
+    } else if !field.section.is_empty() {
         // Its id alone, as the real one has it for some fields; the label is in the item's list.
         json["section"] = json!({"id": section(&field.section)["id"]});
     }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::libc::linger;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::PrivateKeyDer;
@@ -45,28 +46,44 @@ impl Response {
     }
 
     pub fn bytes(body: Vec<u8>) -> Self {
-        let headers = vec![("content-type".into(), "application/octet-stream".into())];
-        Self { status: 200, headers, body }
+        Self::of_type("application/octet-stream", 200, body)
+    }
+
+    fn of_type(kind: &str, status: u16, body: Vec<u8>) -> Self {
+        Self { status, headers: vec![("content-type".into(), kind.into())], body }
     }
 }
 
 /// What answers requests.
 pub trait Site: Send + Sync + 'static {
     fn answer(&self, request: &Request) -> Response;
+
+    /// The ids of the items that are asked for, where that is not in the path.
+    fn items(&self, _: &Request) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What goes wrong.
 #[derive(Debug, Clone)]
 pub enum Fault {
     Status(u16),
+    /// This status from something in between that knows nothing of JSON, such as a proxy.
+    Html(u16),
     /// This status, and where to go instead.
     Redirect(u16, String),
     /// 429, and after how many seconds to come back.
     Limited(Option<u64>),
     /// An answer, but later.
     Delay(Duration),
-    /// An answer, but not before the faults are cleared.
+    /// An answer, but not before what is held is released, or the faults are cleared.
     Hold,
+    /// An answer whose body comes in drips of so many bytes, with a pause before each.
+    Slow(usize, Duration),
+    /// An answer that does not say how long it is.
+    Chunked,
+    /// 200, without a body.
+    Empty,
     /// No answer, for as long as the server runs.
     Hang,
     /// The connection is reset.
@@ -76,6 +93,9 @@ pub enum Fault {
     /// An answer that makes no sense.
     Garbage,
 }
+
+/// What a proxy says of itself.
+const PAGE: &str = "<html><head><title>nginx</title></head><body>not the server itself</body></html>";
 
 struct Planned {
     on: String,
@@ -87,8 +107,10 @@ struct Shared {
     site: Arc<dyn Site>,
     requests: Mutex<Vec<String>>,
     faults: Mutex<VecDeque<Planned>>,
-    /// How often the faults were cleared.
-    cleared: AtomicUsize,
+    /// Which requests met a fault.
+    met: Mutex<Vec<String>>,
+    /// How often what is held was released.
+    released: AtomicUsize,
     stopped: AtomicBool,
 }
 
@@ -127,7 +149,8 @@ impl Server {
             site,
             requests: Mutex::default(),
             faults: Mutex::default(),
-            cleared: AtomicUsize::new(0),
+            met: Mutex::default(),
+            released: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
         });
         let accepting = shared.clone();
@@ -143,7 +166,10 @@ impl Server {
                             let _ = serve(stream, tls, &shared);
                         });
                     }
-                    Err(_) => thread::sleep(Duration::from_millis(2)),
+                    Err(_) => {
+                        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+                        let _ = poll(&mut fds, 50_u16);
+                    }
                 }
             }
         });
@@ -161,16 +187,28 @@ impl Server {
 
     pub fn forget_requests(&self) {
         self.shared.requests.lock().unwrap().clear();
+        self.shared.met.lock().unwrap().clear();
     }
 
-    /// Lets the next `times` requests fail whose "METHOD /path" begins with `on`.
+    /// Lets the next `times` requests fail whose "METHOD /path" begins with `on`, or is it, where a space ends it; or which
+    /// ask for an item, alone or among others, if that is "item ID".
     pub fn fault(&self, on: &str, times: usize, fault: Fault) {
         self.shared.faults.lock().unwrap().push_back(Planned { on: on.into(), times, fault });
     }
 
+    /// Which requests met a fault, in order.
+    pub fn faults_met(&self) -> Vec<String> {
+        self.shared.met.lock().unwrap().clone()
+    }
+
+    /// Lets go on what a fault holds.
+    pub fn release(&self) {
+        self.shared.released.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn clear_faults(&self) {
         self.shared.faults.lock().unwrap().clear();
-        self.shared.cleared.fetch_add(1, Ordering::Relaxed);
+        self.release();
     }
 }
 
@@ -181,11 +219,16 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn fault_for(&self, request: &str) -> Option<Fault> {
+    fn fault_for(&self, name: &str, request: &Request) -> Option<Fault> {
+        let items = self.site.items(request);
+        let concerns = |on: &str| match on.strip_prefix("item ") {
+            Some(item) => items.iter().any(|asked| asked == item),
+            None => format!("{name} ").starts_with(on),
+        };
         let mut faults = self.faults.lock().unwrap();
-        let planned =
-            faults.iter_mut().find(|planned| planned.times > 0 && request.starts_with(&planned.on))?;
+        let planned = faults.iter_mut().find(|planned| planned.times > 0 && concerns(&planned.on))?;
         planned.times -= 1;
+        self.met.lock().unwrap().push(name.to_owned());
         Some(planned.fault.clone())
     }
 }
@@ -203,15 +246,17 @@ fn converse(stream: &mut (impl Read + Write), socket: &TcpStream, shared: &Share
     while let Some(request) = read_request(stream, &mut buffer)? {
         let name = format!("{} {}", request.method, request.path);
         shared.requests.lock().unwrap().push(name.clone());
-        let mut cut = false;
-        let response = match shared.fault_for(&name) {
+        let fault = shared.fault_for(&name, &request);
+        let response = match &fault {
             Some(Fault::Status(status)) => Response::json(
-                status,
+                *status,
                 &serde_json::json!({"status": status, "message": "a fault on command"}),
             ),
+            Some(Fault::Html(status)) => Response::of_type("text/html", *status, PAGE.into()),
+            Some(Fault::Empty) => Response::of_type("application/json", 200, Vec::new()),
             Some(Fault::Redirect(status, location)) => {
-                let mut response = Response::json(status, &serde_json::json!({"status": status}));
-                response.headers.push(("location".into(), location));
+                let mut response = Response::json(*status, &serde_json::json!({"status": status}));
+                response.headers.push(("location".into(), location.clone()));
                 response
             }
             Some(Fault::Limited(seconds)) => {
@@ -233,33 +278,59 @@ fn converse(stream: &mut (impl Read + Write), socket: &TcpStream, shared: &Share
             Some(Fault::Garbage) => Response::bytes(b"<html>busy</html>".to_vec()),
             fault => {
                 if let Some(Fault::Delay(delay)) = fault {
-                    thread::sleep(delay);
+                    thread::sleep(*delay);
                 }
-                let cleared = shared.cleared.load(Ordering::Relaxed);
-                while matches!(fault, Some(Fault::Hold)) && shared.cleared.load(Ordering::Relaxed) == cleared
+                let released = shared.released.load(Ordering::Relaxed);
+                while matches!(fault, Some(Fault::Hold))
+                    && shared.released.load(Ordering::Relaxed) == released
                 {
                     thread::sleep(Duration::from_millis(10));
                 }
-                cut = matches!(fault, Some(Fault::Truncate));
                 shared.site.answer(&request)
             }
         };
-        let mut text =
-            format!("HTTP/1.1 {} x\r\ncontent-length: {}\r\n", response.status, response.body.len());
-        for (name, value) in &response.headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        let mut bytes = (text + "\r\n").into_bytes();
-        let kept = if cut { response.body.len() / 2 } else { response.body.len() };
-        bytes.extend_from_slice(&response.body[..kept]);
-        // In one piece: two would wait for each other's acknowledgement.
-        stream.write_all(&bytes)?;
-        stream.flush()?;
-        if cut {
+        send(stream, response, fault.as_ref())?;
+        if matches!(fault, Some(Fault::Truncate)) {
             return Ok(());
         }
     }
     Ok(())
+}
+
+fn send(stream: &mut impl Write, response: Response, fault: Option<&Fault>) -> io::Result<()> {
+    let Response { status, mut headers, mut body } = response;
+    let whole = body.len();
+    match fault {
+        Some(Fault::Chunked) => {
+            headers.push(("transfer-encoding".into(), "chunked".into()));
+            body = in_chunks(&body);
+        }
+        _ => headers.push(("content-length".into(), whole.to_string())),
+    }
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut bytes = format!("HTTP/1.1 {status} x\r\n{headers}\r\n").into_bytes();
+    match fault {
+        Some(Fault::Slow(drip, pause)) => {
+            stream.write_all(&bytes)?;
+            for drip in body.chunks(*drip) {
+                stream.flush()?;
+                thread::sleep(*pause);
+                stream.write_all(drip)?;
+            }
+        }
+        _ => {
+            body.truncate(if matches!(fault, Some(Fault::Truncate)) { whole / 2 } else { body.len() });
+            // In one piece: two would wait for each other's acknowledgement.
+            bytes.extend(body);
+            stream.write_all(&bytes)?;
+        }
+    }
+    stream.flush()
+}
+
+fn in_chunks(body: &[u8]) -> Vec<u8> {
+    let chunks = body.chunks(100).chain([&[][..]]);
+    chunks.flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()).collect()
 }
 
 /// `None` at the end of the connection.

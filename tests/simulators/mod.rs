@@ -6,5 +6,6 @@
 
 pub mod account;
 pub mod connect;
+pub mod hook;
 pub mod http;
 pub mod service_account;

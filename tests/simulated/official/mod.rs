@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::simulators::account::{Account, FieldValue, Item};
+use crate::simulators::account::{Account, Field, FieldValue, Item};
 use crate::simulators::connect::{self, Connect};
 use crate::simulators::http::Fault;
 use crate::simulators::service_account::ServiceAccount;
@@ -78,12 +78,12 @@ fn the_python_sdk_meets_faults_as_it_would_at_1password() {
     assert_eq!(simulator.violations(), [""; 0]);
 }
 
-/// All of an account, as the scripts report what they got from a Connect server.
+/// All of an account, as the scripts report what they got from a Connect server: what is archived, too.
 fn all_of(account: &Account) -> Value {
     let mut seen = json!({});
     for vault in &account.vaults {
         let mut items = json!({});
-        for item in vault.items.iter().filter(|item| !item.archived) {
+        for item in &vault.items {
             let files: serde_json::Map<String, Value> =
                 item.files.iter().map(|file| (file.name.clone(), json!(file.content))).collect();
             let entry = json!({"fields": fields_of(item), "files": files});
@@ -107,7 +107,8 @@ fn fields_of(item: &Item) -> Vec<Value> {
             format!("{street}, {city}, {state}, {zip}, {country}")
         }
     };
-    let fields = item.fields.iter().map(|field| json!([field.label, text(&field.value)]));
+    let label = |field: &Field| Some(field.label.clone()).filter(|label| !label.is_empty());
+    let fields = item.fields.iter().map(|field| json!([label(field), text(&field.value)]));
     fields.chain([json!(["notesPlain", item.notes])]).collect()
 }
 

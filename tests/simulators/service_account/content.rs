@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::seal::Key;
 use super::{Backend, State};
-use crate::simulators::account::{self, Field, FieldValue, File, Item, Vault};
+use crate::simulators::account::{self, Field, FieldValue, File, Item, Seal, Vault};
 
 /// What belongs to the account's one SSH key.
 const SSH_PUBLIC_KEY: &str =
@@ -85,7 +85,7 @@ impl Backend {
         json!({
             "uuid": vault.id, "type": "U", "createdAt": DATE, "updatedAt": DATE,
             "attrVersion": 1, "contentVersion": vault.content_version,
-            "encAttrs": key.seal(&attributes),
+            "encAttrs": key.seal_part("encAttrs", &attributes),
             "activeItemCount": vault.items.iter().filter(|item| !item.archived).count(),
             "clientAccess": 4_294_967_295_u32,
             "combinedAccess": {
@@ -103,7 +103,14 @@ fn shared(state: &State, id: &str) -> Result<Vault, u16> {
 }
 
 fn key_of(state: &mut State, vault: &Vault) -> Key {
-    state.vault_keys.entry(vault.id.clone()).or_insert_with(|| Key::new(&vault.id)).clone()
+    let hook = &state.hook;
+    let new = || Key { hook: hook.clone(), ..Key::new(&vault.id) };
+    state.vault_keys.entry(vault.id.clone()).or_insert_with(new).clone()
+}
+
+/// The vault's key, or for these seals another one that is called the same.
+fn key_for(item: &Item, key: &Key, bad: &[Seal]) -> Key {
+    if bad.contains(&item.seal) { Key::new(&key.id) } else { key.clone() }
 }
 
 fn overview(item: &Item, key: &Key) -> Value {
@@ -117,22 +124,22 @@ fn overview(item: &Item, key: &Key) -> Value {
         "uuid": item.id, "templateUuid": template, "trashed": if item.archived { "Y" } else { "N" },
         "createdAt": DATE, "updatedAt": DATE, "changerUuid": account::id(5 << 40).to_uppercase(), "itemVersion": 1,
         "encryptedBy": key.id,
-        "encOverview": key.seal(&json!({"title": item.title, "ainfo": "", "url": "", "URLs": [], "tags": []})),
+        "encOverview": key_for(item, key, &[Seal::Bad]).seal_part("encOverview", &json!({"title": item.title, "ainfo": "", "url": "", "URLs": [], "tags": []})),
     })
 }
 
 fn whole(item: &Item, key: &Key) -> Value {
     let mut titles: Vec<&str> = Vec::new();
     for field in &item.fields {
-        if !titles.contains(&field.section.as_str()) {
-            titles.push(&field.section);
+        if !titles.contains(&field.section()) {
+            titles.push(field.section());
         }
     }
     let sections: Vec<Value> = titles
         .iter()
         .map(|title| {
             let fields: Vec<Value> =
-                item.fields.iter().filter(|field| field.section == *title).map(field).collect();
+                item.fields.iter().filter(|field| field.section() == *title).map(field).collect();
             let id = if title.is_empty() {
                 "add more".to_owned()
             } else {
@@ -153,7 +160,8 @@ fn whole(item: &Item, key: &Key) -> Value {
         }
     }
     let mut whole = overview(item, key);
-    whole["encDetails"] = key.seal(&details);
+    whole["encDetails"] =
+        key_for(item, key, &[Seal::Bad, Seal::BadDetails]).seal_part("encDetails", &details);
     whole
 }
 
@@ -193,7 +201,7 @@ fn file_attributes(file: &File) -> Value {
 fn file_key(file: &File) -> Key {
     let mut bytes = [0; 32];
     bytes[..26].copy_from_slice(file.id.as_bytes());
-    Key { id: file.id.clone(), bytes }
+    Key { bytes, ..Key::new(&file.id) }
 }
 
 /// The sealed content of a file.

@@ -15,6 +15,7 @@ use sha2::Sha256;
 
 use self::seal::{Key, Pair, decode, encode, random};
 use super::account::{self, Account};
+use super::hook::Hook;
 use super::http::{Request, Response, Server, Site, Tls};
 
 const EMAIL: &str = "Made-Up@1passwordserviceaccounts.com";
@@ -55,6 +56,7 @@ struct State {
     revoked: bool,
     /// What a client did that 1Password would not take.
     violations: Vec<String>,
+    hook: Hook,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,7 @@ impl ServiceAccount {
             device: Device::Registered,
             revoked: false,
             violations: Vec::new(),
+            hook: Hook::default(),
         };
         let site = Arc::new(Backend {
             state: Mutex::new(state),
@@ -132,6 +135,11 @@ impl ServiceAccount {
     /// What clients did that 1Password would not take.
     pub fn violations(&self) -> Vec<String> {
         self.site.state.lock().unwrap().violations.clone()
+    }
+
+    /// Gets every answer after the sign-in before it is sealed, and before that its sealed parts.
+    pub fn hook(&self) -> Hook {
+        self.site.state.lock().unwrap().hook.clone()
     }
 
     pub fn account(&self) -> Account {
@@ -184,6 +192,30 @@ impl Site for Backend {
             ("POST", ["v2", "auth", "confirm-key"]) => confirm(&mut state, request),
             _ => self.signed(&mut state, request, &parts),
         }
+    }
+
+    fn items(&self, request: &Request) -> Vec<String> {
+        let parts: Vec<&str> = request.path.split('/').skip(1).collect();
+        match &parts[..] {
+            [.., "item", item] => vec![(*item).to_owned()],
+            [.., "items", "batch"] => {
+                let state = self.state.lock().unwrap();
+                let body = state.session_key(request).and_then(|key| key.open(&request.body));
+                let body = body.unwrap_or_default();
+                let asked = body["itemUuids"].as_array().into_iter().flatten();
+                asked.filter_map(|item| Some(item.as_str()?.to_owned())).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl State {
+    /// The key of the session that a request is made in.
+    fn session_key(&self, request: &Request) -> Option<Key> {
+        let id = request.header("x-agilebits-session-id")?;
+        let session = self.sessions.get(id).filter(|session| session.confirmed)?;
+        Some(Key { id: id.to_owned(), bytes: session.agreed.as_ref()?.session_key, hook: self.hook.clone() })
     }
 }
 
@@ -249,10 +281,8 @@ impl Backend {
 
     /// Everything after the key is confirmed: signed, and sealed with the session's key.
     fn signed(&self, state: &mut State, request: &Request, parts: &[&str]) -> Response {
-        let id = request.header("x-agilebits-session-id").unwrap_or_default().to_owned();
-        let session = state.sessions.get(&id).filter(|session| session.confirmed);
-        let Some(agreed) = session.and_then(|session| session.agreed.as_ref()) else { return refused(401) };
-        let key = Key { id: id.clone(), bytes: agreed.session_key };
+        let path = &parts.join("/");
+        let Some(key) = state.session_key(request) else { return refused(401) };
         if let Err(what) = check_mac(request, &key) {
             state.violations.push(format!("{} {}: {what}", request.method, request.path));
             return refused(401);
@@ -267,7 +297,7 @@ impl Backend {
             return content::file(state, vault, item, file).map_or_else(refused, Response::bytes);
         }
         match self.content(state, &request.method, parts, &body) {
-            Ok(content) => Response::json(200, &key.seal(&content)),
+            Ok(content) => Response::json(200, &key.seal_part(path, &content)),
             Err(status) => refused(status),
         }
     }

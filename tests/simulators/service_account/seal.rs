@@ -10,6 +10,8 @@ use rsa::{Oaep, PrivateKey};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::simulators::hook::Hook;
+
 pub fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -27,11 +29,13 @@ pub fn random<const N: usize>() -> [u8; N] {
 pub struct Key {
     pub id: String,
     pub bytes: [u8; 32],
+    /// Sees what is sealed with it as a part of an answer.
+    pub hook: Hook,
 }
 
 impl Key {
     pub fn new(id: &str) -> Self {
-        Self { id: id.into(), bytes: random() }
+        Self { id: id.into(), bytes: random(), hook: Hook::default() }
     }
 
     pub fn jwk(&self) -> Value {
@@ -39,8 +43,17 @@ impl Key {
     }
 
     pub fn seal(&self, plain: &Value) -> Value {
+        self.seal_text(&plain.to_string())
+    }
+
+    /// `name` is for the hook.
+    pub fn seal_part(&self, name: &str, plain: &Value) -> Value {
+        self.seal_text(&self.hook.text(name, plain))
+    }
+
+    fn seal_text(&self, plain: &str) -> Value {
         let iv = random();
-        let sealed = self.seal_with(&iv, plain.to_string().as_bytes());
+        let sealed = self.seal_with(&iv, plain.as_bytes());
         json!({"cty": "b5+jwk+json", "enc": "A256GCM", "kid": self.id, "iv": encode(&iv), "data": encode(&sealed)})
     }
 
