@@ -82,6 +82,7 @@ fn show(unit: &str, credential: &str, explanation: &Explanation) -> Exit {
         let now = match secret.state {
             State::Fresh => "would be served at once",
             State::Stale => "1Password would be asked, and if it does not answer, it would be served",
+            State::Kept => "would be served at once: 1Password does not work, or is not to be asked",
             State::Missing => "1Password would be asked",
             State::Refused => "1Password is not to be asked for now: the unit would not start",
         };

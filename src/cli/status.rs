@@ -46,7 +46,7 @@ const RECORDS_ON_THEIR_WAY: u64 = 100;
 fn is_servable(state: State, status: &Status) -> bool {
     let up = status.provider.as_ref().is_some_and(|provider| provider.health != Health::Down);
     match state {
-        State::Fresh | State::Stale => true,
+        State::Fresh | State::Stale | State::Kept => true,
         State::Missing => up,
         State::Refused => false,
     }
@@ -100,7 +100,7 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     for (number, secret) in status.secrets.iter().enumerate() {
         let state = match secret.state {
             State::Fresh => "fresh",
-            State::Stale => "stale",
+            State::Stale | State::Kept => "stale",
             State::Missing => "missing",
             State::Refused => "refused",
         };

@@ -113,7 +113,8 @@ fn secret(store: &Store, entry: &Entry) -> Secret {
     let report = store.secret_report(entry);
     let states = report.decisions.iter().map(|decision| match decision {
         Decision::Serve => State::Fresh,
-        Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => State::Stale,
+        Decision::Fetch { fall_back: true } => State::Stale,
+        Decision::ServeAndRefresh => State::Kept,
         Decision::Fetch { fall_back: false } => State::Missing,
         Decision::Refuse => State::Refused,
     });

@@ -125,8 +125,10 @@ pub struct Secret {
 pub enum State {
     /// It is served at once.
     Fresh,
-    /// 1Password is asked; if it does not answer soon, or cannot be asked, the value that is kept is served.
+    /// 1Password is asked; if it does not answer soon, the value that is kept is served.
     Stale,
+    /// The value that is kept is served at once although it is not fresh: 1Password does not work, or is not to be asked.
+    Kept,
     /// 1Password is asked: there is no value, or none that will do.
     Missing,
     /// It is refused: there is no value that will do, and 1Password is not to be asked.

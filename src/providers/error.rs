@@ -19,6 +19,9 @@ pub enum FetchError {
     TokenMalformed { what: String, remedy: Option<String> },
     #[error("1Password rejects the token: it is expired, revoked, or its account is gone")]
     TokenRejected,
+    /// Not one vault or item, but all of them: a frozen account, or a token whose rights were taken away.
+    #[error("the token may not read the account's vaults")]
+    AccountRefused,
     #[error("the token may not read {what}")]
     Forbidden { what: String },
     #[error("there is no vault \"{vault}\"")]
@@ -27,10 +30,13 @@ pub enum FetchError {
     ItemNotFound { vault: String, item: String },
     #[error("item \"{item}\" has no section \"{section}\"")]
     SectionNotFound { item: String, section: String },
+    /// `other`: but a file of this name.
     #[error("item \"{item}\" has no field \"{field}\"")]
-    FieldNotFound { item: String, field: String },
+    FieldNotFound { item: String, field: String, other: bool },
+    /// `other`: but a field of this name.
     #[error("item \"{item}\" has no file \"{file}\"")]
-    FileNotFound { item: String, file: String },
+    FileNotFound { item: String, file: String, other: bool },
+    /// The candidates are ids of vaults or items, or else references.
     #[error("{what} \"{name}\" is ambiguous")]
     Ambiguous { what: ObjectKind, name: String, candidates: Vec<String> },
     #[error("the value of {reference} is empty")]
@@ -45,6 +51,13 @@ pub enum FetchError {
     Unreachable { why: String },
     #[error("1Password is out of order: {why}")]
     Unavailable { why: String },
+    #[error("1Password does not take the request: {why}")]
+    NotTaken { why: String },
+    #[error("there is no Connect server at {url}: {why}")]
+    NoConnect { url: String, why: String },
+    /// One vault, item or file cannot be had, although the provider works.
+    #[error("{part} cannot be had: {cause}")]
+    PartFails { part: String, cause: Box<FetchError> },
     #[error("1Password did not answer within {0:?}")]
     TimedOut(Duration),
     /// An answer that makes no sense, or a core that crashed: a fault of the provider's, or of ours.
@@ -75,15 +88,27 @@ impl Remedy for FetchError {
             }
             Self::TokenMalformed { remedy, .. } | Self::Core { remedy, .. } => return remedy.clone(),
             Self::TokenRejected => "give this machine a new one".into(),
+            Self::AccountRefused => {
+                "see whether the account is frozen, and whether the token's vaults are still shared with it".into()
+            }
             Self::Forbidden { .. } => "share it with the account of this machine".into(),
             Self::VaultNotFound { .. } => {
                 "check its name, and that it is shared with this machine's account".into()
             }
             Self::ItemNotFound { .. } => "check its title, and that it is not archived".into(),
+            Self::FieldNotFound { other: true, .. } => {
+                "it has a file of this name: say \"kind\": \"file\" in secrets.json".into()
+            }
+            Self::FileNotFound { other: true, .. } => {
+                "it has a field of this name: leave out \"kind\": \"file\" in secrets.json".into()
+            }
             Self::SectionNotFound { .. } | Self::FieldNotFound { .. } | Self::FileNotFound { .. } => {
                 "check the reference against the item in 1Password".into()
             }
-            Self::Ambiguous { candidates, .. } => format!("use one of the ids {}", candidates.join(", ")),
+            Self::Ambiguous { what: ObjectKind::Vault | ObjectKind::Item, candidates, .. } => {
+                format!("use one of the ids {}", candidates.join(", "))
+            }
+            Self::Ambiguous { candidates, .. } => format!("say which: {}", candidates.join(" or ")),
             Self::Empty { .. } => "fill the field in, or remove the secret from the configuration".into(),
             Self::RateLimited { .. } => "fewer machines or a Connect server help: docs/scale.md".into(),
             Self::Unreachable { .. } => {
@@ -91,6 +116,13 @@ impl Remedy for FetchError {
             }
             Self::Unavailable { .. } => {
                 "see whether it reports an outage, and start the unit again when it is over".into()
+            }
+            Self::NotTaken { .. } => "see the log of the Connect server, or 1Password's status page".into(),
+            Self::NoConnect { .. } => {
+                "check \"host\" in secrets.json: its name and port, and that nothing but a proxy's path follows them".into()
+            }
+            Self::PartFails { .. } => {
+                "look at it in 1Password; what else is asked for is not affected".into()
             }
             Self::TimedOut(_) => "if it is only slow, raise \"deadline\" in secrets.json".into(),
             Self::Broken { .. } => "please report this to the makers of opnix".into(),
@@ -153,6 +185,8 @@ pub struct Consequences {
     pub retry: bool,
     /// A value that was fetched earlier may be served in the place of this one.
     pub cached_may_stand_in: bool,
+    /// Nothing else can be had either.
+    pub provider_is_down: bool,
 }
 
 impl FetchError {
@@ -168,24 +202,27 @@ impl FetchError {
     }
 
     pub fn consequences(&self) -> Consequences {
-        let consequences = |retry, cached_may_stand_in| Consequences { retry, cached_may_stand_in };
-        match self {
+        let (retry, cached_may_stand_in, provider_is_down) = match self {
             // Failures of the network or of the server that pass.
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::TimedOut(_) => {
-                consequences(true, true)
-            }
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::TimedOut(_) => (true, true, true),
             // A person must act, or a limit must end; until then the machine keeps running on what it had.
             Self::RateLimited { .. }
             | Self::TokenMissing { .. }
             | Self::TokenMalformed { .. }
             | Self::TokenRejected
+            | Self::AccountRefused
+            | Self::NotTaken { .. }
+            | Self::NoConnect { .. }
             | Self::Core { .. }
             | Self::Certificates { .. }
             | Self::HttpClient { .. }
             | Self::Process { .. }
             | Self::Runtime { .. }
             | Self::Broken { .. }
-            | Self::VaultFile { .. } => consequences(false, true),
+            | Self::VaultFile { .. } => (false, true, true),
+            Self::PartFails { cause, .. } => (cause.consequences().retry, true, false),
+            // Nonsense is nobody's decision.
+            Self::Malformed { .. } => (false, true, false),
             // 1Password's own decision: what is revoked or removed there must not go on being served here.
             Self::Forbidden { .. }
             | Self::VaultNotFound { .. }
@@ -195,8 +232,22 @@ impl FetchError {
             | Self::FileNotFound { .. }
             | Self::Ambiguous { .. }
             | Self::Empty { .. }
-            | Self::Unsupported { .. }
-            | Self::Malformed { .. } => consequences(false, false),
+            | Self::Unsupported { .. } => (false, false, false),
+        };
+        Consequences { retry, cached_may_stand_in, provider_is_down }
+    }
+
+    /// A provider that says that it is done, and gave no result.
+    pub fn no_result() -> Self {
+        Self::Broken { why: "it gave no result".into() }
+    }
+
+    /// The same, as a failure of this part alone.
+    #[must_use]
+    pub fn of_part(self, part: &impl fmt::Display) -> Self {
+        match self {
+            part @ Self::PartFails { .. } => part,
+            cause => Self::PartFails { part: part.to_string(), cause: Box::new(cause) },
         }
     }
 }
@@ -208,11 +259,17 @@ mod tests {
     #[test]
     fn what_may_pass_is_tried_again_and_what_1password_says_for_good_is_not() {
         let unreachable = FetchError::Unreachable { why: "down".into() };
-        assert_eq!(unreachable.consequences(), Consequences { retry: true, cached_may_stand_in: true });
-        let limited = FetchError::RateLimited { until: None };
-        assert_eq!(limited.consequences(), Consequences { retry: false, cached_may_stand_in: true });
         let gone = FetchError::ItemNotFound { vault: "v".into(), item: "i".into() };
-        assert_eq!(gone.consequences(), Consequences { retry: false, cached_may_stand_in: false });
+        let part = unreachable.clone().of_part(&"item \"i\"");
+        for (error, retry, cached_may_stand_in, provider_is_down) in [
+            (&unreachable, true, true, true),
+            (&FetchError::RateLimited { until: None }, false, true, true),
+            (&gone, false, false, false),
+            (&part, true, true, false),
+        ] {
+            let expected = Consequences { retry, cached_may_stand_in, provider_is_down };
+            assert_eq!(error.consequences(), expected, "{error}");
+        }
         assert_eq!(gone.retry_in(Duration::ZERO), None);
     }
 

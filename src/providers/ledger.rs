@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::ask::Count;
 use super::budget::{Budget, DAY, HOUR, LONGEST_LIMIT, Purpose, STEP};
 use crate::moment::Moment;
 
@@ -46,6 +47,13 @@ impl Ledger {
         self.steps = self.steps.split_off(&oldest);
         let count = self.steps.entry(step).or_default();
         *count = count.saturating_add(requests).saturating_add(later);
+    }
+
+    /// The last request that was counted was not made.
+    pub fn take_back(&mut self) {
+        if let Some(mut last) = self.steps.last_entry() {
+            *last.get_mut() = last.get().saturating_sub(1);
+        }
     }
 
     /// From now on, requests are this account's. Those of another account are forgotten: they count against its own limits.
@@ -129,13 +137,18 @@ impl Meter {
         Self(Arc::new(Mutex::new(ledger)))
     }
 
-    /// One request goes out.
-    pub fn count_one(&self) {
-        self.ledger().spend(SystemTime::now(), 1);
-    }
-
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Count for Meter {
+    fn count(&self, requests: usize) {
+        self.ledger().spend(SystemTime::now(), u32::try_from(requests).unwrap_or(u32::MAX));
+    }
+
+    fn never_sent(&self) {
+        self.ledger().take_back();
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::ask::items::{Found, Item};
+use super::ask::members::Members;
 use super::ask::value::{bytes, text};
 use super::ask::{Nameable, only};
 use super::error::{FetchError, ObjectKind};
@@ -40,7 +41,7 @@ struct Vault<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
-    items: Vec<Item<'a>>,
+    items: Vec<Members<'a>>,
 }
 
 impl Nameable for Vault<'_> {
@@ -73,16 +74,24 @@ impl Local {
         }
     }
 
+    /// Whether there is a file that can be read.
+    pub(super) async fn read(&self) -> Result<(), FetchError> {
+        let candidates = self.candidates.clone();
+        let read = tokio::task::spawn_blocking(move || read_first(&candidates).map(drop));
+        read.await.unwrap_or_else(|error| Err(failed(&error)))
+    }
+
     /// Reads the file anew each time, so that a changed one is used at once.
     pub(super) async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
         let candidates = self.candidates.clone();
         let count = references.len();
         let read = tokio::task::spawn_blocking(move || fetch(&candidates, &references));
-        read.await.unwrap_or_else(|error| {
-            let failed = FetchError::VaultFile { path: String::new(), why: error.to_string() };
-            (0..count).map(|_| Err(failed.clone())).collect()
-        })
+        read.await.unwrap_or_else(|error| (0..count).map(|_| Err(failed(&error))).collect())
     }
+}
+
+fn failed(error: &tokio::task::JoinError) -> FetchError {
+    FetchError::VaultFile { path: String::new(), why: error.to_string() }
 }
 
 fn fetch(candidates: &[PathBuf], references: &[Reference]) -> Vec<Result<Secret, FetchError>> {
@@ -105,7 +114,8 @@ fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret, FetchErro
     let Reference { vault, item, .. } = reference;
     let place =
         only(vaults.iter(), vault)?.ok_or_else(|| FetchError::VaultNotFound { vault: vault.clone() })?;
-    let found = only(place.items.iter(), item)?;
+    let items: Vec<Item<'_>> = place.items.iter().map(Item::read).collect();
+    let found = only(items.iter(), item)?;
     let missing = || FetchError::ItemNotFound { vault: vault.clone(), item: item.clone() };
     let unsupported =
         |what: &str| FetchError::Unsupported { reference: reference.to_string(), what: what.into() };

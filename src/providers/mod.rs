@@ -10,17 +10,18 @@ pub mod local;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ask::resolve::Fetched;
 use ask::service_account::library;
 use child::token::TokenSource;
-use child::{Endpoint, Remote};
+pub use child::{Comparable, Confirmed};
+use child::{Endpoint, Give, Remote};
 pub use error::FetchError;
 use ledger::Meter;
-
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::config;
 use crate::reference::Reference;
-use crate::secret::Secret;
 
 /// The provider of a configuration.
 #[derive(Debug)]
@@ -31,11 +32,10 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// `token` names the file with the token, if it is not where [`TokenSource`] finds it; `limit` is how long a fetch may
-    /// take; `meter` counts the requests.
-    pub fn new(configured: config::Provider, token: Option<&Path>, limit: Duration, meter: Meter) -> Self {
+    /// `token` names the file with the token, if it is not where [`TokenSource`] finds it; `meter` counts the requests.
+    pub fn new(configured: config::Provider, token: Option<&Path>, meter: Meter) -> Self {
         let remote =
-            |endpoint| Self::Remote(Box::new(Remote::new(endpoint, TokenSource::find(token), limit, meter)));
+            |endpoint| Self::Remote(Box::new(Remote::new(endpoint, TokenSource::find(token), meter)));
         match configured {
             config::Provider::ServiceAccount { library, hosts } => {
                 let installed = || Path::new(library::DIRECTORY).join(library::NAME);
@@ -69,18 +69,47 @@ impl Provider {
 
     /// Says for each reference whether its value cannot have changed since it was fetched, where asking that costs less than
     /// fetching again.
-    pub async fn unchanged(&self, references: &[Reference]) -> Result<Vec<bool>, FetchError> {
+    pub async fn unchanged(&self, references: &[Reference]) -> Result<Confirmed, FetchError> {
         match self {
             Self::Remote(remote) => remote.unchanged(references).await,
-            Self::Local(_) => Ok(vec![false; references.len()]),
+            Self::Local(local) => {
+                local.read().await?;
+                Ok(Confirmed { before: None, now: None, unchanged: vec![false; references.len()] })
+            }
         }
     }
 
-    /// One result for each reference, in their order.
-    pub async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
+    /// Whether the token is another one than was last used: what is known of that one does not count any more.
+    pub fn has_new_token(&self) -> bool {
         match self {
-            Self::Remote(remote) => remote.fetch(references).await,
-            Self::Local(local) => local.fetch(references).await,
+            Self::Remote(remote) => remote.has_new_token(),
+            Self::Local(_) => false,
         }
+    }
+
+    /// `give` is told the result for the reference of a number, as soon as it is there. When all is over without an error, it was
+    /// told all of them.
+    pub async fn fetch(&self, references: Vec<Reference>, give: Give<'_>) -> Result<(), FetchError> {
+        match self {
+            Self::Remote(remote) => remote.fetch(references, give).await,
+            Self::Local(local) => {
+                let results = local.fetch(references).await;
+                results.into_iter().enumerate().for_each(|(index, result)| give(index, result, None));
+                Ok(())
+            }
+        }
+    }
+
+    /// One result for each reference, in their order: what is there within this time.
+    pub async fn fetch_all(&self, references: &[Reference], limit: Duration) -> Vec<Fetched> {
+        let mut results: Vec<Option<Fetched>> = references.iter().map(|_| None).collect();
+        let mut give = |index: usize, result, _| results[index] = Some(result);
+        let fetch = async {
+            self.prepare().await?;
+            self.fetch(references.to_vec(), &mut give).await
+        };
+        let end = timeout(limit, fetch).await.unwrap_or(Err(FetchError::TimedOut(limit)));
+        let missing = end.err().unwrap_or_else(FetchError::no_result);
+        results.into_iter().map(|result| result.unwrap_or_else(|| Err(missing.clone()))).collect()
     }
 }

@@ -38,17 +38,18 @@ impl Configuration {
         let config::Config { provider, timing, budget, settings, policy, entries, .. } = config;
         let rules = Rules { timing, budget, settings };
         let old = match old {
-            Some(Self::Valid { provider: same, store, .. }) if *same == provider => Some(store),
+            Some(Self::Valid { provider: same, store, .. }) => Some((store, *same == provider)),
             _ => None,
         };
-        let asked =
-            old.filter(|store| store.deadline() == timing.deadline).map(|store| store.provider().clone());
+        let asked = old.filter(|(_, is_same)| *is_same).map(|(store, _)| store.provider().clone());
         let asked = asked.unwrap_or_else(|| {
             let token = sources.token.as_deref();
-            Arc::new(Provider::new(provider.clone(), token, timing.deadline, base.meter.clone()))
+            Arc::new(Provider::new(provider.clone(), token, base.meter.clone()))
         });
-        let inherited =
-            old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |store| store.hand_over());
+        // The old store writes nothing any more, whatever becomes of what it knows.
+        let inherited = old.map(|(store, is_same)| (store.hand_over(), is_same));
+        let inherited = inherited.filter(|(_, is_same)| *is_same).map(|(inherited, _)| inherited);
+        let inherited = inherited.unwrap_or_else(|| Inherited::load(&base.disk, asked.account()));
         let store = Store::new(asked, rules, inherited, base);
         Ok(Self::Valid { policy, entries, provider, store })
     }

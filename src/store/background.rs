@@ -83,7 +83,8 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             let Now { date, moment: now } = Now::read();
             let (probe, renewed) = {
                 let state = shared.state();
-                (state.breaker.down().map(|down| down.probe), state.renewed)
+                let awaited = state.is_awaited(Now { date, moment: now });
+                (state.breaker.down().map(|down| down.probe(awaited)), state.renewed)
             };
             let limit = shared.meter.ledger().limited_until(date, now);
             let outlook = Outlook {
@@ -92,7 +93,8 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 up: now.since(began),
                 interval: shared.timing.refresh,
                 budget: shared.budget,
-                cost,
+                // Until it is answered, a probe is one request.
+                cost: if probe.is_some() { 1 } else { cost },
                 probe: probe.map(|probe| probe.since(now)),
                 limit: limit.map_or(Duration::ZERO, |until| until.duration_since(date).unwrap_or_default()),
                 spread,
@@ -121,8 +123,39 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
 }
 
 impl Shared {
-    /// One fetch for everything that is kept.
+    /// Whether the provider works again, by what costs least.
+    async fn probe(self: &Arc<Self>) -> bool {
+        let confirmation = self.state().begin_confirmation_of_all(Now::read());
+        let unchanged = async {
+            self.provider.prepare().await?;
+            self.provider.unchanged(&confirmation.references).await
+        };
+        let unchanged = unchanged.await;
+        let works = unchanged.is_ok();
+        let acts = {
+            let mut state = self.state();
+            match unchanged {
+                Ok(unchanged) => {
+                    state.confirmed(confirmation, unchanged);
+                    state.works()
+                }
+                Err(error) => state.found(&error, Now::read(), random()),
+            }
+        };
+        self.act(acts);
+        works
+    }
+
+    /// One fetch for everything that is kept; but first the provider must work.
     async fn round(self: &Arc<Self>) {
+        let is_down = || self.state().breaker.down().is_some();
+        if is_down() {
+            // A fetch that is at work finds out as well.
+            let _turn = self.take_turn().await;
+            if is_down() && !self.probe().await {
+                return;
+            }
+        }
         let (waiters, acts) = self.state().join_all();
         self.act(acts);
         let count = waiters.len();

@@ -81,17 +81,23 @@ impl Limits<'_> {
     /// `down`: it was found not to work.
     pub fn health(&self, down: bool, now: Now) -> Health {
         let ledger = self.meter.ledger();
-        let affords = || ledger.affords(now.date, self.budget, 1, Purpose::Start);
         // A limit that ends before a unit's time does can be waited for.
         if ledger.told_until(now.date, now.moment).is_some_and(|until| until > now.date + self.deadline) {
             Health::Limited
         } else if down {
             Health::Down
-        } else if ledger.limited_until(now.date, now.moment).is_some() || !affords() {
+        } else if ledger.limited_until(now.date, now.moment).is_some()
+            || !ledger.affords(now.date, self.budget, 1, Purpose::Start)
+        {
             Health::Spent
         } else {
             Health::Up
         }
+    }
+
+    /// Whether a unit's request stays within the budget.
+    pub fn affords(&self, now: Now) -> bool {
+        self.meter.ledger().affords(now.date, self.budget, 1, Purpose::Start)
     }
 }
 

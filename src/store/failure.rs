@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::moment::Moment;
 use crate::providers::FetchError;
 
-/// How long units do not ask again for a value that 1Password has denied twice; then twice as long each time.
+/// How long units do not ask again for a value that could not be had twice; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
@@ -13,22 +13,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 pub struct Failure {
     pub error: FetchError,
     pub at: Moment,
-    /// How often in a row 1Password has said that there is no such value.
-    denials: u32,
+    /// How many fetches in a row came to nothing although the provider works.
+    in_a_row: u32,
 }
 
 impl Failure {
     /// `last` is the failure before it, if no success came between them.
     pub fn new(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
-        let denied = !error.consequences().cached_may_stand_in;
-        let before = last.map_or(0, |last| last.denials);
-        Self { error, at, denials: if denied { before + 1 } else { 0 } }
+        // When an outage ends, nobody is to wait any longer.
+        let is_outage =
+            error.consequences().provider_is_down && !matches!(error, FetchError::RateLimited { .. });
+        let before = last.map_or(0, |last| last.in_a_row);
+        Self { error, at, in_a_row: if is_outage { 0 } else { before + 1 } }
     }
 
-    /// Whether it is too early to ask again. A unit that systemd starts again and again, for a value that is not there,
-    /// must not use up the limits of the account.
+    /// The same of one that is tried again at once, or goes on: it is told, and does not count.
+    pub fn passing(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
+        Self { error, at, in_a_row: last.map_or(0, |last| last.in_a_row) }
+    }
+
+    /// Whether it is too early to ask again. A unit that systemd starts again and again, for a value that cannot be had, must
+    /// not use up the limits of the account.
     pub fn stands(&self, now: Moment) -> bool {
-        let Some(doublings) = self.denials.checked_sub(2) else { return false };
+        let Some(doublings) = self.in_a_row.checked_sub(2) else { return false };
         let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE);
         now.since(self.at) < pause
     }

@@ -1,12 +1,15 @@
 //! Fetches: one for any number of units that wait, and for all references that were asked for until it began.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::select;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
-use super::state::Wanted;
+use super::state::{Begun, Wanted};
 use crate::moment::Now;
 use crate::process::random;
 use crate::providers::FetchError;
@@ -15,48 +18,21 @@ use crate::reference::Reference;
 /// How long to wait before the second try; then twice as long before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a fetch waits for the one before it.
+/// How long a fetch waits for the one before it, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a fetch looks whether another store has taken over.
+const RETIRED: Duration = Duration::from_secs(1);
 
 /// One fetch, for all that is wanted until it begins. It goes on when nobody waits any more, because the next one will want
-/// the value too. A failure that may pass, such as an outage, is tried again if somebody waits who has no value that
-/// would do.
+/// the value too: it is the provider's to give up what makes no progress. A failure that may pass, such as an outage, is tried
+/// again if somebody waits who has no value that would do.
 pub(super) async fn fetch(shared: Arc<Shared>) {
-    let before = timeout(PATIENCE, shared.fetches.acquire()).await;
+    let before = shared.take_turn().await;
     let deadline = Instant::now() + shared.timing.deadline;
-    // The last error is to arrive before the time of those who wait is over: it says more than that the time is over.
-    let last_try = deadline - shared.timing.deadline / 10;
-    let late = FetchError::TimedOut(shared.timing.deadline);
-    shared.check_account();
-    // What is wanted while the provider gets ready is fetched as well.
-    let mut prepared = timeout_at(deadline, shared.get_ready()).await.unwrap_or(Err(late.clone()));
-    let mut wanted = shared.take_wanted(prepared.is_ok());
-    let mut pause = FIRST_PAUSE;
-    while !wanted.is_empty() {
-        let references: Vec<Reference> = wanted.iter().map(|wanted| wanted.reference.clone()).collect();
-        let all = |error: FetchError| references.iter().map(|_| Err(error.clone())).collect();
-        let begun = shared.state().begin(Now::read());
-        let results: Vec<_> = match std::mem::replace(&mut prepared, Ok(())) {
-            // A fetch would only fail in the same way once more.
-            Err(error) => all(error),
-            Ok(()) => {
-                let fetch = timeout_at(deadline, shared.provider.fetch(references.clone())).await;
-                fetch.unwrap_or_else(|_| all(late.clone()))
-            }
-        };
-        let again =
-            results.iter().filter_map(|result| result.as_ref().err()?.retry_in(jittered(pause))).max();
-        let again = again.map(|pause| Instant::now() + pause).filter(|again| *again < last_try);
-        let (again, (left, acts)) = {
-            let mut state = shared.state();
-            let again = again.filter(|_| state.is_urgent(&wanted));
-            (again, state.settle(wanted, results, begun, again.is_some(), Now::read(), random()))
-        };
-        shared.act(acts);
-        let Some(again) = again else { break };
-        wanted = left;
-        sleep_until(again).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+    let answered = AtomicBool::new(false);
+    select! {
+        () = shared.ask_until(deadline, &answered) => {}
+        () = shared.watch(deadline, &answered) => shared.state().give_up(),
     }
     // The next one need not wait for the disk.
     drop(before);
@@ -64,20 +40,101 @@ pub(super) async fn fetch(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn check_account(&self) {
+    /// Waits for the fetch before this one, but not long if that one has reached the provider and is only slow. Where nothing is
+    /// reached a second one would not do better.
+    pub(super) async fn take_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let patience = PATIENCE.min(self.timing.deadline / 4);
+        loop {
+            if let Ok(turn) = timeout(patience, self.fetches.acquire()).await {
+                self.reached.store(false, Ordering::Relaxed);
+                return turn.ok();
+            }
+            if self.reached.load(Ordering::Relaxed) {
+                return None;
+            }
+        }
+    }
+
+    async fn ask_until(self: &Arc<Self>, deadline: Instant, answered: &AtomicBool) {
+        // The last error is to arrive before the time of those who wait is over: it says more than that the time is over.
+        let last_try = deadline - self.timing.deadline / 10;
+        self.check_account();
+        // What is wanted while the provider gets ready is fetched as well.
+        let mut prepared = self.get_ready(deadline).await;
+        let mut wanted = self.take_wanted(prepared.is_ok());
+        let mut pause = FIRST_PAUSE;
+        while !wanted.is_empty() {
+            let failed = match std::mem::replace(&mut prepared, Ok(())) {
+                // A fetch would only fail in the same way once more.
+                Err(error) => wanted.into_iter().map(|wanted| (wanted, error.clone())).collect(),
+                Ok(()) => self.ask(wanted, answered).await,
+            };
+            let again = failed.iter().filter_map(|(_, error)| error.retry_in(jittered(pause))).max();
+            let again = again.map(|pause| Instant::now() + pause).filter(|again| *again < last_try);
+            let (again, (left, acts)) = {
+                let mut state = self.state();
+                let again = again.filter(|_| state.is_urgent(failed.iter().map(|(wanted, _)| wanted)));
+                (again, state.ended(failed, again.is_some(), Now::read(), random()))
+            };
+            self.act(acts);
+            let Some(again) = again else { break };
+            wanted = left;
+            sleep_until(again).await;
+            // The next fetch may be waiting for this one.
+            wanted.extend(self.take_wanted(false));
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One call of the provider. What it gives is delivered as it comes; what failed and is worth a thought is returned.
+    async fn ask(self: &Arc<Self>, wanted: Vec<Wanted>, answered: &AtomicBool) -> Vec<(Wanted, FetchError)> {
+        let references: Vec<Reference> = wanted.iter().map(|wanted| wanted.reference.clone()).collect();
+        let mut open: Vec<Option<Wanted>> = wanted.into_iter().map(Some).collect();
+        let mut failed = Vec::new();
+        let begun: Begun = self.state().begin(Now::read());
+        let mut give = |index: usize, result, comparable| {
+            answered.store(true, Ordering::Relaxed);
+            let Some(wanted) = open.get_mut(index).and_then(Option::take) else { return };
+            let acts = self.state().arrived(wanted, result, (begun, comparable), Now::read(), &mut failed);
+            self.act(acts);
+        };
+        let end = self.provider.fetch(references, &mut give).await;
+        let missing = end.err().unwrap_or_else(FetchError::no_result);
+        failed.extend(open.into_iter().flatten().map(|wanted| (wanted, missing.clone())));
+        failed
+    }
+
+    /// Says that the provider does not work when nothing has come in time, and returns when nobody can need it any more.
+    async fn watch(self: &Arc<Self>, deadline: Instant, answered: &AtomicBool) {
+        sleep_until(deadline).await;
+        if !answered.load(Ordering::Relaxed) {
+            let late = FetchError::TimedOut(self.timing.deadline);
+            let acts = self.state().fails(late, Now::read(), random());
+            self.act(acts);
+        }
+        while !self.retired.load(Ordering::Relaxed) {
+            sleep(RETIRED).await;
+        }
+    }
+
+    pub(super) fn check_account(&self) {
         let Some(account) = self.provider.account() else { return };
         self.state().belongs_to(&account);
         self.meter.ledger().belongs_to(&account);
     }
 
     /// Waits until a limit that the provider told us of is over, signs in, and asks which values still hold.
-    async fn get_ready(&self) -> Result<(), FetchError> {
+    async fn get_ready(&self, deadline: Instant) -> Result<(), FetchError> {
         let Now { date, moment } = Now::read();
-        let told = self.meter.ledger().told_until(date, moment);
-        if let Some(wait) = told.and_then(|until| until.duration_since(date).ok()) {
+        let until = self.meter.ledger().told_until(date, moment);
+        if let Some(wait) = until.and_then(|until| until.duration_since(date).ok()) {
+            if Instant::now() + wait > deadline {
+                return Err(FetchError::RateLimited { until });
+            }
             sleep(wait).await;
         }
         self.provider.prepare().await?;
+        self.reached.store(true, Ordering::Relaxed);
         let confirmation = self.state().begin_confirmation(Now::read());
         if let Some(confirmation) = confirmation {
             let unchanged = self.provider.unchanged(&confirmation.references).await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::decide::{Decision, Health, Keep, Known, Settings, decide};
+use crate::providers::Comparable;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -20,7 +21,7 @@ pub struct Kept {
     /// See [`Known::doubtful`].
     pub doubtful: bool,
     /// Fetched since the provider's versions were noted, so that they tell whether it still holds.
-    pub comparable: bool,
+    pub comparable: Comparable,
     /// The number that the store gave to the fetch or confirmation that this value last came from; it is higher than
     /// the numbers of all that began earlier. 0 if that was before this store: for what is read from disk, or taken
     /// over at a reload.
@@ -97,7 +98,7 @@ impl Values {
         reference: &Reference,
         value: Arc<Secret>,
         asked: Asked,
-        comparable: bool,
+        comparable: Comparable,
     ) -> bool {
         if self.settings.get(reference).is_none_or(|settings| settings.keep == Keep::Never) {
             return false;
@@ -114,20 +115,30 @@ impl Values {
         before.is_none_or(|before| !before.value.is_same_as(&value))
     }
 
-    /// The provider says that these values are unchanged. The others it cannot confirm any more: they have to be
-    /// fetched.
-    pub fn confirm(&mut self, unchanged: &HashSet<Reference>, asked: Asked) {
+    /// The provider says that these values are unchanged since the baseline `before`. The others it cannot confirm any more:
+    /// they have to be fetched. Returns whether all are confirmed.
+    pub fn confirm(
+        &mut self,
+        unchanged: &HashSet<Reference>,
+        (before, now): (Comparable, Comparable),
+        asked: Asked,
+    ) -> bool {
+        let mut all = true;
         for (reference, entry) in &mut self.entries {
-            if unchanged.contains(reference) {
+            let is_comparable = before.is_some() && entry.comparable == before;
+            if is_comparable && unchanged.contains(reference) {
                 // A fetch that began later may have ended before.
                 if entry.asked < asked.number {
                     (entry.fetched, entry.asked) = (asked.at, asked.number);
                 }
-                (entry.denied, entry.doubtful) = (None, false);
+                (entry.denied, entry.doubtful, entry.comparable) = (None, false, now);
             } else {
-                entry.comparable = false;
+                // What was read since is comparable with a later one.
+                entry.comparable = entry.comparable.filter(|_| !is_comparable);
+                all = false;
             }
         }
+        all
     }
 
     /// 1Password says that there is no such value. The value is dropped when the grace is over; says whether it was.

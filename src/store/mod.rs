@@ -78,6 +78,8 @@ struct Shared {
     state: Mutex<State>,
     /// One fetch at a time; one that takes too long is not waited for.
     fetches: Semaphore,
+    /// Whether the one whose turn it is has reached the provider.
+    reached: AtomicBool,
     changes: Arc<watch::Sender<u64>>,
     /// Changes when the provider is found not to work.
     down: watch::Sender<()>,
@@ -107,6 +109,7 @@ impl Store {
             changes: changes.clone(),
             state: Mutex::new(state),
             fetches: Semaphore::new(1),
+            reached: AtomicBool::new(false),
             down: watch::Sender::new(()),
             news: Arc::default(),
             retired: AtomicBool::new(false),

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::timeout;
-
 use super::Store;
 use super::breaker::Down;
 use super::decide::{Decision, Health, Keep};
@@ -97,11 +95,11 @@ impl Store {
     pub fn secret_report(&self, entry: &Entry) -> SecretReport {
         let now = Now::read();
         let state = self.0.state();
-        let health = state.health(&self.0.limits(), now);
+        let limits = self.0.limits();
         let known = |reference: &Reference| state.values.get(reference).map(|kept| kept.known(now.date));
         let all = || entry.content.references();
         SecretReport {
-            decisions: all().map(|reference| state.values.decide(reference, now.date, health)).collect(),
+            decisions: all().map(|reference| state.decide(reference, &limits, now)).collect(),
             age: all().filter_map(|reference| known(reference)?.age).max(),
             denied_for: all().filter_map(|reference| known(reference)?.denied_for).max(),
             failure: all().find_map(|reference| state.failures.get(reference)).cloned(),
@@ -117,7 +115,7 @@ impl Store {
                 return None;
             }
             let before = state.values.get(reference).map(|kept| kept.value.clone());
-            let (waiter, acts) = state.join(reference, false);
+            let (waiter, acts) = state.join_anew(reference);
             all.0.extend(acts.0);
             Some((waiter, before))
         };
@@ -149,15 +147,7 @@ impl Store {
         let mut wanted: Vec<Reference> = all.filter(keeps).cloned().collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let late = FetchError::TimedOut(self.deadline());
-        let fetch = async {
-            match self.0.provider.prepare().await {
-                Ok(()) => self.0.provider.fetch(wanted.clone()).await,
-                Err(error) => wanted.iter().map(|_| Err(error.clone())).collect(),
-            }
-        };
-        let fetched = timeout(self.deadline(), fetch).await;
-        let fetched = fetched.unwrap_or_else(|_| wanted.iter().map(|_| Err(late.clone())).collect());
+        let fetched = self.0.provider.fetch_all(&wanted, self.deadline()).await;
         let state = self.0.state();
         let renewal = |entry: &&Entry| {
             let mut renewal = Renewal::of(entry);

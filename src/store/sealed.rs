@@ -166,7 +166,7 @@ pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
             fetched: from_millis(line.fetched),
             denied: line.denied.map(from_millis),
             doubtful: false,
-            comparable: false,
+            comparable: None,
             asked: 0,
         };
         entries.push((line.reference, entry));

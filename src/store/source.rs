@@ -21,22 +21,60 @@ impl State {
         limits.health(self.breaker.down().is_some(), now)
     }
 
-    /// The value that is kept, if it is to be served without asking.
-    pub fn served(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Option<Served> {
+    /// What a unit that asks now comes to.
+    pub fn decide(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Decision {
         // What is fresh is served whatever the provider's health, which is looked at only otherwise.
         if self.values.decide(reference, now.date, Health::Up) == Decision::Serve {
-            return Some(Served { value: self.values.get(reference)?.value.clone(), caveat: None });
+            return Decision::Serve;
         }
-        if self.values.decide(reference, now.date, self.health(limits, now)) != Decision::ServeAndRefresh {
-            return None;
+        match self.values.decide(reference, now.date, self.health(limits, now)) {
+            Decision::Fetch { fall_back: true } if self.standing(reference, now).is_some() => {
+                Decision::ServeAndRefresh
+            }
+            Decision::Fetch { fall_back: false }
+                if self.held(limits, now).is_some() || self.standing(reference, now).is_some() =>
+            {
+                Decision::Refuse
+            }
+            decision => decision,
         }
+    }
+
+    /// Why this reference could not be had, if it is too early to ask again.
+    fn standing(&self, reference: &Reference, now: Now) -> Option<&FetchError> {
+        self.failures
+            .get(reference)
+            .filter(|failure| failure.stands(now.moment))
+            .map(|failure| &failure.error)
+    }
+
+    /// Why the provider does not work, if it is too early to ask for anything.
+    fn held(&self, limits: &Limits<'_>, now: Now) -> Option<&FetchError> {
+        let down = self.breaker.down()?;
+        // While the budget is used up, only the background tries whether an outage is over.
+        let is_held = down.stands(now.moment) || (now.moment < down.probe(true) && !limits.affords(now));
+        is_held.then_some(&down.error)
+    }
+
+    /// The value that is kept, if it is to be served without asking.
+    pub fn served(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Option<Served> {
+        match self.decide(reference, limits, now) {
+            Decision::Serve => {
+                Some(Served { value: self.values.get(reference)?.value.clone(), caveat: None })
+            }
+            Decision::ServeAndRefresh => self.stand_in(reference, self.why_kept(reference, limits, now), now),
+            Decision::Fetch { .. } | Decision::Refuse => None,
+        }
+    }
+
+    fn why_kept(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> String {
         let limited = limits.meter.ledger().limited_until(now.date, now.moment);
-        let why = match (limited, self.breaker.down()) {
+        let down = self.breaker.down().map(|down| &down.error);
+        match (limited, down.or_else(|| self.standing(reference, now))) {
             (Some(until), _) => FetchError::RateLimited { until: Some(until) }.line(),
-            (None, Some(down)) => down.error.line(),
+            (None, Some(error)) => error.line(),
             (None, None) => "this machine's budget of requests is used up".to_owned(),
-        };
-        self.stand_in(reference, why, now)
+        }
     }
 
     /// The value that is kept, with why it is not a newer one.
@@ -66,26 +104,32 @@ impl State {
         if let Some(served) = self.served(reference, limits, now) {
             return (Ok(Source::Kept(served)), Acts::default());
         }
-        match self.values.decide(reference, now.date, self.health(limits, now)) {
-            Decision::Refuse => {
-                let until = limits.meter.ledger().told_until(now.date, now.moment);
-                (Err(FetchError::RateLimited { until }), Acts::default())
-            }
+        match self.decide(reference, limits, now) {
             Decision::Fetch { fall_back: true } => {
                 let (waiter, acts) = self.join(reference, false);
                 (Ok(Source::FetchOrKept(waiter)), acts)
             }
-            _ => {
-                let stands = self.failures.get(reference).filter(|failure| failure.stands(now.moment));
-                let Some(error) = stands.map(|failure| failure.error.clone()) else {
-                    let (waiter, acts) = self.join(reference, true);
-                    return (Ok(Source::Fetch(waiter)), acts);
-                };
-                // This counts as if 1Password had said so once more: the grace may be over.
-                let gone = self.values.deny(reference, now.date);
-                self.unsaved |= gone;
-                (Err(error), Acts(gone.then_some(Act::Save).into_iter().collect()))
+            Decision::Refuse => self.refuse(reference, limits, now),
+            Decision::Fetch { fall_back: false } | Decision::Serve | Decision::ServeAndRefresh => {
+                let (waiter, acts) = self.join(reference, true);
+                (Ok(Source::Fetch(waiter)), acts)
             }
         }
+    }
+
+    fn refuse(
+        &mut self,
+        reference: &Reference,
+        limits: &Limits<'_>,
+        now: Now,
+    ) -> (Result<Source, FetchError>, Acts) {
+        let limited = limits.meter.ledger().told_until(now.date, now.moment);
+        let error = self.held(limits, now).or_else(|| self.standing(reference, now)).cloned();
+        let error = error.unwrap_or(FetchError::RateLimited { until: limited });
+        // A denial counts as if 1Password had said so once more: the grace may be over.
+        let denied = !error.consequences().cached_may_stand_in;
+        let gone = denied && self.values.deny(reference, now.date);
+        self.unsaved |= gone;
+        (Err(error), Acts(gone.then_some(Act::Save).into_iter().collect()))
     }
 }

@@ -13,7 +13,7 @@ use super::disk::Snapshot;
 use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
 use crate::moment::{Moment, Now};
-use crate::providers::FetchError;
+use crate::providers::{Comparable, Confirmed, FetchError};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -32,11 +32,13 @@ pub struct State {
     fetching: HashMap<Reference, Fetching>,
     /// What the next fetch is for.
     wanted: Vec<Wanted>,
+    /// Counts what was wanted.
+    joined: u64,
     /// Counts the fetches and confirmations that began. This tells which of two began first, because the wall clock can
     /// be set back between them.
     began: u64,
-    /// How often the provider was asked what changed.
-    generation: u64,
+    /// The number of the fetch that last found the provider not to work: what comes late from one before says nothing.
+    failed_at: u64,
     /// When all values that are kept were last found to hold.
     pub renewed: Option<Moment>,
     /// When values are renewed next in the background.
@@ -46,6 +48,8 @@ pub struct State {
 }
 
 struct Fetching {
+    /// See [`Wanted::number`].
+    number: u64,
     outcome: Waiter,
     /// Whether somebody waits who has no other value: a failure that may pass is then tried again.
     urgent: bool,
@@ -58,6 +62,8 @@ pub struct Waiter(watch::Receiver<Option<Outcome>>);
 /// A reference that is to be fetched.
 pub struct Wanted {
     pub reference: Reference,
+    /// Tells it from the same reference, asked for anew while this was under way: then what comes of this is not kept.
+    number: u64,
     /// How many fetches and confirmations had begun when it was asked for: what those bring is too old for it.
     since: u64,
     sender: watch::Sender<Option<Outcome>>,
@@ -67,7 +73,6 @@ pub struct Wanted {
 #[derive(Clone, Copy)]
 pub struct Begun {
     asked: Asked,
-    generation: u64,
 }
 
 /// The values that the provider is asked to confirm.
@@ -124,15 +129,36 @@ impl State {
 
     /// Has a reference fetched, unless that is under way. `urgent`: a failure that may pass is tried again.
     pub fn join(&mut self, reference: &Reference, urgent: bool) -> (Waiter, Acts) {
-        if let Some(fetching) = self.fetching.get_mut(reference) {
+        // One that nobody will tell any more was given up.
+        let at_work = self.fetching.get_mut(reference).filter(|of| of.outcome.0.has_changed().is_ok());
+        if let Some(fetching) = at_work {
             fetching.urgent |= urgent;
             return (fetching.outcome.clone(), Acts::default());
         }
+        self.want(reference, urgent)
+    }
+
+    /// The same, but what is under way already does not do: it may be from before the change that somebody knows of. Whether
+    /// the last tries failed does not count any more.
+    pub fn join_anew(&mut self, reference: &Reference) -> (Waiter, Acts) {
+        self.failures.remove(reference);
+        if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.reference == *reference) {
+            // What is being confirmed for others was asked for before.
+            wanted.since = self.began;
+            return self.join(reference, false);
+        }
+        let urgent = self.fetching.get(reference).is_some_and(|fetching| fetching.urgent);
+        self.want(reference, urgent)
+    }
+
+    fn want(&mut self, reference: &Reference, urgent: bool) -> (Waiter, Acts) {
         let (sender, receiver) = watch::channel(None);
         let outcome = Waiter(receiver);
-        self.fetching.insert(reference.clone(), Fetching { outcome: outcome.clone(), urgent });
+        self.joined += 1;
+        let number = self.joined;
+        self.fetching.insert(reference.clone(), Fetching { number, outcome: outcome.clone(), urgent });
         let begin = self.wanted.is_empty().then_some(Act::Fetch);
-        self.wanted.push(Wanted { reference: reference.clone(), since: self.began, sender });
+        self.wanted.push(Wanted { reference: reference.clone(), number, since: self.began, sender });
         (outcome, Acts(begin.into_iter().collect()))
     }
 
@@ -167,8 +193,9 @@ impl State {
         (still, acts)
     }
 
-    pub fn is_urgent(&self, wanted: &[Wanted]) -> bool {
-        wanted.iter().any(|wanted| self.fetching.get(&wanted.reference).is_some_and(|of| of.urgent))
+    pub fn is_urgent<'w>(&self, wanted: impl IntoIterator<Item = &'w Wanted>) -> bool {
+        let is_urgent = |wanted: &Wanted| self.fetching.get(&wanted.reference).is_some_and(|of| of.urgent);
+        wanted.into_iter().any(is_urgent)
     }
 
     /// What was fetched with the token of another account is not ours to serve.
@@ -176,6 +203,10 @@ impl State {
         if self.account.as_ref().is_some_and(|known| known != account) {
             self.values = Values::new(self.values.settings().clone(), []);
             self.unsaved = true;
+            // What is under way is another account's, and so is what failed.
+            let wanted: HashSet<u64> = self.wanted.iter().map(|wanted| wanted.number).collect();
+            self.fetching.retain(|_, fetching| wanted.contains(&fetching.number));
+            self.forget_failures();
         }
         self.account = Some(account.to_owned());
     }
@@ -186,55 +217,112 @@ impl State {
     }
 
     pub fn begin(&mut self, now: Now) -> Begun {
-        Begun { asked: self.ask(now), generation: self.generation }
+        Begun { asked: self.ask(now) }
     }
 
     /// Which values the provider can be asked to confirm; `None` if none of them is wanted.
     pub fn begin_confirmation(&mut self, now: Now) -> Option<Confirmation> {
         let comparable =
-            |reference: &Reference| self.values.get(reference).is_some_and(|kept| kept.comparable);
-        if !self.wanted.iter().any(|wanted| comparable(&wanted.reference)) {
-            return None;
-        }
-        let references = self.values.iter().filter(|(_, kept)| kept.comparable);
+            |reference: &Reference| self.values.get(reference).is_some_and(|kept| kept.comparable.is_some());
+        self.wanted
+            .iter()
+            .any(|wanted| comparable(&wanted.reference))
+            .then(|| self.begin_confirmation_of_all(now))
+    }
+
+    pub fn begin_confirmation_of_all(&mut self, now: Now) -> Confirmation {
+        let references = self.values.iter().filter(|(_, kept)| kept.comparable.is_some());
         let references = references.map(|(reference, _)| reference.clone()).collect();
-        Some(Confirmation { references, asked: self.ask(now), at: now.moment })
+        Confirmation { references, asked: self.ask(now), at: now.moment }
     }
 
     /// What the provider says of each of them.
-    pub fn confirmed(&mut self, confirmation: Confirmation, unchanged: Vec<bool>) {
-        // From here on versions are compared with those of now. A value that was asked for earlier and arrives later is
-        // recognized by its generation.
-        self.generation += 1;
+    pub fn confirmed(&mut self, confirmation: Confirmation, confirmed: Confirmed) {
         let Confirmation { references, asked, at } = confirmation;
+        let Confirmed { before, now, unchanged } = confirmed;
         let holds: HashSet<Reference> =
             references.into_iter().zip(unchanged).filter_map(|(known, same)| same.then_some(known)).collect();
-        if self.values.iter().all(|(reference, _)| holds.contains(reference)) {
+        if self.values.confirm(&holds, (before, now), asked) {
             // As good as a round of the background.
             self.renewed = Some(at);
         }
-        self.values.confirm(&holds, asked);
         self.unsaved = true;
     }
 
-    /// Learns from results, and has them delivered. With `again`, what is worth another try is returned instead.
-    /// `chance`, from 0 to 1, keeps machines that failed together from trying again together.
-    pub fn settle(
+    /// Delivers a result as soon as it is there. What is worth another try, or says that the provider does not work, is put to
+    /// what failed, for the end of the fetch.
+    pub fn arrived(
         &mut self,
-        wanted: Vec<Wanted>,
-        results: Vec<Result<Secret, FetchError>>,
-        begun: Begun,
+        wanted: Wanted,
+        result: Result<Secret, FetchError>,
+        (begun, comparable): (Begun, Comparable),
+        now: Now,
+        failed: &mut Vec<(Wanted, FetchError)>,
+    ) -> Acts {
+        match result {
+            Err(error) if error.consequences().retry || error.consequences().provider_is_down => {
+                failed.push((wanted, error));
+                Acts::default()
+            }
+            // Any answer at all shows that it works.
+            result => {
+                let is_news = begun.asked.number > self.failed_at;
+                let mut acts = if is_news { self.works() } else { Acts::default() };
+                acts.0.extend(self.conclude(wanted, result.map(Arc::new), Some((begun, comparable)), now).0);
+                acts
+            }
+        }
+    }
+
+    /// Learns from what failed, and has it delivered. With `again`, what is worth another try is returned instead.
+    /// `chance`, from 0 to 1, keeps machines that failed together from trying again together.
+    pub fn ended(
+        &mut self,
+        failed: Vec<(Wanted, FetchError)>,
         again: bool,
         now: Now,
         chance: f64,
     ) -> (Vec<Wanted>, Acts) {
-        let mut acts = self.learn(&results, now, chance);
+        let mut acts = self.learn(&failed, now, chance);
         let mut left = Vec::new();
-        for (wanted, result) in wanted.into_iter().zip(results) {
-            let reference = &wanted.reference;
-            match &result {
-                Ok(_) => drop(self.failures.remove(reference)),
-                Err(error) => {
+        for (wanted, error) in failed {
+            if again && error.retry_in(Duration::ZERO).is_some() && self.is_latest(&wanted) {
+                self.note(&wanted.reference, error, now);
+                left.push(wanted);
+            } else {
+                acts.0.extend(self.conclude(wanted, Err(error), None, now).0);
+            }
+        }
+        (left, acts)
+    }
+
+    /// It was not asked for anew meanwhile.
+    fn is_latest(&self, wanted: &Wanted) -> bool {
+        self.fetching.get(&wanted.reference).is_some_and(|fetching| fetching.number == wanted.number)
+    }
+
+    fn conclude(
+        &mut self,
+        wanted: Wanted,
+        outcome: Outcome,
+        begun: Option<(Begun, Comparable)>,
+        now: Now,
+    ) -> Acts {
+        let mut acts = Acts::default();
+        let reference = &wanted.reference;
+        // What was asked for anew meanwhile has the last word.
+        if self.is_latest(&wanted) {
+            self.fetching.remove(reference);
+            match (&outcome, begun) {
+                (Ok(value), Some((begun, comparable))) => {
+                    self.failures.remove(reference);
+                    if self.values.insert(reference, value.clone(), begun.asked, comparable) {
+                        acts.0.push(Act::Changed);
+                    }
+                    self.unsaved = true;
+                }
+                (Ok(_), None) => {}
+                (Err(error), _) => {
                     if !error.consequences().cached_may_stand_in {
                         self.values.deny(reference, now.date);
                         self.unsaved = true;
@@ -243,47 +331,87 @@ impl State {
                     self.failures.insert(reference.clone(), failure);
                 }
             }
-            if again && result.as_ref().is_err_and(|error| error.retry_in(Duration::ZERO).is_some()) {
-                left.push(wanted);
-                continue;
-            }
-            self.fetching.remove(reference);
-            let outcome = result.map(Arc::new);
-            if let Ok(value) = &outcome {
-                let comparable = self.generation == begun.generation;
-                if self.values.insert(reference, value.clone(), begun.asked, comparable) {
-                    acts.0.push(Act::Changed);
-                }
-                self.unsaved = true;
-            }
-            acts.0.push(Act::Deliver(wanted, outcome));
         }
-        (left, acts)
+        acts.0.push(Act::Deliver(wanted, outcome));
+        acts
     }
 
-    /// What the results say about the provider: any answer at all shows that it works.
-    fn learn(&mut self, results: &[Result<Secret, FetchError>], now: Now, chance: f64) -> Acts {
-        let failures: Vec<&FetchError> = results
-            .iter()
-            .filter_map(|result| result.as_ref().err())
-            .filter(|error| error.consequences().cached_may_stand_in)
-            .collect();
-        let limit = failures.iter().find_map(|error| match error {
-            FetchError::RateLimited { until } => Some(*until),
-            _ => None,
-        });
-        match (limit, failures.first()) {
-            (Some(until), _) => {
-                // It is not out of order, but not worth waiting for either.
-                self.breaker.works();
-                Acts(vec![Act::Limit(until), Act::Down(None)])
+    /// Remembers why a reference could not be had so far.
+    fn note(&mut self, reference: &Reference, error: FetchError, now: Now) {
+        let failure = Failure::passing(error, now.moment, self.failures.get(reference));
+        self.failures.insert(reference.clone(), failure);
+    }
+
+    /// A unit's time is over while its references are still asked for. Returns what is known of why.
+    pub fn late<'r>(
+        &mut self,
+        references: impl Iterator<Item = &'r Reference>,
+        since: Moment,
+        late: FetchError,
+        now: Now,
+    ) -> FetchError {
+        let mut why = None;
+        for reference in references {
+            if !self.fetching.contains_key(reference) {
+                continue;
             }
-            (None, Some(error)) if failures.len() == results.len() => {
-                self.fails((*error).clone(), now, chance)
+            let known = self.failures.get(reference).filter(|failure| failure.at >= since);
+            let is_known = known.is_some();
+            why = why.or_else(|| known.map(|failure| failure.error.clone()));
+            if !is_known {
+                self.note(reference, late.clone(), now);
             }
-            (None, _) if !results.is_empty() => self.works(),
-            (None, _) => Acts::default(),
         }
+        why.unwrap_or(late)
+    }
+
+    /// What failures say about the provider. A limit counts before all else.
+    fn learn(&mut self, failed: &[(Wanted, FetchError)], now: Now, chance: f64) -> Acts {
+        let mut errors: Vec<&FetchError> = failed.iter().map(|(_, error)| error).collect();
+        errors.sort_by_key(|error| match error {
+            FetchError::RateLimited { .. } => 0,
+            error => 1 + u8::from(!error.consequences().provider_is_down),
+        });
+        errors.first().map_or_else(Acts::default, |error| self.found(error, now, chance))
+    }
+
+    /// What one failure says about the provider.
+    pub fn found(&mut self, error: &FetchError, now: Now, chance: f64) -> Acts {
+        match error {
+            FetchError::RateLimited { until } => {
+                self.failed_at = self.began;
+                // It is not out of order, but not worth waiting for either.
+                let back = self.breaker.down().is_some().then_some(Act::Up);
+                self.breaker.works();
+                Acts(back.into_iter().chain([Act::Limit(*until), Act::Down(None)]).collect())
+            }
+            error if error.consequences().provider_is_down => {
+                self.failed_at = self.began;
+                self.fails(error.clone(), now, chance)
+            }
+            _ => self.works(),
+        }
+    }
+
+    /// Whether somebody waits for the provider to work: a unit got nothing, or a value has grown old.
+    pub fn is_awaited(&self, now: Now) -> bool {
+        let is_fresh = |(reference, kept): (&Reference, &Kept)| {
+            let fresh_for = self.values.settings()[reference].fresh_for;
+            !kept.doubtful && kept.known(now.date).age.is_some_and(|age| age < fresh_for)
+        };
+        !self.failures.is_empty() || !self.values.iter().all(is_fresh)
+    }
+
+    /// Nobody goes on with what is asked for: who still waits has to ask anew.
+    pub fn give_up(&mut self) {
+        self.wanted.clear();
+        self.fetching.clear();
+    }
+
+    /// The token is another one: what the last tries came to does not count.
+    pub fn forget_failures(&mut self) {
+        self.failures.clear();
+        self.breaker.works();
     }
 
     /// The provider does not work: whoever has a value that will do need not wait for it.
@@ -296,6 +424,7 @@ impl State {
     pub fn works(&mut self) -> Acts {
         let back = self.breaker.down().is_some().then_some(Act::Up);
         self.breaker.works();
+        self.failures.retain(|_, failure| !matches!(failure.error, FetchError::RateLimited { .. }));
         Acts(back.into_iter().chain([Act::Lift]).collect())
     }
 

@@ -10,7 +10,7 @@ use super::served::Served;
 use super::source::Source;
 use super::state::{Outcome, Waiter};
 use super::{Shared, Store};
-use crate::moment::Now;
+use crate::moment::{Moment, Now};
 use crate::policy::Grant;
 use crate::process::random;
 use crate::providers::FetchError;
@@ -20,13 +20,18 @@ use crate::reference::Reference;
 impl Store {
     /// The value, fetched where needed. Takes no longer than the deadline.
     pub async fn get(&self, grant: &Grant) -> Result<Served, FetchError> {
-        let deadline = self.deadline();
-        timeout(deadline, self.collect(grant)).await.unwrap_or(Err(FetchError::TimedOut(deadline)))
+        let (deadline, since) = (self.deadline(), Moment::now());
+        timeout(deadline, self.collect(grant)).await.unwrap_or_else(|_| {
+            let references = grant.entry().content.references();
+            let late = FetchError::TimedOut(deadline);
+            Err(self.0.state().late(references, since, late, Now::read()))
+        })
     }
 
     async fn collect(&self, grant: &Grant) -> Result<Served, FetchError> {
         let content = &grant.entry().content;
         let patience = Instant::now() + self.0.timing.short_deadline;
+        self.0.notice_new_token(content.references());
         // All are asked for before the first is waited for, so that they go together.
         let mut sources = Vec::new();
         for reference in content.references() {
@@ -66,6 +71,19 @@ impl Store {
 }
 
 impl Shared {
+    /// What the last token came to says nothing about the next one, and what another account's is, is not ours.
+    fn notice_new_token<'r>(&self, mut references: impl Iterator<Item = &'r Reference>) {
+        self.check_account();
+        let is_failing = {
+            let state = self.state();
+            let is_down = state.breaker.down().is_some_and(|down| !down.error.consequences().retry);
+            is_down || references.any(|reference| state.failures.contains_key(reference))
+        };
+        if is_failing && self.provider.has_new_token() {
+            self.state().forget_failures();
+        }
+    }
+
     /// Waits for as long as the caller lets us.
     async fn wait(self: &Arc<Self>, reference: &Reference, mut waiter: Waiter) -> Outcome {
         loop {

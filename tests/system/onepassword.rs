@@ -218,7 +218,7 @@ pub fn the_secrets_of_a_host_come_from_a_connect_server(machine: &Machine) {
         (Fault::Status(500), "out of order"),
         (Fault::Reset, "cannot be reached"),
         (Fault::Truncate, "cannot be reached"),
-        (Fault::Garbage, "broke its contract"),
+        (Fault::Garbage, "no Connect server"),
         (Fault::Limited(Some(600)), "limit on requests is reached until"),
     ] {
         machine.begin();

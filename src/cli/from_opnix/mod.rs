@@ -55,22 +55,15 @@ pub fn fetch(
 ) -> Vec<Result<Secret, FetchError>> {
     // The provider reads the variable when no file is named.
     let token = std::env::var_os(VARIABLE).is_none().then(|| PathBuf::from(token));
-    let provider = Provider::new(provider, token.as_deref(), limit, Meter::default());
-    let all = |error: FetchError| references.iter().map(|_| Err(error.clone())).collect();
-    let runtime = process::runtime();
-    let runtime = match runtime {
+    let provider = Provider::new(provider, token.as_deref(), Meter::default());
+    let runtime = match process::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return all(FetchError::Runtime { why: error.to_string() }),
+        Err(error) => {
+            let error = FetchError::Runtime { why: error.to_string() };
+            return references.iter().map(|_| Err(error.clone())).collect();
+        }
     };
-    runtime.block_on(async {
-        let fetch = async {
-            match provider.prepare().await {
-                Ok(()) => provider.fetch(references.clone()).await,
-                Err(error) => all(error),
-            }
-        };
-        tokio::time::timeout(limit, fetch).await.unwrap_or_else(|_| all(FetchError::TimedOut(limit)))
-    })
+    runtime.block_on(provider.fetch_all(&references, limit))
 }
 
 /// OpNix's exit codes.

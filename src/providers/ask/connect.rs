@@ -4,23 +4,25 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, Response, StatusCode, Url};
-use serde::de::DeserializeOwned;
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+};
+use reqwest::{Certificate, Client, Response, StatusCode, Url, Version};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::items::{File, Item};
-use super::{ANSWER_MAX, Account, Counter, Json, Listed, Target};
+use super::members::{Members, Unreadable};
+use super::{ANSWER_MAX, Account, Counter, FILE_MAX, Json, List, REQUEST_MAX, Target};
 use crate::files;
 use crate::providers::budget::LONGEST_LIMIT;
 use crate::providers::error::FetchError;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// How long one request may take, if the deadline is not shorter.
-const REQUEST_MAX: Duration = Duration::from_secs(20);
+/// The longest answer to a request that was refused, in bytes.
+const REFUSAL_MAX: usize = 64 << 10;
 
 /// The largest file of certificates that is read, in bytes.
 const AUTHORITY_MAX: usize = 1 << 20;
@@ -47,7 +49,6 @@ impl<'c> Connect<'c> {
     pub fn new(
         server: &Server,
         token: &Secret,
-        limit: Duration,
         counter: Counter<'c>,
         runtime: &'c Runtime,
     ) -> Result<Self, FetchError> {
@@ -66,7 +67,8 @@ impl<'c> Connect<'c> {
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
             // The token goes to nobody else.
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(limit.min(REQUEST_MAX));
+            .connect_timeout(REQUEST_MAX)
+            .read_timeout(REQUEST_MAX);
         if let Some(path) = &server.authority {
             let named = |why: String| FetchError::Certificates { path: path.display().to_string(), why };
             let pem = files::read(path, AUTHORITY_MAX).map_err(|error| named(error.to_string()))?;
@@ -82,27 +84,36 @@ impl<'c> Connect<'c> {
         Ok(Self { client, base, counter, runtime })
     }
 
-    fn get(&self, path: &[&str], target: &Target<'_>) -> Result<Response, FetchError> {
+    fn get(&self, path: &[&str], limit: Duration, target: &Target<'_>) -> Result<Response, FetchError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
         }
-        (self.counter)(1);
+        self.counter.count(1);
         // Made inside of the runtime, because it sets its timer at once.
-        let request = async { self.client.get(url).send().await };
-        let response = self.runtime.block_on(request).map_err(|error| unreachable(&error))?;
-        match response.status() {
-            StatusCode::OK => Ok(response),
-            status => Err(refusal(status, response.headers(), target)),
+        let request = async { self.client.get(url.clone()).timeout(limit).send().await };
+        let response = self.runtime.block_on(request).map_err(|error| {
+            if error.is_connect() {
+                self.counter.never_sent();
+            }
+            unreachable(&error)
+        })?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
         }
+        let (status, headers) = (response.status(), response.headers().clone());
+        // Whatever it says, the status is known.
+        let body = self.body(response, REFUSAL_MAX).unwrap_or_default();
+        Err(Refusal { status, headers: &headers, is_connects: is_connects(status, &body) }
+            .explain(&url, target))
     }
 
     /// The body, in a buffer that is wiped.
-    fn body(&self, mut response: Response) -> Result<Json, FetchError> {
-        let announced = response.content_length().unwrap_or(0).min(ANSWER_MAX as u64) as usize;
+    fn body(&self, mut response: Response, most: usize) -> Result<Json, FetchError> {
+        let announced = response.content_length().unwrap_or(0).min(most as u64) as usize;
         let next = || self.runtime.block_on(response.chunk()).map_err(io::Error::other);
         let body = Body { next, chunk: None, read: 0 };
-        files::read_from(body, announced, ANSWER_MAX).map_err(|error| match error.kind() {
+        files::read_from(body, announced, most).map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => broken("an answer over 64 MiB"),
             _ => {
                 let error = error.downcast::<reqwest::Error>();
@@ -112,9 +123,18 @@ impl<'c> Connect<'c> {
         })
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &[&str], target: &Target<'_>) -> Result<T, FetchError> {
-        let body = self.body(self.get(path, target)?)?;
-        serde_json::from_slice(&body).map_err(|_| broken("an answer that is not understood"))
+    /// A list of what has its titles in this member.
+    fn read_list(&self, path: &[&str], title: &str, target: &Target<'_>) -> Result<List, FetchError> {
+        let response = self.get(path, REQUEST_MAX, target)?;
+        let (url, kind) = (response.url().clone(), content_type(response.headers()));
+        let body = self.body(response, ANSWER_MAX)?;
+        List::read(&body, title).map_err(|Unreadable| match target {
+            Target::Account => FetchError::NoConnect {
+                url: url.to_string(),
+                why: format!("what answers there ({kind}) gives no list of vaults"),
+            },
+            _ => broken("an answer that is no list"),
+        })
     }
 }
 
@@ -144,52 +164,63 @@ impl<C: AsRef<[u8]>, F: FnMut() -> io::Result<Option<C>>> Read for Body<F, C> {
 }
 
 impl Account for Connect<'_> {
-    fn vaults(&self) -> Result<Vec<Listed>, FetchError> {
-        self.read(&["vaults"], &Target::Account)
+    /// A Connect server takes requests for one only.
+    const BATCH: usize = 1;
+
+    fn vaults(&self) -> Result<List, FetchError> {
+        self.read_list(&["vaults"], "name", &Target::Account)
     }
 
-    fn list(&self, vault: &str, target: &Target<'_>) -> Result<Vec<Listed>, FetchError> {
-        self.read(&["vaults", vault, "items"], target)
+    fn list(&self, vault: &str, target: &Target<'_>) -> Result<List, FetchError> {
+        self.read_list(&["vaults", vault, "items"], "title", target)
     }
 
-    /// One request for each: a Connect server has no batches.
     fn items(
         &self,
         vault: &str,
         ids: &[String],
         target: &Target<'_>,
     ) -> Result<Vec<Option<Json>>, FetchError> {
-        let one = |id: &String| match self.get(&["vaults", vault, "items", id], target) {
-            Ok(response) => self.body(response).map(Some),
+        let one = |id: &String| match self.get(&["vaults", vault, "items", id], REQUEST_MAX, target) {
+            Ok(response) => self.body(response, ANSWER_MAX).map(Some),
             Err(FetchError::ItemNotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         };
         ids.iter().map(one).collect()
     }
 
-    fn parse<'a>(&self, json: &'a Json) -> Result<Item<'a>, FetchError> {
-        // Without serde's message, which can quote a value.
-        let mut item: Item<'_> =
-            serde_json::from_slice(json).map_err(|_| broken("an item of another shape than known"))?;
+    fn read<'a>(item: &Members<'a>) -> Item<'a> {
+        let mut item = Item::read(item);
         // The name that 1Password's other tools have for it.
         for field in item.fields.iter_mut().filter(|field| field.id == "notesPlain") {
             field.label = "notes".into();
         }
-        Ok(item)
+        item
     }
 
     fn file(
         &self,
         vault: &str,
-        item: &Item<'_>,
+        item: &str,
         file: &File<'_>,
         reference: &Reference,
     ) -> Result<Secret, FetchError> {
-        let target = Target::Item { vault: &reference.vault, item: &reference.item };
-        let response =
-            self.get(&["vaults", vault, "items", &item.id, "files", &file.id, "content"], &target)?;
+        if file.id.is_empty() {
+            return Err(broken("a file without an id"));
+        }
+        let path = ["vaults", vault, "items", item, "files", &file.id, "content"];
+        let response = self.get(&path, FILE_MAX, &Target::file(reference))?;
+        // A file is never announced as a page, which only something in between can have sent.
+        if content_type(response.headers()) == "text/html" {
+            return Err(broken("a page of HTML in the place of a file"));
+        }
+        let is_whole = has_an_end(&response);
+        let content = self.body(response, ANSWER_MAX)?;
+        if !is_whole && file.size != Some(content.len() as u64) {
+            return Err(broken("a file of which nobody can tell whether it is whole"));
+        }
         let empty = |_| FetchError::Empty { reference: reference.to_string() };
-        Secret::take(self.body(response)?).map_err(empty)
+        Secret::take(content).map_err(empty)
     }
 
     fn derive(&self, _: &Reference, reference: &Reference) -> Result<Secret, FetchError> {
@@ -202,18 +233,61 @@ fn broken(what: &str) -> FetchError {
     FetchError::Broken { why: format!("the Connect server gave {what}") }
 }
 
-fn refusal(status: StatusCode, headers: &HeaderMap, target: &Target<'_>) -> FetchError {
-    match status {
-        StatusCode::UNAUTHORIZED => FetchError::TokenRejected,
-        StatusCode::FORBIDDEN => FetchError::Forbidden { what: target.to_string() },
-        StatusCode::NOT_FOUND => target.item_not_found(),
-        StatusCode::TOO_MANY_REQUESTS => {
-            let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            // It can be any number: too large for a time, or for a date.
-            let wait = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_LIMIT));
-            FetchError::RateLimited { until: wait.and_then(|wait| SystemTime::now().checked_add(wait)) }
+/// Whether an answer that is cut off is an error. One that ends with its connection, as of a proxy that speaks HTTP/1.0, is not.
+fn has_an_end(response: &Response) -> bool {
+    let is_chunked = response.headers().get(TRANSFER_ENCODING).is_some_and(|coding| {
+        coding.to_str().is_ok_and(|coding| coding.to_ascii_lowercase().contains("chunked"))
+    });
+    response.version() > Version::HTTP_11 || response.content_length().is_some() || is_chunked
+}
+
+/// Without its parameters.
+fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether a Connect server said so itself: its errors are JSON with the status in it. A proxy before it may say the same.
+fn is_connects(status: StatusCode, body: &[u8]) -> bool {
+    let members = serde_json::from_slice::<Members<'_>>(body);
+    members.is_ok_and(|members| members.number("status") == Ok(Some(status.as_u16().into())))
+}
+
+/// An answer that is not the one that was asked for.
+struct Refusal<'a> {
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    is_connects: bool,
+}
+
+impl Refusal<'_> {
+    fn explain(&self, url: &Url, target: &Target<'_>) -> FetchError {
+        let Self { status, headers, is_connects } = *self;
+        let kind = content_type(headers);
+        let who =
+            if is_connects { "the Connect server" } else { "something in the place of the Connect server" };
+        let why = match headers.get(LOCATION).filter(|_| status.is_redirection()) {
+            Some(place) => format!("{who} answers with {status}, and points to {place:?}"),
+            None if is_connects => format!("{who} answers with {status}"),
+            None => format!("{who} answers with {status} ({kind})"),
+        };
+        match status {
+            StatusCode::NOT_FOUND if matches!(target, Target::Account) => FetchError::NoConnect {
+                url: url.to_string(),
+                why: format!("the answer is {status} ({kind})"),
+            },
+            StatusCode::TOO_MANY_REQUESTS => {
+                let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+                // It can be any number: too large for a time, or for a date.
+                let wait = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_LIMIT));
+                FetchError::RateLimited { until: wait.and_then(|wait| SystemTime::now().checked_add(wait)) }
+            }
+            StatusCode::UNAUTHORIZED if is_connects => FetchError::TokenRejected,
+            StatusCode::FORBIDDEN if is_connects => target.forbidden(),
+            StatusCode::NOT_FOUND if is_connects => target.not_found(),
+            status if status.is_client_error() && is_connects => FetchError::NotTaken { why },
+            _ => FetchError::Unavailable { why },
         }
-        status => FetchError::Unavailable { why: format!("the Connect server answers with {status}") },
     }
 }
 
@@ -237,7 +311,8 @@ mod tests {
 
     fn until(retry_after: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(retry_after).unwrap())]);
-        let error = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, &Target::Account);
+        let refusal = Refusal { status: StatusCode::TOO_MANY_REQUESTS, headers: &headers, is_connects: true };
+        let error = refusal.explain(&Url::parse("http://host/v1/vaults").unwrap(), &Target::Account);
         assert!(error.to_string().starts_with("1Password's limit on requests is reached"), "{error}");
         let FetchError::RateLimited { until } = error else { panic!("{error}") };
         until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default())

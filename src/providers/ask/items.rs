@@ -1,73 +1,79 @@
 //! Items with their fields and files, and what a reference names in them.
 //!
-//! Read from the JSON of 1Password Connect, which the provider `local` uses as well; the items of the SDK are converted to
-//! the same types (`service_account/item.rs`). Values stay raw JSON text, so that no parser leaves a copy of them behind.
+//! They are read from the JSON of 1Password Connect, which the provider `local` uses as well (`reader.rs`), or from that of the
+//! SDK (`service_account/item.rs`).
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::naming::{Nameable, only};
+use super::members::Unreadable;
+use super::naming::Nameable;
 use crate::providers::error::{FetchError, ObjectKind};
 use crate::reference::{Kind, Query, Reference};
 
-#[derive(Deserialize)]
 pub struct Item<'a> {
-    #[serde(borrow, default)]
+    /// Empty: it is not told.
     pub id: Cow<'a, str>,
-    #[serde(borrow)]
     pub title: Cow<'a, str>,
+    /// Archived or deleted.
+    pub gone: bool,
     /// The labels of sections, where fields and files name their section by id only.
-    #[serde(borrow, default)]
     pub sections: Vec<Section<'a>>,
-    #[serde(borrow, default)]
     pub fields: Vec<Field<'a>>,
-    #[serde(borrow, default)]
     pub files: Vec<File<'a>>,
+    /// Something of it could not be read: what is not found may be there.
+    pub spoiled: bool,
 }
 
-#[derive(Deserialize)]
 pub struct Field<'a> {
-    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
-    #[serde(borrow, default)]
     pub label: Cow<'a, str>,
-    #[serde(borrow)]
-    pub value: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub section: Option<Section<'a>>,
-    /// The current code, where the field is a one-time password.
-    #[serde(borrow, alias = "otp")]
-    pub totp: Option<&'a RawValue>,
-    /// Whether the value is made from another field, and must be asked for by its reference.
-    #[serde(skip)]
-    pub derived: bool,
+    pub section: Place<'a>,
+    pub value: Value<'a>,
+    pub code: Code<'a>,
 }
 
-#[derive(Deserialize)]
+pub enum Value<'a> {
+    /// A JSON string.
+    Text(&'a RawValue),
+    Nothing,
+    /// It is made from another field, and must be asked for by its reference.
+    Derived,
+    /// Of a kind that the provider has no text for.
+    Unknown,
+    Unreadable,
+}
+
+/// The current one-time password.
+pub enum Code<'a> {
+    /// The field is none.
+    NotOne,
+    /// A JSON string.
+    Text(&'a RawValue),
+    /// The provider can make none of what is in the field. Its words for why are left out: they may quote it.
+    Failed,
+    Unreadable,
+}
+
 pub struct File<'a> {
-    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
-    #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// In base64; absent where it needs a request of its own.
-    #[serde(borrow)]
     pub content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub section: Option<Section<'a>>,
+    pub section: Place<'a>,
     /// In bytes.
-    #[serde(default)]
-    pub size: u64,
+    pub size: Option<u64>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone)]
 pub struct Section<'a> {
-    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
-    #[serde(borrow, default)]
     pub label: Cow<'a, str>,
 }
+
+/// The section that a field or file is in, if it is in one.
+pub type Place<'a> = Result<Option<Section<'a>>, Unreadable>;
 
 macro_rules! nameable {
     ($($type:ident $what:ident $name:ident,)*) => {
@@ -89,48 +95,119 @@ pub enum Found<'i, 'a> {
     File(&'i File<'a>),
 }
 
+/// What is in sections.
+trait Placed: Nameable {
+    fn place(&self) -> &Place<'_>;
+}
+
+impl Placed for Field<'_> {
+    fn place(&self) -> &Place<'_> {
+        &self.section
+    }
+}
+
+impl Placed for File<'_> {
+    fn place(&self) -> &Place<'_> {
+        &self.section
+    }
+}
+
 impl<'a> Item<'a> {
     /// Finds what `reference` names in this item.
     pub fn find<'i>(&'i self, reference: &Reference) -> Result<Found<'i, 'a>, FetchError> {
         let item = &reference.item;
-        let in_section = |section: &Option<Section<'_>>| match (&reference.section, section) {
-            (None, _) => true,
-            (Some(wanted), Some(section)) => self.is_section(section, wanted),
-            (Some(wanted), None) => wanted.is_empty(),
-        };
-        let mut used = self.fields.iter().map(|f| &f.section).chain(self.files.iter().map(|f| &f.section));
-        if let Some(section) = &reference.section
+        let places = self.fields.iter().map(Placed::place).chain(self.files.iter().map(Placed::place));
+        let found = if let Some(section) = &reference.section
             && !self.sections.iter().any(|known| self.is_section(known, section))
-            && !used.any(in_section)
+            && !places.into_iter().any(|place| self.is_at(place, reference))
         {
-            return Err(FetchError::SectionNotFound { item: item.clone(), section: section.clone() });
-        }
-        match reference.kind {
-            Kind::Field => {
-                let fields = self.fields.iter().filter(|field| in_section(&field.section));
-                let field = only(fields, &reference.field)?.ok_or_else(|| FetchError::FieldNotFound {
-                    item: item.clone(),
-                    field: reference.field.clone(),
-                })?;
-                field.view(reference)
-            }
-            Kind::File => {
-                let files = self.files.iter().filter(|file| in_section(&file.section));
-                let file = only(files, &reference.field)?;
-                let missing =
-                    || FetchError::FileNotFound { item: item.clone(), file: reference.field.clone() };
-                file.map(Found::File).ok_or_else(missing)
-            }
+            Err(FetchError::SectionNotFound { item: item.clone(), section: section.clone() })
+        } else {
+            self.find_in_section(reference)
+        };
+        match found {
+            Err(
+                FetchError::SectionNotFound { .. }
+                | FetchError::FieldNotFound { .. }
+                | FetchError::FileNotFound { .. },
+            ) if self.spoiled => Err(malformed(
+                reference,
+                &format!("a part of item \"{item}\" cannot be read, which may be what is asked for"),
+            )),
+            found => found,
         }
     }
 
-    /// Whether a section answers to `wanted`, by its own label or by the label that the item has for its id.
+    fn find_in_section<'i>(&'i self, reference: &Reference) -> Result<Found<'i, 'a>, FetchError> {
+        let (item, name) = (reference.item.clone(), reference.field.clone());
+        match reference.kind {
+            Kind::Field => match self.only(&self.fields, reference)? {
+                Some(field) => field.view(reference),
+                None => {
+                    let other = !self.matching(&self.files, reference).is_empty();
+                    Err(FetchError::FieldNotFound { item, field: name, other })
+                }
+            },
+            Kind::File => self.only(&self.files, reference)?.map(Found::File).ok_or_else(|| {
+                let other = !self.matching(&self.fields, reference).is_empty();
+                FetchError::FileNotFound { item, file: name, other }
+            }),
+        }
+    }
+
+    fn matching<'i, T: Placed>(&self, all: &'i [T], reference: &Reference) -> Vec<&'i T> {
+        let named = |one: &&T| one.answers_to(&reference.field) && self.is_at(one.place(), reference);
+        all.iter().filter(named).collect()
+    }
+
+    /// The one that the reference names. Two of them are an error, because one of them would be the wrong secret.
+    fn only<'i, T: Placed>(&self, all: &'i [T], reference: &Reference) -> Result<Option<&'i T>, FetchError> {
+        match self.matching(all, reference)[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            ref several => Err(FetchError::Ambiguous {
+                what: T::KIND,
+                name: reference.field.clone(),
+                candidates: several.iter().filter_map(|one| self.exact(all, one, reference)).collect(),
+            }),
+        }
+    }
+
+    /// A reference that names only this one.
+    fn exact<T: Placed>(&self, all: &[T], one: &T, reference: &Reference) -> Option<String> {
+        let within = |section: &str| Reference { section: Some(section.to_owned()), ..reference.clone() };
+        let section = one.place().as_ref().ok()?.as_ref();
+        let by_section = match section {
+            Some(section) if !self.is_section(section, "") => {
+                let listed = self.sections.iter().find(|known| known.id == section.id);
+                let label = listed.map_or(&section.label, |known| &known.label);
+                vec![within(label), within(&section.id)]
+            }
+            _ => vec![within("")],
+        };
+        let by_id = Reference { field: one.id().to_owned(), ..reference.clone() };
+        let exact = |candidate: &Reference| matches!(self.matching(all, candidate)[..], [only] if std::ptr::eq(only, one));
+        let mut texts = by_section.into_iter().chain([by_id]).filter(exact).map(|exact| exact.to_string());
+        texts.find(|text| text.parse::<Reference>().is_ok())
+    }
+
+    fn is_at(&self, place: &Place<'_>, reference: &Reference) -> bool {
+        match (&reference.section, place) {
+            (None, _) => true,
+            (Some(wanted), Ok(Some(section))) => self.is_section(section, wanted),
+            (Some(wanted), Ok(None)) => wanted.is_empty(),
+            (Some(_), Err(Unreadable)) => false,
+        }
+    }
+
+    /// Whether a section answers to `wanted`, by its own label or by the label that the item has for its id. One that has no
+    /// label anywhere is what fields outside of sections are in: Connect's has the id `add more`.
     fn is_section(&self, section: &Section<'_>, wanted: &str) -> bool {
         let mut same = self.sections.iter().filter(|other| other.id == section.id);
-        let labelled = same.any(|other| other.answers_to(wanted));
-        // A section whose label only the item has is not an unnamed one.
-        let unnamed = section.label.is_empty() && !self.sections.is_empty();
-        labelled || (section.answers_to(wanted) && !(wanted.is_empty() && unnamed))
+        if wanted.is_empty() {
+            return section.label.is_empty() && same.all(|other| other.label.is_empty());
+        }
+        section.answers_to(wanted) || same.any(|other| other.answers_to(wanted))
     }
 }
 
@@ -139,19 +216,36 @@ impl<'a> Field<'a> {
     fn view<'i>(&self, reference: &Reference) -> Result<Found<'i, 'a>, FetchError> {
         let unsupported =
             |what: &str| FetchError::Unsupported { reference: reference.to_string(), what: what.into() };
+        let unreadable = || malformed(reference, "the field cannot be read");
         match &reference.query {
-            None if self.derived => Ok(Found::Derived),
-            None => {
-                let empty = || FetchError::Empty { reference: reference.to_string() };
-                self.value.map(Found::Text).ok_or_else(empty)
-            }
+            None => match self.value {
+                Value::Text(value) => Ok(Found::Text(value)),
+                Value::Nothing => Err(FetchError::Empty { reference: reference.to_string() }),
+                Value::Derived => Ok(Found::Derived),
+                Value::Unknown => {
+                    Err(unsupported("the field is of a kind that 1Password's SDK does not know"))
+                }
+                Value::Unreadable => Err(unreadable()),
+            },
             Some(Query::Attribute(attribute)) if ["otp", "totp"].contains(&attribute.as_str()) => {
-                self.totp.map(Found::Text).ok_or_else(|| unsupported("the field is not a one-time password"))
+                match &self.code {
+                    Code::Text(code) => Ok(Found::Text(code)),
+                    Code::NotOne => Err(unsupported("the field is not a one-time password")),
+                    Code::Unreadable => Err(unreadable()),
+                    Code::Failed => Err(malformed(
+                        reference,
+                        "1Password can make no one-time password of what is in the field",
+                    )),
+                }
             }
             Some(Query::Attribute(_)) => Err(unsupported("the only attribute that opnix knows is `otp`")),
             Some(Query::SshFormat(_)) => Ok(Found::Derived),
         }
     }
+}
+
+fn malformed(reference: &Reference, what: &str) -> FetchError {
+    FetchError::Malformed { reference: reference.to_string(), what: what.to_owned() }
 }
 
 #[cfg(test)]
@@ -175,7 +269,7 @@ mod tests {
             {"id": "x3", "name": "void", "content": ""}]}"#;
 
     fn get(reference: &str, kind: Kind) -> Result<Vec<u8>, FetchError> {
-        let item: Item<'_> = serde_json::from_str(ITEM).unwrap();
+        let item = Item::read(&serde_json::from_str(ITEM).unwrap());
         let reference = Reference { kind, ..reference.parse().unwrap() };
         let secret = match item.find(&reference)? {
             Found::Text(value) => text(value, &reference)?,
@@ -203,11 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn two_that_answer_to_one_name_are_an_error_with_their_ids() {
+    fn two_that_answer_to_one_name_are_an_error_that_says_how_to_name_each() {
         let Err(FetchError::Ambiguous { candidates, .. }) = field("op://vlt1/itm1/password") else {
             panic!()
         };
-        assert_eq!(candidates, ["f2", "f3"]);
+        assert_eq!(candidates, ["op://vlt1/itm1//password", "op://vlt1/itm1/Prod/password"]);
+        for (candidate, value) in candidates.iter().zip(["top", "prod\n\"é😀//"]) {
+            assert_eq!(field(candidate).unwrap(), value.as_bytes());
+        }
     }
 
     #[test]

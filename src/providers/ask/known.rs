@@ -1,43 +1,65 @@
 //! What is remembered between fetches: the ids of vaults and items by name, and the versions of vaults.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::Listed;
 use super::naming::{Nameable, only};
+use super::{List, Listed, Target};
 use crate::providers::error::{FetchError, ObjectKind};
 use crate::reference::Reference;
 
 /// The vaults and items that were listed before.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Names {
-    vaults: Vec<Listed>,
+    vaults: List,
     /// By the id of their vault.
-    items: HashMap<String, Vec<Listed>>,
+    items: HashMap<String, Items>,
+    /// Items that could not be had although the provider works, by the id of their vault: each is asked for alone.
+    apart: BTreeMap<String, BTreeSet<String>>,
     /// Whether the vaults were listed for the fetch that is to come. Otherwise it lists them itself: a vault may have been
     /// renamed, and another one have its name.
     current: bool,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Items {
+    list: List,
+    /// The vault's, when they were listed or before. As long as it has the same one, they have the same names.
+    version: Option<u64>,
+}
+
 impl Names {
     pub fn vault(&self, wanted: &str) -> Result<Option<&Listed>, FetchError> {
-        find_vault(&self.vaults, wanted)
+        let vault = find_vault(&self.vaults.entries, wanted)?;
+        found(vault, &self.vaults, &Target::Vault { vault: wanted })
     }
 
     /// `vault` is an id.
-    pub fn item(&self, vault: &str, wanted: &str) -> Result<Option<&Listed>, FetchError> {
-        let items: Vec<_> = self.items.get(vault).into_iter().flatten().map(ListedItem).collect();
-        Ok(only(items.iter(), wanted)?.map(|item| item.0))
+    pub fn item(&self, vault: &str, wanted: &Reference) -> Result<Option<&Listed>, FetchError> {
+        let Some(Items { list, .. }) = self.items.get(vault) else { return Ok(None) };
+        let items: Vec<_> = list.entries.iter().map(ListedItem).collect();
+        let item = only(items.iter(), &wanted.item)?.map(|item| item.0);
+        found(item, list, &Target::item(wanted))
     }
 
-    pub fn set_vaults(&mut self, vaults: Vec<Listed>) {
+    pub fn set_vaults(&mut self, vaults: List) {
         self.vaults = vaults;
         self.current = true;
     }
 
+    pub fn vaults(&self) -> &List {
+        &self.vaults
+    }
+
     pub fn vaults_are_current(&self) -> bool {
         self.current
+    }
+
+    /// Whether the items of this vault have the names that are remembered, as far as the vaults tell.
+    pub fn items_are_current(&self, vault: &str) -> bool {
+        let version = self.version(vault);
+        version.is_some() && self.items.get(vault).is_some_and(|items| items.version == version)
     }
 
     /// From here on the vaults are listed anew before they are used.
@@ -45,13 +67,44 @@ impl Names {
         self.current = false;
     }
 
-    pub fn set_items(&mut self, vault: &str, items: Vec<Listed>) {
-        self.items.insert(vault.to_owned(), items);
+    pub fn set_items(&mut self, vault: &str, list: List) {
+        let version = self.version(vault);
+        self.items.insert(vault.to_owned(), Items { list, version });
+    }
+
+    fn version(&self, vault: &str) -> Option<u64> {
+        let vault = self.vaults.entries.iter().find(|known| known.id == vault).filter(|_| self.current);
+        vault.and_then(|vault| vault.version)
     }
 
     pub fn forget_items(&mut self, vault: &str) {
         self.items.remove(vault);
     }
+
+    pub fn is_apart(&self, vault: &str, item: &str) -> bool {
+        self.apart.get(vault).is_some_and(|items| items.contains(item))
+    }
+
+    pub fn set_apart(&mut self, vault: &str, item: &str, apart: bool) {
+        if apart {
+            self.apart.entry(vault.to_owned()).or_default().insert(item.to_owned());
+        } else if let Some(items) = self.apart.get_mut(vault) {
+            items.remove(item);
+        }
+    }
+}
+
+/// What is not in a list that could not be read whole may be there all the same.
+fn found<'l>(
+    found: Option<&'l Listed>,
+    list: &List,
+    target: &Target<'_>,
+) -> Result<Option<&'l Listed>, FetchError> {
+    if found.is_none() && list.spoiled {
+        let why = "an entry of the list that it may be in cannot be read".into();
+        return Err(FetchError::Broken { why }.of_part(target));
+    }
+    Ok(found)
 }
 
 /// The vaults as they were when the oldest value in memory was fetched, or before.
@@ -59,11 +112,13 @@ impl Names {
 pub struct Baseline(Vec<Listed>);
 
 impl Baseline {
-    /// Adds vaults that were not known before. A known one keeps its version: the list in `names` may be newer than values
-    /// that were fetched earlier.
-    pub fn note(&mut self, names: &Names) {
-        for vault in &names.vaults {
-            if self.0.iter().all(|known| known.id != vault.id) {
+    /// Adds vaults that were not known before. A known one keeps its version: this list may be newer than values
+    /// that were fetched earlier. One with the name of a known one is not added: values may be from the other.
+    pub fn note(&mut self, vaults: &List) {
+        for vault in &vaults.entries {
+            let is_like =
+                |known: &Listed| known.id == vault.id || ListedVault(known).answers_to(&vault.title);
+            if !self.0.iter().any(is_like) {
                 self.0.push(vault.clone());
             }
         }
@@ -71,18 +126,15 @@ impl Baseline {
 
     /// Says for each reference whether its value cannot have changed. The caller must not use the other values any more:
     /// from now on, later versions are compared with `vaults`.
-    pub fn renew(&mut self, vaults: Vec<Listed>, names: &mut Names, references: &[Reference]) -> Vec<bool> {
+    pub fn renew(&mut self, vaults: List, names: &mut Names, references: &[Reference]) -> Vec<bool> {
         let is_same = |vault: &Listed| vault.version.is_some() && self.0.contains(vault);
-        for changed in vaults.iter().filter(|vault| !is_same(vault)) {
-            names.forget_items(&changed.id);
-        }
         let unchanged = |reference: &Reference| {
-            let vault = find_vault(&vaults, &reference.vault).ok().flatten();
+            let vault = find_vault(&vaults.entries, &reference.vault).ok().flatten();
             vault.is_some_and(is_same)
         };
         let unchanged = references.iter().map(unchanged).collect();
-        names.set_vaults(vaults.clone());
-        self.0 = vaults;
+        self.0.clone_from(&vaults.entries);
+        names.set_vaults(vaults);
         unchanged
     }
 }
@@ -123,20 +175,20 @@ impl Nameable for ListedItem<'_> {
 mod tests {
     use super::*;
 
-    fn vaults(list: &[(&str, &str, u64)]) -> Vec<Listed> {
+    fn vaults(list: &[(&str, &str, u64)]) -> List {
         let listed = |(id, title, version): &(&str, &str, u64)| Listed {
             id: (*id).into(),
             title: (*title).into(),
             version: Some(*version),
         };
-        list.iter().map(listed).collect()
+        List { entries: list.iter().map(listed).collect(), spoiled: false }
     }
 
     fn unchanged(before: &[(&str, &str, u64)], after: &[(&str, &str, u64)]) -> Vec<bool> {
         let references = ["op://Zoo/i/f", "op://b/i/f"].map(|text| text.parse().unwrap());
         let mut names = Names { vaults: vaults(before), ..Names::default() };
         let mut baseline = Baseline::default();
-        baseline.note(&names);
+        baseline.note(&names.vaults);
         baseline.renew(vaults(after), &mut names, &references)
     }
 
@@ -152,13 +204,27 @@ mod tests {
     }
 
     #[test]
+    fn a_new_vault_confirms_no_value_of_the_one_that_had_its_name() {
+        let mut baseline = Baseline::default();
+        let mut names = Names { vaults: vaults(&[("a", "Zoo", 1)]), ..Names::default() };
+        baseline.note(&names.vaults);
+        names.vaults = vaults(&[("b", "zoo", 1)]);
+        baseline.note(&names.vaults);
+        let references = ["op://Zoo/i/f".parse().unwrap()];
+        for confirmed in [false, true] {
+            let new = vaults(&[("b", "zoo", 1)]);
+            assert_eq!(baseline.renew(new, &mut names, &references), [confirmed]);
+        }
+    }
+
+    #[test]
     fn a_newer_list_does_not_make_older_values_newer() {
         let mut baseline = Baseline::default();
         let mut names = Names { vaults: vaults(&[("a", "Zoo", 1)]), ..Names::default() };
-        baseline.note(&names);
+        baseline.note(&names.vaults);
         // A fetch of something else listed the vaults again, after the change.
         names.vaults = vaults(&[("a", "Zoo", 2)]);
-        baseline.note(&names);
+        baseline.note(&names.vaults);
         let reference = "op://Zoo/i/f".parse().unwrap();
         assert_eq!(baseline.renew(vaults(&[("a", "Zoo", 2)]), &mut names, &[reference]), [false]);
     }

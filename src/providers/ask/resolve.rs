@@ -1,175 +1,283 @@
 //! From references to values: names to ids, ids to items, items to fields and files. The same for 1Password itself and for
 //! Connect servers.
 //!
-//! Vaults are listed for each fetch, because nothing that a vault's id leads to says whether the vault still has the name.
-//! The names of items are remembered, so that a value whose item was found before costs one request more. A remembered name
-//! is looked up again when its item no longer exists, or no longer has that name.
+//! Vaults are listed for each fetch, because nothing that a vault's id leads to says whether the vault still has the name, and
+//! because their versions tell whether the remembered names of their items still hold. So a value whose item was found before
+//! costs one request more. A remembered name is looked up again, too, when its item no longer exists or no longer has that name.
+//!
+//! Each reference has its own result, which is given as soon as it is there. What fails is the fault of its item, or its vault,
+//! unless the provider answers nothing else either ([`Asking`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
-use super::items::{Found, Item};
+use super::asking::Asking;
+use super::items::Found;
 use super::known::Names;
+use super::members::Members;
 use super::naming::Nameable;
-use super::{Account, Json, Target, value};
+use super::{Account, Json, List, Target, value};
 use crate::providers::error::FetchError;
-use crate::reference::{Reference, is_id};
+use crate::reference::{Kind, Reference, is_id};
 use crate::secret::Secret;
 
-/// Where a value is, in ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Location {
-    vault: String,
-    item: String,
+/// How many requests more than usual the search for the items of one batch that make it fail may take.
+const SEARCH_MAX: usize = 24;
+
+pub type Fetched = Result<Secret, FetchError>;
+
+/// What a fetch tells as soon as it is known.
+pub enum Told {
+    /// The vaults, listed before any value of this fetch was read. Told once at most.
+    Vaults(List),
+    /// The result for the reference of this number.
+    Result(usize, Fetched),
 }
+
+pub type Tell<'g> = &'g mut dyn FnMut(Told);
 
 pub struct Resolver<'a, A> {
-    account: &'a A,
-    pub names: Names,
-    /// How it went to list the vaults for this fetch, and the items of each vault, if that was done. What failed is not tried
-    /// again for each reference.
-    vaults: Option<Listing>,
-    items: BTreeMap<String, Listing>,
+    asking: Asking<'a, A>,
+    references: &'a [Reference],
+    tell: Tell<'a>,
+    /// How it went to list the items of each vault in this fetch, if that was done. What failed is not tried again for each
+    /// reference.
+    listed: BTreeMap<String, Result<(), FetchError>>,
+    /// What takes a request of its own after its item was read.
+    later: Vec<Later>,
+    /// The references whose remembered names were outdated.
+    outdated: Vec<usize>,
 }
 
-type Listing = Result<(), FetchError>;
+struct Later {
+    index: usize,
+    vault: String,
+    item: String,
+    json: std::rc::Rc<Json>,
+}
+
+/// An item, and the references to it.
+type Wanted = BTreeMap<String, Vec<usize>>;
 
 impl<'a, A: Account> Resolver<'a, A> {
-    pub fn new(account: &'a A, names: Names) -> Self {
-        let vaults = names.vaults_are_current().then_some(Ok(()));
-        Self { account, names, vaults, items: BTreeMap::new() }
+    pub fn new(account: &'a A, names: Names, references: &'a [Reference], tell: Tell<'a>) -> Self {
+        let asking = Asking::new(account, names);
+        Self { asking, references, tell, listed: BTreeMap::new(), later: Vec::new(), outdated: Vec::new() }
     }
 
-    /// One result for each reference, in their order.
-    pub fn resolve(&mut self, references: &[Reference]) -> Vec<Result<Secret, FetchError>> {
-        let mut results: Vec<Option<Result<Secret, FetchError>>> = references.iter().map(|_| None).collect();
+    /// Gives one result for each reference, and returns the names to remember. Files come last, because they can take long.
+    pub fn resolve(mut self) -> Names {
+        let mut open: Vec<usize> = (0..self.references.len()).collect();
         // The second round is for references whose remembered names were outdated.
         for _ in 0..2 {
-            let open: Vec<usize> = (0..references.len()).filter(|index| results[*index].is_none()).collect();
-            let mut wanted: BTreeMap<String, Vec<(usize, String)>> = BTreeMap::new();
+            let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
             for index in open {
-                match self.locate(&references[index]) {
-                    Ok(Location { vault, item }) => wanted.entry(vault).or_default().push((index, item)),
-                    Err(error) => results[index] = Some(Err(error)),
+                match self.locate(&self.references[index]) {
+                    Ok((vault, item)) => {
+                        wanted.entry(vault).or_default().entry(item).or_default().push(index);
+                    }
+                    Err(error) => self.give(index, Err(error)),
                 }
             }
-            for (vault, places) in wanted {
-                self.read(&vault, &places, references, &mut results);
-            }
+            self.read_all(&wanted);
+            open = std::mem::take(&mut self.outdated);
         }
-        let unfound = |reference: &Reference| FetchError::ItemNotFound {
-            vault: reference.vault.clone(),
-            item: reference.item.clone(),
+        for index in open {
+            let why = "names changed while they were looked up".into();
+            let target = Target::item(&self.references[index]);
+            self.give(index, Err(FetchError::Unavailable { why }.of_part(&target)));
+        }
+        let mut later = std::mem::take(&mut self.later);
+        later.sort_by_key(|later| self.references[later.index].kind == Kind::File);
+        for later in later {
+            let result = self.value(&later);
+            self.give(later.index, result);
+        }
+        self.asking.names
+    }
+
+    fn give(&mut self, index: usize, result: Fetched) {
+        (self.tell)(Told::Result(index, result));
+    }
+
+    fn locate(&mut self, reference: &Reference) -> Result<(String, String), FetchError> {
+        if is_id(&reference.vault) && is_id(&reference.item) {
+            return Ok((reference.vault.clone(), reference.item.clone()));
+        }
+        let are_first = self.asking.nothing_is_known();
+        self.asking.list_vaults()?;
+        if are_first {
+            (self.tell)(Told::Vaults(self.asking.names.vaults().clone()));
+        }
+        let vault = if is_id(&reference.vault) {
+            reference.vault.clone()
+        } else {
+            let vault = self.asking.names.vault(&reference.vault)?;
+            vault.ok_or_else(|| Target::vault(reference).vault_not_found())?.id.clone()
         };
-        results
-            .into_iter()
-            .zip(references)
-            .map(|(result, r)| result.unwrap_or_else(|| Err(unfound(r))))
-            .collect()
-    }
-
-    /// Reads the items of one vault and takes the values from them. A result stays `None` if its item was found by an
-    /// outdated name.
-    fn read(
-        &mut self,
-        vault: &str,
-        places: &[(usize, String)],
-        references: &[Reference],
-        results: &mut [Option<Result<Secret, FetchError>>],
-    ) {
-        let ids: BTreeSet<&String> = places.iter().map(|(_, item)| item).collect();
-        let ids: Vec<String> = ids.into_iter().cloned().collect();
-        let first = &references[places[0].0];
-        let target = Target::Item { vault: &first.vault, item: &first.item };
-        let found = match self.account.items(vault, &ids, &target) {
-            Ok(found) => found,
-            Err(error) => {
-                return places.iter().for_each(|(index, _)| results[*index] = Some(Err(error.clone())));
-            }
-        };
-        for (index, id) in places {
-            let reference = &references[*index];
-            let json = ids.iter().position(|other| other == id).and_then(|position| found[position].as_ref());
-            results[*index] = match json {
-                None if self.may_be_outdated(vault, reference) => None,
-                None => Some(Err(FetchError::ItemNotFound {
-                    vault: reference.vault.clone(),
-                    item: reference.item.clone(),
-                })),
-                Some(json) => self.pick(vault, json, reference),
-            };
-            if results[*index].is_none() {
-                // Look the names up again in the next round.
-                self.names.forget_items(vault);
-            }
-        }
-    }
-
-    fn may_be_outdated(&self, vault: &str, reference: &Reference) -> bool {
-        !is_id(&reference.item) && !self.items.contains_key(vault)
-    }
-
-    /// `None`: the item no longer has the name by which it was found.
-    fn pick(&self, vault: &str, json: &Json, reference: &Reference) -> Option<Result<Secret, FetchError>> {
-        let item = match self.account.parse(json) {
-            Ok(item) => item,
-            Err(error) => return Some(Err(error)),
-        };
-        if !item.answers_to(&reference.item) && self.may_be_outdated(vault, reference) {
-            return None;
-        }
-        Some(self.value(vault, &item, reference))
-    }
-
-    fn value(&self, vault: &str, item: &Item<'_>, reference: &Reference) -> Result<Secret, FetchError> {
-        match item.find(reference)? {
-            Found::Text(value) => value::text(value, reference),
-            Found::File(file) => self.account.file(vault, item, file, reference),
-            Found::Derived => {
-                // By ids, so that it is made from the very item that was just read.
-                let by_id =
-                    Reference { vault: vault.to_owned(), item: item.id.clone().into(), ..reference.clone() };
-                self.account.derive(&by_id, reference)
-            }
-        }
-    }
-
-    fn locate(&mut self, reference: &Reference) -> Result<Location, FetchError> {
-        let vault = self.vault(&reference.vault)?;
         let item = self.item(&vault, reference)?;
-        Ok(Location { vault, item })
-    }
-
-    fn vault(&mut self, name: &str) -> Result<String, FetchError> {
-        if is_id(name) {
-            return Ok(name.to_owned());
-        }
-        if self.vaults.is_none() {
-            self.vaults = Some(self.account.vaults().map(|vaults| self.names.set_vaults(vaults)));
-        }
-        self.vaults.clone().unwrap_or(Ok(()))?;
-        let vault = self.names.vault(name)?;
-        let vault = vault.ok_or_else(|| FetchError::VaultNotFound { vault: name.to_owned() })?;
-        Ok(vault.id.clone())
+        Ok((vault, item))
     }
 
     fn item(&mut self, vault: &str, reference: &Reference) -> Result<String, FetchError> {
         if is_id(&reference.item) {
             return Ok(reference.item.clone());
         }
-        if let Ok(Some(item)) = self.names.item(vault, &reference.item) {
+        if self.asking.names.items_are_current(vault)
+            && let Ok(Some(item)) = self.asking.names.item(vault, reference)
+        {
             return Ok(item.id.clone());
         }
-        if !self.items.contains_key(vault) {
-            let listed = self.account.list(vault, &Target::Vault { vault: &reference.vault });
-            let listed = listed.map(|items| self.names.set_items(vault, items));
-            self.items.insert(vault.to_owned(), listed);
-        }
-        self.items.get(vault).cloned().unwrap_or(Ok(()))?;
-        let item = self.names.item(vault, &reference.item)?;
-        let item = item.ok_or_else(|| FetchError::ItemNotFound {
-            vault: reference.vault.clone(),
-            item: reference.item.clone(),
-        })?;
-        Ok(item.id.clone())
+        self.list_items(vault, reference)?;
+        let item = self.asking.names.item(vault, reference)?;
+        Ok(item.ok_or_else(|| Target::item(reference).not_found())?.id.clone())
     }
+
+    fn list_items(&mut self, vault: &str, reference: &Reference) -> Result<(), FetchError> {
+        if let Some(listed) = self.listed.get(vault) {
+            return listed.clone();
+        }
+        let target = Target::vault(reference);
+        let listed = self.asking.ask(target, |account| account.list(vault, &target));
+        let listed = listed.map(|items| self.asking.names.set_items(vault, items));
+        self.listed.insert(vault.to_owned(), listed.clone());
+        listed
+    }
+
+    /// Reads items, in as few requests as possible, and takes the values from them. A request that fails because of one of its
+    /// items is made again by halves, so that the others are had. What failed, now or before, comes last: it may take long to fail.
+    fn read_all(&mut self, wanted: &BTreeMap<String, Wanted>) {
+        let mut queue = VecDeque::new();
+        let mut apart = Vec::new();
+        for (vault, items) in wanted {
+            let ids = items.keys().cloned();
+            let (alone, together): (Vec<_>, Vec<_>) =
+                ids.partition(|item| self.asking.names.is_apart(vault, item));
+            queue.extend(together.chunks(A::BATCH).map(|batch| (vault, batch.to_vec())));
+            apart.extend(alone.into_iter().map(|item| (vault, vec![item])));
+        }
+        queue.extend(apart);
+        let mut search = SEARCH_MAX;
+        while let Some((vault, ids)) = queue.pop_front() {
+            let Some(error) = self.read(vault, &ids, &wanted[vault]) else { continue };
+            let is_part = !error.consequences().provider_is_down;
+            if is_part && ids.len() > 1 && search > 1 {
+                search -= 2;
+                let (half, other) = ids.split_at(ids.len() / 2);
+                queue.extend([(vault, half.to_vec()), (vault, other.to_vec())]);
+            } else if ids.len() > 1 && !error.consequences().cached_may_stand_in {
+                // It was said of one of them, and which that is was not found out.
+                let error = FetchError::NotTaken { why: error.to_string() };
+                self.fail(vault, &ids, &wanted[vault], &error.of_part(&"one of several items"));
+            } else {
+                self.fail(vault, &ids, &wanted[vault], &error);
+            }
+        }
+    }
+
+    /// One request. Returns why it failed.
+    fn read(&mut self, vault: &str, ids: &[String], items: &Wanted) -> Option<FetchError> {
+        let first = &self.references[items[&ids[0]][0]];
+        let target = Target::item(first);
+        match self.asking.ask(target, |account| account.items(vault, ids, &target)) {
+            Ok(found) => {
+                for (id, json) in ids.iter().zip(found) {
+                    self.asking.names.set_apart(vault, id, false);
+                    self.pick(vault, id, json, &items[id]);
+                }
+                None
+            }
+            // The vault may be gone, or not ours any more.
+            Err(error) if ids.len() > 1 && !error.consequences().cached_may_stand_in => {
+                let of_vault = self.list_items(vault, first).err();
+                // Which of them it is about is not known yet.
+                if let Some(of_vault) = of_vault {
+                    self.fail(vault, ids, items, &of_vault);
+                    return None;
+                }
+                Some(error)
+            }
+            Err(error) => Some(error),
+        }
+    }
+
+    /// Tells all who want these items that they cannot be had.
+    fn fail(&mut self, vault: &str, ids: &[String], items: &Wanted, error: &FetchError) {
+        for id in ids {
+            let target = Target::item(&self.references[items[id][0]]);
+            let error = match error {
+                FetchError::PartFails { cause, .. } => (**cause).clone().of_part(&target),
+                error => error.clone(),
+            };
+            if ids.len() == 1 && matches!(error, FetchError::PartFails { .. }) {
+                self.asking.names.set_apart(vault, id, true);
+            }
+            items[id].iter().for_each(|index| self.give(*index, Err(error.clone())));
+        }
+    }
+
+    /// Takes the values of these references from their item.
+    fn pick(&mut self, vault: &str, id: &str, json: Option<Json>, of: &[usize]) {
+        let json = json.map(std::rc::Rc::new);
+        let members = json.as_ref().map(|json| serde_json::from_slice::<Members<'_>>(json));
+        let item = members.map(|members| members.ok().map(|members| A::read(&members)));
+        for index in of {
+            let reference = &self.references[*index];
+            let may_be_outdated = !is_id(&reference.item) && !self.listed.contains_key(vault);
+            let result = match &item {
+                None if may_be_outdated => None,
+                None => Some(Err(Target::item(reference).not_found())),
+                Some(None) => Some(Err(unreadable("an answer that is no item", reference))),
+                // Whatever is served must be what was asked for.
+                Some(Some(item)) if !item.id.is_empty() && item.id != id => {
+                    Some(Err(unreadable("another item than was asked for", reference)))
+                }
+                Some(Some(item)) if may_be_outdated && (item.gone || !item.answers_to(&reference.item)) => {
+                    None
+                }
+                Some(Some(item)) if item.gone => Some(Err(Target::item(reference).not_found())),
+                Some(Some(item)) => match item.find(reference) {
+                    Ok(Found::Text(text)) => Some(value::text(text, reference)),
+                    Ok(Found::File(_) | Found::Derived) => {
+                        if let Some(json) = &json {
+                            let (vault, item, json) = (vault.to_owned(), id.to_owned(), json.clone());
+                            self.later.push(Later { index: *index, vault, item, json });
+                        }
+                        continue;
+                    }
+                    Err(error) => Some(Err(error)),
+                },
+            };
+            match result {
+                Some(result) => self.give(*index, result),
+                None => {
+                    // Look the names up again in the next round.
+                    self.asking.names.forget_items(vault);
+                    self.outdated.push(*index);
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, later: &Later) -> Fetched {
+        let Later { index, vault, item: id, json } = later;
+        let reference = &self.references[*index];
+        let members = serde_json::from_slice::<Members<'_>>(json);
+        let item = members.map(|members| A::read(&members));
+        let item = item.map_err(|_| unreadable("an answer that is no item", reference))?;
+        match item.find(reference)? {
+            Found::Text(text) => value::text(text, reference),
+            Found::File(file) => {
+                self.asking.ask(Target::file(reference), |account| account.file(vault, id, file, reference))
+            }
+            Found::Derived => {
+                // By ids, so that it is made from the very item that was just read.
+                let by_id = Reference { vault: vault.clone(), item: id.clone(), ..reference.clone() };
+                self.asking.ask(Target::item(reference), |account| account.derive(&by_id, reference))
+            }
+        }
+    }
+}
+
+fn unreadable(what: &str, reference: &Reference) -> FetchError {
+    FetchError::Broken { why: format!("it gave {what}") }.of_part(&Target::item(reference))
 }

@@ -1,7 +1,7 @@
 //! A provider at the other end of a network: 1Password itself, or a Connect server.
 //!
 //! The service knows the token and remembers names. All else happens in a child process (`process.rs`): it is kept until it
-//! was idle for some seconds, so that many units that start together need one sign-in, and killed when it takes too long.
+//! was idle for some seconds, so that many units that start together need one sign-in, and killed when it makes no progress.
 
 pub mod process;
 pub mod token;
@@ -10,24 +10,27 @@ mod wire;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use self::token::TokenSource;
 pub use self::wire::Endpoint;
-use self::wire::{Call, Fetched, SignIn};
+use self::wire::{Call, Reply, SignIn};
 use super::FetchError;
-use super::ask::Listed;
 use super::ask::known::{Baseline, Names};
+use super::ask::resolve::{Fetched, Told};
 use super::ask::service_account::token::Token;
+use super::ask::{FILE_MAX, List, REQUEST_MAX};
 use super::ledger::Meter;
-
-use crate::reference::Reference;
+use crate::reference::{Kind, Reference};
 use crate::secret::Secret;
 
 /// How long an idle child is kept.
@@ -44,23 +47,52 @@ const ENVIRONMENT: [&str; 8] = [
     "all_proxy",
 ];
 
+/// More requests than signing in takes.
+const SIGN_IN: u32 = 5;
+/// How many children there may be: while one is busy with what takes long, the other is for everything else.
+const CHILDREN: usize = 2;
+
 pub struct Remote {
     sign_in: SignIn,
     token: TokenSource,
     meter: Meter,
+    children: Semaphore,
+    /// One child at most fetches files, which take long.
+    files: Semaphore,
     session: Arc<Mutex<Session>>,
 }
 
-/// What is kept between fetches, of which there is one at a time.
+/// What is kept between fetches.
 #[derive(Default)]
 struct Session {
-    connection: Option<Connection>,
+    idle: Vec<Connection>,
     /// Whose names these are.
     account: Option<String>,
     names: Names,
     baseline: Baseline,
-    /// Ends the connection when it was idle for too long.
+    /// The number of the baseline: see [`Comparable`].
+    generation: u64,
+    /// Ends the connections when they were idle for too long.
     end: Option<AbortHandle>,
+    /// A digest of the token that was last used.
+    token: Option<[u8; 32]>,
+}
+
+/// Which baseline a value can be compared with: it was read after the vaults of this one were listed. `None`: with none. No two
+/// baselines have the same number.
+pub type Comparable = Option<u64>;
+
+/// The number of the next baseline.
+static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// Which values the provider confirms.
+pub struct Confirmed {
+    /// A value that is not comparable with this baseline is not confirmed.
+    pub before: Comparable,
+    /// One that is confirmed is comparable with this one.
+    pub now: Comparable,
+    /// For each reference: nothing in its vault has changed since that baseline.
+    pub unchanged: Vec<bool>,
 }
 
 /// A child that is signed in.
@@ -70,18 +102,31 @@ struct Connection {
     /// The token that it is signed in with.
     token: Secret,
     meter: Meter,
+    /// Whether it said anything since it was last taken into use.
+    heard: bool,
 }
 
 /// The answer to a [`Call`].
 enum Answer {
-    Fetched(Vec<Result<Secret, FetchError>>, Names),
-    Vaults(Result<Vec<Listed>, FetchError>),
+    Fetched(Names),
+    Vaults(Result<List, FetchError>),
 }
 
+fn another_question() -> FetchError {
+    FetchError::Broken { why: "an answer to another question".into() }
+}
+
+type Tell<'g> = &'g mut (dyn FnMut(Told) + Send);
+
+/// Is told the result for the reference of this number, as soon as it is there.
+pub type Give<'g> = &'g mut (dyn FnMut(usize, Fetched, Comparable) + Send);
+
 impl Remote {
-    /// `limit` is how long signing in, and then each fetch, may take. `meter` counts the requests.
-    pub fn new(endpoint: Endpoint, token: TokenSource, limit: Duration, meter: Meter) -> Self {
-        Self { sign_in: SignIn { endpoint, limit }, token, meter, session: Arc::default() }
+    /// `meter` counts the requests.
+    pub fn new(endpoint: Endpoint, token: TokenSource, meter: Meter) -> Self {
+        let children = Semaphore::new(CHILDREN);
+        let files = Semaphore::new(1);
+        Self { sign_in: SignIn { endpoint }, token, meter, children, files, session: Arc::default() }
     }
 
     /// Whose secrets they are, if that is known without a request.
@@ -94,81 +139,131 @@ impl Remote {
         }
     }
 
+    /// Whether the token is another one than was last used.
+    pub fn has_new_token(&self) -> bool {
+        let now = self.token.read().ok().map(|token| digest(&token));
+        now != self.session().token
+    }
+
     /// Signs in, if no child is signed in already, so that a fetch can begin at once.
     pub async fn prepare(&self) -> Result<(), FetchError> {
-        let mut session = self.session.lock().await;
-        session.names.outdate_vaults();
-        let (connection, _) = self.connection(&mut session).await?;
-        self.keep(&mut session, connection);
+        let _child = self.children.acquire().await;
+        self.session().names.outdate_vaults();
+        let (connection, _) = self.connection().await?;
+        self.keep(connection);
         Ok(())
     }
 
-    pub async fn fetch(&self, references: Vec<Reference>) -> Vec<Result<Secret, FetchError>> {
-        let count = references.len();
-        let all = |error: FetchError| (0..count).map(|_| Err(error.clone())).collect();
-        let mut session = self.session.lock().await;
-        let call = Call::Fetch { references, names: session.names.clone() };
-        // The list of vaults is for this call, whatever comes of it.
-        session.names.outdate_vaults();
-        match self.call(&mut session, &call).await {
-            Ok(Answer::Fetched(results, names)) if results.len() == count => {
-                session.names = names;
-                let Session { names, baseline, .. } = &mut *session;
-                baseline.note(names);
-                names.outdate_vaults();
-                results
-            }
-            Ok(_) => all(FetchError::Broken { why: "an answer to another question".into() }),
-            Err(error) => all(error),
+    /// `give` is told each result as soon as it is there. When all is over without an error, it was told all of them. Files are
+    /// fetched by themselves, so that one child is always free for what is quick.
+    pub async fn fetch(&self, references: Vec<Reference>, give: Give<'_>) -> Result<(), FetchError> {
+        let (files, others): (Vec<_>, Vec<_>) =
+            references.into_iter().enumerate().partition(|(_, reference)| reference.kind == Kind::File);
+        self.fetch_of(others, give).await?;
+        if files.is_empty() {
+            return Ok(());
         }
+        let _file = self.files.acquire().await;
+        self.fetch_of(files, give).await
+    }
+
+    /// The references have the numbers that `give` is told.
+    async fn fetch_of(&self, of: Vec<(usize, Reference)>, give: Give<'_>) -> Result<(), FetchError> {
+        if of.is_empty() {
+            return Ok(());
+        }
+        let (numbers, references): (Vec<usize>, Vec<Reference>) = of.into_iter().unzip();
+        let _child = self.children.acquire().await;
+        let (names, account, mut comparable) = {
+            let mut session = self.session();
+            let names = session.names.clone();
+            // The list of vaults is for this call, whatever comes of it.
+            session.names.outdate_vaults();
+            let comparable = names.vaults_are_current().then_some(session.generation);
+            (names, session.account.clone(), comparable)
+        };
+        let mut tell = |told| match told {
+            Told::Vaults(vaults) => {
+                let mut session = self.session();
+                if session.account == account {
+                    session.baseline.note(&vaults);
+                    comparable = Some(session.generation);
+                }
+            }
+            Told::Result(index, result) => give(numbers[index], result, comparable),
+        };
+        let call = Call::Fetch { references, names };
+        let Answer::Fetched(names) = self.call(&call, &mut tell).await? else {
+            return Err(another_question());
+        };
+        let mut session = self.session();
+        if session.account == account {
+            session.names = names;
+            session.names.outdate_vaults();
+        }
+        Ok(())
     }
 
     /// Says for each reference whether its value cannot have changed since it was fetched. Costs one request.
-    pub async fn unchanged(&self, references: &[Reference]) -> Result<Vec<bool>, FetchError> {
-        let mut session = self.session.lock().await;
-        match self.call(&mut session, &Call::Vaults).await? {
-            Answer::Vaults(vaults) => {
-                let Session { names, baseline, .. } = &mut *session;
-                Ok(baseline.renew(vaults?, names, references))
-            }
-            Answer::Fetched(..) => Err(FetchError::Broken { why: "an answer to another question".into() }),
-        }
+    pub async fn unchanged(&self, references: &[Reference]) -> Result<Confirmed, FetchError> {
+        let _child = self.children.acquire().await;
+        let Answer::Vaults(vaults) = self.call(&Call::Vaults, &mut |_| {}).await? else {
+            return Err(another_question());
+        };
+        let vaults = vaults?;
+        let mut session = self.session();
+        let before = Some(session.generation);
+        session.generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
+        let now = Some(session.generation);
+        let Session { names, baseline, .. } = &mut *session;
+        Ok(Confirmed { before, now, unchanged: baseline.renew(vaults, names, references) })
     }
 
-    async fn call(&self, session: &mut Session, call: &Call) -> Result<Answer, FetchError> {
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call(&self, call: &Call, tell: Tell<'_>) -> Result<Answer, FetchError> {
         loop {
             // The connection is out of the session until the answer is complete: if this future is dropped before, as when a
             // fetch is cancelled, the child is killed.
-            let (mut connection, reused) = self.connection(session).await?;
-            match connection.call(call).await {
+            let (mut connection, reused) = self.connection().await?;
+            let answered = connection.call(call, tell).await;
+            match answered {
                 Ok(answer) => {
-                    self.keep(session, connection);
+                    self.keep(connection);
                     return Ok(answer);
                 }
                 // It may have died since it was last used: try a new one.
-                Err(_) if reused => continue,
+                Err(_) if reused && !connection.heard => continue,
                 Err(error) => return Err(connection.failure(&error).await),
             }
         }
     }
 
     /// A child that is signed in with the current token, and whether it was used before.
-    async fn connection(&self, session: &mut Session) -> Result<(Connection, bool), FetchError> {
-        if let Some(end) = session.end.take() {
-            end.abort();
-        }
-        let kept = session.connection.take();
-        let token = self.token.read()?;
-        if let Some(mut kept) = kept.filter(|kept| kept.token.expose() == token.expose())
-            && kept.process.try_wait().is_ok_and(|status| status.is_none())
-        {
-            return Ok((kept, true));
-        }
+    async fn connection(&self) -> Result<(Connection, bool), FetchError> {
+        let token = self.token.read();
         let account = self.account();
-        if session.account != account {
-            *session = Session { account, ..Session::default() };
+        {
+            let mut session = self.session();
+            session.token = token.as_ref().ok().map(digest);
+            let token = token.as_ref().map_err(FetchError::clone)?;
+            session.idle.retain_mut(|kept| {
+                kept.token.expose() == token.expose()
+                    && kept.process.try_wait().is_ok_and(|status| status.is_none())
+            });
+            if let Some(mut kept) = session.idle.pop() {
+                kept.heard = false;
+                return Ok((kept, true));
+            }
+            if session.account != account {
+                let token = session.token;
+                let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
+                *session = Session { account, token, generation, ..Session::default() };
+            }
         }
-        let mut new = Connection::start(token, self.meter.clone())
+        let mut new = Connection::start(token?, self.meter.clone())
             .map_err(|error| FetchError::Process { why: error.to_string() })?;
         match new.sign_in(&self.sign_in).await {
             Ok(signed_in) => signed_in.map(|()| (new, false)),
@@ -176,16 +271,23 @@ impl Remote {
         }
     }
 
-    fn keep(&self, session: &mut Session, connection: Connection) {
-        session.connection = Some(connection);
+    fn keep(&self, connection: Connection) {
         let shared = self.session.clone();
         let end = tokio::spawn(async move {
             tokio::time::sleep(IDLE).await;
-            let mut session = shared.lock().await;
-            session.connection = None;
+            let idle = std::mem::take(&mut shared.lock().unwrap_or_else(PoisonError::into_inner).idle);
+            drop(idle);
         });
-        session.end = Some(end.abort_handle());
+        let mut session = self.session();
+        session.idle.push(connection);
+        if let Some(before) = session.end.replace(end.abort_handle()) {
+            before.abort();
+        }
     }
+}
+
+fn digest(token: &Secret) -> [u8; 32] {
+    Sha256::digest(token.expose()).into()
 }
 
 impl Connection {
@@ -204,36 +306,70 @@ impl Connection {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Self { stream: UnixStream::from_std(ours)?, process, token, meter })
+        Ok(Self { stream: UnixStream::from_std(ours)?, process, token, meter, heard: false })
     }
 
     async fn sign_in(&mut self, sign_in: &SignIn) -> io::Result<Result<(), FetchError>> {
-        wire::send(&mut self.stream, sign_in).await?;
-        wire::write(&mut self.stream, self.token.expose()).await?;
-        wire::receive(&mut self.stream, || self.meter.count_one()).await
+        wire::within(REQUEST_MAX, wire::send(&mut self.stream, sign_in)).await?;
+        wire::within(REQUEST_MAX, wire::write(&mut self.stream, self.token.expose())).await?;
+        // Several requests, of which only the first is told before.
+        self.receive(REQUEST_MAX * SIGN_IN).await
     }
 
-    async fn call(&mut self, call: &Call) -> io::Result<Answer> {
-        let Self { stream, meter, .. } = self;
-        let counted = || meter.count_one();
-        wire::send(stream, call).await?;
-        if let Call::Vaults = call {
-            return Ok(Answer::Vaults(wire::receive(stream, counted).await?));
-        }
-        let Fetched { results, names } = wire::receive(stream, counted).await?;
-        let mut values = Vec::with_capacity(results.len());
-        for result in results {
-            values.push(match result {
-                Ok(()) => Ok(Secret::take(wire::read(stream, counted).await?).map_err(io::Error::other)?),
+    /// `limit` is how long each request may take.
+    async fn receive<T: DeserializeOwned>(&mut self, limit: Duration) -> io::Result<T> {
+        let message = wire::receive(&mut self.stream, &self.meter, Some(limit)).await?;
+        self.heard = true;
+        Ok(message)
+    }
+
+    async fn call(&mut self, call: &Call, tell: Tell<'_>) -> io::Result<Answer> {
+        wire::within(REQUEST_MAX, wire::send(&mut self.stream, call)).await?;
+        Ok(match call {
+            Call::Vaults => Answer::Vaults(self.receive(REQUEST_MAX).await?),
+            Call::Fetch { references, .. } => Answer::Fetched(self.results(references, tell).await?),
+        })
+    }
+
+    /// Passes the results on, of which there is one for each reference.
+    async fn results(&mut self, references: &[Reference], tell: Tell<'_>) -> io::Result<Names> {
+        let mut files = references.iter().filter(|reference| reference.kind == Kind::File).count();
+        let mut others = references.len() - files;
+        loop {
+            // Files come last.
+            let limit = if others > 0 { REQUEST_MAX } else { FILE_MAX };
+            let (index, result) = match self.receive(limit).await? {
+                Reply::Done(names) if others + files == 0 => return Ok(names),
+                Reply::Done(_) => return Err(io::Error::other("not all results are there")),
+                Reply::Vaults(vaults) => {
+                    tell(Told::Vaults(vaults));
+                    continue;
+                }
+                Reply::Result(index, result) => (index, result),
+            };
+            let left = match references.get(index).map(|reference| reference.kind) {
+                Some(Kind::File) => &mut files,
+                Some(Kind::Field) => &mut others,
+                None => return Err(io::Error::other("a result that nobody asked for")),
+            };
+            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("one result too many"))?;
+            let result = match result {
+                Ok(()) => {
+                    let value = wire::read(&mut self.stream, &self.meter, Some(REQUEST_MAX)).await?;
+                    Ok(Secret::take(value).map_err(io::Error::other)?)
+                }
                 Err(error) => Err(error),
-            });
+            };
+            tell(Told::Result(index, result));
         }
-        Ok(Answer::Fetched(values, names))
     }
 
     /// Ends the child, and says why it could not be talked to.
     async fn failure(mut self, error: &io::Error) -> FetchError {
         let _ = self.process.start_kill();
+        if error.kind() == io::ErrorKind::TimedOut {
+            return FetchError::Unreachable { why: "the process that asks it makes no progress".into() };
+        }
         let why = match self.process.wait().await {
             Ok(status) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 format!("it ended with {status}")

@@ -12,17 +12,20 @@ use std::os::fd::AsFd;
 use nix::sys::signal::{SigSet, Signal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::wire::{self, Call, Endpoint, Fetched, SignIn};
-use crate::providers::ask::Account;
+use super::ENVIRONMENT;
+use super::wire::{self, Call, Endpoint, Reply, SignIn};
 use crate::providers::ask::connect::Connect;
-use crate::providers::ask::resolve::Resolver;
+use crate::providers::ask::resolve::{Fetched, Resolver, Told};
 use crate::providers::ask::service_account::Client;
 use crate::providers::ask::service_account::core::Core;
 use crate::providers::ask::service_account::token::{Token, TokenError};
+use crate::providers::ask::{Account, Count, REQUEST_MAX};
 use crate::providers::error::FetchError;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
@@ -46,11 +49,27 @@ impl Parent {
     }
 
     fn receive<T: DeserializeOwned>(&self) -> io::Result<T> {
-        self.runtime.block_on(wire::receive(&mut self.stream.borrow_mut(), || ()))
+        self.runtime.block_on(wire::receive(&mut self.stream.borrow_mut(), &(), None))
     }
 
     fn read(&self) -> io::Result<Zeroizing<Vec<u8>>> {
-        self.runtime.block_on(wire::read(&mut self.stream.borrow_mut(), || ()))
+        self.runtime.block_on(wire::read(&mut self.stream.borrow_mut(), &(), None))
+    }
+
+    /// Connects to 1Password, and hangs up: the core counts on being heard, and does not say when it was not. Behind a proxy
+    /// the core alone knows the way.
+    fn reach(&self, token: &Token) -> Result<(), FetchError> {
+        if ENVIRONMENT.iter().any(|name| is_proxy(name) && std::env::var_os(name).is_some()) {
+            return Ok(());
+        }
+        let (host, port) = token.endpoint();
+        let connect = async { timeout(REQUEST_MAX, any_of(host, port)).await };
+        let why = match self.runtime.block_on(connect) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it did not answer in time".into(),
+        };
+        Err(FetchError::Unreachable { why: format!("{host}:{port}: {why}") })
     }
 
     fn send(&self, message: &impl Serialize) -> io::Result<()> {
@@ -61,10 +80,20 @@ impl Parent {
         self.runtime.block_on(wire::write(&mut self.stream.borrow_mut(), content))
     }
 
-    /// So many requests are about to go out.
+    fn give(&self, index: usize, result: &Fetched) -> io::Result<()> {
+        self.send(&Reply::Result(index, result.as_ref().map(drop).map_err(FetchError::clone)))?;
+        result.as_ref().map_or(Ok(()), |value| self.write(value.expose()))
+    }
+}
+
+/// If the service is gone, this process is about to be killed.
+impl Count for Parent {
     fn count(&self, requests: usize) {
-        // If the service is gone, this process is about to be killed.
         let _ = self.runtime.block_on(wire::count(&mut self.stream.borrow_mut(), requests));
+    }
+
+    fn never_sent(&self) {
+        let _ = self.runtime.block_on(wire::never_sent(&mut self.stream.borrow_mut()));
     }
 }
 
@@ -81,8 +110,7 @@ pub fn run() -> io::Result<()> {
     let _ = crate::process::protect();
 
     let parent = Parent::find()?;
-    let counter = |requests| parent.count(requests);
-    let SignIn { endpoint, limit } = parent.receive()?;
+    let SignIn { endpoint } = parent.receive()?;
     let token = parent.read()?;
     let token = Secret::take(token)
         .map_err(|error| FetchError::TokenMalformed { what: error.to_string(), remedy: None });
@@ -98,11 +126,14 @@ pub fn run() -> io::Result<()> {
             // If both are faulty, the error is about the token.
             let both = token.and_then(|token| Ok((token, core?)));
             let client = both.as_ref().map_err(FetchError::clone);
-            let client = client.and_then(|(token, core)| Client::sign_in(core, token, limit, &counter));
+            let client = client.and_then(|(token, core)| {
+                parent.reach(token)?;
+                Client::sign_in(core, token, &parent)
+            });
             serve(&parent, client)
         }
         Endpoint::Connect(server) => {
-            let connect = |token| Connect::new(&server, &token, limit, &counter, &parent.runtime);
+            let connect = |token| Connect::new(&server, &token, &parent, &parent.runtime);
             serve(&parent, token.and_then(connect))
         }
     }
@@ -122,14 +153,18 @@ fn serve<A: Account>(parent: &Parent, account: Result<A, FetchError>) -> io::Res
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         };
-        let mut resolver = Resolver::new(&account, names);
-        let values = resolver.resolve(&references);
-        let results =
-            values.iter().map(|value| value.as_ref().map(drop).map_err(FetchError::clone)).collect();
-        parent.send(&Fetched { results, names: resolver.names })?;
-        for value in values.iter().flatten() {
-            parent.write(value.expose())?;
-        }
+        let mut sent = Ok(());
+        let mut tell = |told| {
+            if sent.is_ok() {
+                sent = match told {
+                    Told::Vaults(vaults) => parent.send(&Reply::Vaults(vaults)),
+                    Told::Result(index, result) => parent.give(index, &result),
+                };
+            }
+        };
+        let names = Resolver::new(&account, names, &references, &mut tell).resolve();
+        sent?;
+        parent.send(&Reply::Done(names))?;
     }
 }
 
@@ -142,4 +177,25 @@ fn close_inherited() -> io::Result<()> {
         let _ = nix::unistd::close(fd);
     }
     Ok(())
+}
+
+fn is_proxy(name: &str) -> bool {
+    ["HTTPS_PROXY", "ALL_PROXY"].iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
+}
+
+/// Connects to whichever address of the host answers first: one family may lead nowhere.
+async fn any_of(host: &str, port: u16) -> io::Result<()> {
+    let mut tries: JoinSet<io::Result<()>> = lookup_host((host, port))
+        .await?
+        .map(async |address| TcpStream::connect(address).await.map(drop))
+        .collect();
+    let mut last = io::Error::other("it has no address");
+    while let Some(tried) = tries.join_next().await {
+        match tried {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => last = error,
+            Err(error) => last = io::Error::other(error),
+        }
+    }
+    Err(last)
 }

@@ -1,8 +1,8 @@
 //! What the service and the child process say to each other, over a socket pair.
 //!
 //! A frame is its length (four bytes, big-endian) and its content. An empty frame says that a request goes out to 1Password,
-//! so that it is counted even if no answer comes back. The others are messages: JSON, except for the token and the values,
-//! which are raw bytes.
+//! so that it is counted even if no answer comes back; a length that no frame has takes that back. The others are messages:
+//! JSON, except for the token and the values, which are raw bytes.
 //!
 //! 1. The service sends [`SignIn`], then the token; the child answers with a `Result<(), FetchError>`.
 //! 2. As often as it likes, the service sends a [`Call`], which the child answers.
@@ -15,10 +15,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::providers::ask::known::Names;
-use crate::providers::ask::{ANSWER_MAX, connect};
+use crate::providers::ask::{ANSWER_MAX, Count, List, REQUEST_MAX, connect};
 use crate::providers::error::FetchError;
 use crate::reference::Reference;
 
@@ -26,12 +27,16 @@ use crate::reference::Reference;
 const FRAME_MAX: usize = ANSWER_MAX;
 /// An empty frame.
 const REQUEST: [u8; 4] = [0; 4];
+/// Instead of a frame: the last request was not made.
+const NEVER_SENT: [u8; 4] = [0xff; 4];
+/// Longer than anybody waits.
+const EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// How much longer than its requests the child may take.
+const SLACK: Duration = Duration::from_secs(5);
 
 #[derive(Serialize, Deserialize)]
 pub struct SignIn {
     pub endpoint: Endpoint,
-    /// How long signing in, and later each request, may take.
-    pub limit: Duration,
 }
 
 /// The other end of the network: who is asked for the values.
@@ -48,17 +53,21 @@ pub enum Endpoint {
 
 #[derive(Serialize, Deserialize)]
 pub enum Call {
-    /// Asks for values. The answer is [`Fetched`].
+    /// Asks for values. The answer is [`Reply`]s.
     Fetch { references: Vec<Reference>, names: Names },
-    /// Asks for the vaults with their versions. The answer is a `Result<Vec<Listed>, FetchError>`.
+    /// Asks for the vaults with their versions. The answer is a `Result<List, FetchError>`.
     Vaults,
 }
 
-/// The answer to [`Call::Fetch`]. A frame with the value follows for each result that is not an error, in their order.
+/// A part of the answer to [`Call::Fetch`].
 #[derive(Serialize, Deserialize)]
-pub struct Fetched {
-    pub results: Vec<Result<(), FetchError>>,
-    pub names: Names,
+pub enum Reply {
+    /// The vaults as they were before any value was read.
+    Vaults(List),
+    /// The result for the reference of this number. A frame with the value follows if it is not an error.
+    Result(usize, Result<(), FetchError>),
+    /// There is one for each reference.
+    Done(Names),
 }
 
 pub async fn send(to: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
@@ -76,26 +85,58 @@ pub async fn count(to: &mut UnixStream, requests: usize) -> io::Result<()> {
     to.write_all(&REQUEST.repeat(requests)).await
 }
 
-/// The next message; `counted` is called for each request that goes out before it.
-pub async fn receive<T: DeserializeOwned>(from: &mut UnixStream, counted: impl Fn()) -> io::Result<T> {
-    Ok(serde_json::from_slice(&read(from, counted).await?)?)
+pub async fn never_sent(to: &mut UnixStream) -> io::Result<()> {
+    to.write_all(&NEVER_SENT).await
+}
+
+/// The next message. `count` is told of the requests that go out before it.
+pub async fn receive<T: DeserializeOwned>(
+    from: &mut UnixStream,
+    count: &impl Count,
+    limit: Option<Duration>,
+) -> io::Result<T> {
+    Ok(serde_json::from_slice(&read(from, count, limit).await?)?)
 }
 
 /// The same of a message that is not JSON. Its length is checked before anything is allocated, and its buffer never grows.
-pub async fn read(from: &mut UnixStream, counted: impl Fn()) -> io::Result<Zeroizing<Vec<u8>>> {
+/// `limit` is how long a request may take before the other end is given up; `None`: for ever.
+pub async fn read(
+    from: &mut UnixStream,
+    count: &impl Count,
+    limit: Option<Duration>,
+) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut length = REQUEST;
+    let of = |requests: u32| limit.map_or(EVER, |limit| limit.saturating_mul(requests) + SLACK);
+    // To connect takes no longer than one request.
+    let mut patience = limit.map_or(EVER, |limit| limit.min(REQUEST_MAX) + SLACK);
+    let mut requests = 0;
     loop {
-        from.read_exact(&mut length).await?;
-        if length != REQUEST {
-            break;
+        within(patience, from.read_exact(&mut length)).await?;
+        match length {
+            REQUEST => {
+                count.count(1);
+                requests += 1;
+                patience = of(requests);
+            }
+            NEVER_SENT => count.never_sent(),
+            _ => break,
         }
-        counted();
     }
     let length = u32::from_be_bytes(length) as usize;
     if length > FRAME_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut content = Zeroizing::new(vec![0; length]);
-    from.read_exact(&mut content).await?;
+    within(patience, from.read_exact(&mut content)).await?;
     Ok(content)
+}
+
+pub async fn within<T>(patience: Duration, io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(patience, io).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// For what makes no requests.
+impl Count for () {
+    fn count(&self, _: usize) {}
+    fn never_sent(&self) {}
 }

@@ -14,7 +14,7 @@ fn entry(value: &[u8], millis: u64) -> Kept {
         fetched: from_millis(millis),
         denied: (millis % 2 == 1).then(|| from_millis(millis + 5)),
         doubtful: false,
-        comparable: false,
+        comparable: None,
         asked: 0,
     }
 }

@@ -7,6 +7,8 @@ use crate::store::decide::{Limits, Settings};
 use crate::store::served::Served;
 use crate::store::source::Source;
 
+/// The baseline of what is fetched here.
+const BASELINE: Comparable = Some(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn now(minutes: u64) -> Now {
@@ -30,7 +32,7 @@ fn down() -> FetchError {
 }
 
 fn denied() -> FetchError {
-    FetchError::FieldNotFound { item: "i".into(), field: "f".into() }
+    FetchError::FieldNotFound { item: "i".into(), field: "f".into(), other: false }
 }
 
 /// A state of three references, of which none is kept.
@@ -60,9 +62,27 @@ fn fetch(
     assert_eq!(names, results.iter().map(|(name, _)| reference(name)).collect::<Vec<_>>());
     let begun = state.begin(at);
     let results = results.iter().map(|(_, result)| result.clone().map(secret)).collect();
-    let (left, acts) = state.settle(wanted, results, begun, again, at, 0.5);
+    let (left, acts) = settle(state, wanted, results, begun, again, at);
     do_all(acts);
     left
+}
+
+/// What comes of the results of a whole fetch.
+fn settle(
+    state: &mut State,
+    wanted: Vec<Wanted>,
+    results: Vec<Result<Secret, FetchError>>,
+    begun: Begun,
+    again: bool,
+    at: Now,
+) -> (Vec<Wanted>, Acts) {
+    let (mut all, mut failed) = (Acts::default(), Vec::new());
+    for (wanted, result) in wanted.into_iter().zip(results) {
+        all.0.extend(state.arrived(wanted, result, (begun, BASELINE), at, &mut failed).0);
+    }
+    let (left, acts) = state.ended(failed, again, at, 0.5);
+    all.0.extend(acts.0);
+    (left, all)
 }
 
 /// Delivers, and names what else is to be done.
@@ -131,9 +151,10 @@ fn who_asks_for_the_same_waits_for_one_fetch_and_what_is_asked_for_before_it_beg
     let (next, acts) = join(&mut state, "c");
     assert_eq!(acts, ["fetch"]);
     let begun = state.begin(now(0));
-    let (left, acts) = state.settle(wanted, vec![Ok(secret("A")), Ok(secret("B"))], begun, true, now(0), 0.5);
+    let (left, acts) =
+        settle(&mut state, wanted, vec![Ok(secret("A")), Ok(secret("B"))], begun, true, now(0));
     assert!(left.is_empty());
-    assert_eq!(do_all(acts), ["lift", "changed", "deliver", "changed", "deliver"]);
+    assert_eq!(do_all(acts), ["lift", "changed", "deliver", "lift", "changed", "deliver"]);
     for waiter in [&first, &second, &third] {
         assert_eq!(told(waiter), is("A"));
     }
@@ -148,10 +169,10 @@ fn what_was_had_since_it_was_asked_for_is_not_fetched_once_more() {
     let (wanted, _) = state.take_wanted();
     let begun = state.begin(now(0));
     // The fetch takes so long that another one begins, for somebody who gave it up.
-    do_all(state.settle(wanted, vec![Err(FetchError::TimedOut(MINUTE))], begun, false, now(1), 0.5).1);
+    do_all(settle(&mut state, wanted, vec![Err(FetchError::TimedOut(MINUTE))], begun, false, now(1)).1);
     let (waiter, _) = join(&mut state, "a");
     let begun = state.begin(now(2));
-    let late = state.values.insert(&reference("a"), secret("A").into(), begun.asked, false);
+    let late = state.values.insert(&reference("a"), secret("A").into(), begun.asked, None);
     assert!(late);
     let (wanted, acts) = state.take_wanted();
     assert!(wanted.is_empty());
@@ -171,7 +192,7 @@ fn what_may_pass_stays_for_another_try_and_what_is_said_for_good_is_delivered() 
     assert!(state.is_urgent(&left));
     assert_eq!((told(&first), told(&second)), (None, Some(Err(denied()))));
     let begun = state.begin(now(1));
-    do_all(state.settle(left, vec![Ok(secret("A"))], begun, true, now(1), 0.5).1);
+    do_all(settle(&mut state, left, vec![Ok(secret("A"))], begun, true, now(1)).1);
     assert_eq!(told(&first), is("A"));
     // What the last try brings is delivered, whatever it is.
     let (last, _) = join(&mut state, "c");
@@ -231,41 +252,53 @@ fn an_outage_is_found_once_and_what_is_kept_stands_in_until_it_ends() {
     assert_eq!(asks(&mut state, "a", now(20)), "waits briefly, fetch");
     let (wanted, _) = state.take_wanted();
     let begun = state.begin(now(20));
-    let (_, acts) = state.settle(wanted, vec![Err(down())], begun, false, now(20), 0.5);
+    let (_, acts) = settle(&mut state, wanted, vec![Err(down())], begun, false, now(20));
     assert_eq!(do_all(acts), ["newly down", "deliver"]);
     assert_eq!(asks(&mut state, "a", now(21)), "stale");
     assert_eq!(asks(&mut state, "b", now(21)), "waits, fetch");
     let (wanted, _) = state.take_wanted();
     let begun = state.begin(now(21));
-    let (_, acts) = state.settle(wanted, vec![Err(down())], begun, false, now(21), 0.5);
+    let (_, acts) = settle(&mut state, wanted, vec![Err(down())], begun, false, now(21));
     assert_eq!(do_all(acts), ["down", "deliver"]);
     let (_, _) = join(&mut state, "b");
     let (wanted, _) = state.take_wanted();
     let begun = state.begin(now(22));
     // Any answer at all shows that it works.
-    let (_, acts) = state.settle(wanted, vec![Err(denied())], begun, false, now(22), 0.5);
+    let (_, acts) = settle(&mut state, wanted, vec![Err(denied())], begun, false, now(22));
     assert_eq!(do_all(acts), ["up", "lift", "deliver"]);
     assert_eq!(asks(&mut state, "a", now(22)), "waits briefly, fetch");
 }
 
 #[test]
-fn one_answer_among_failures_speaks_for_the_provider_and_a_limit_is_no_outage() {
+fn what_fails_alone_is_no_outage_and_neither_is_a_limit() {
     let mut state = state();
+    let part = || down().of_part(&"item");
     let ((_, _), (_, _)) = (join(&mut state, "a"), join(&mut state, "b"));
-    fetch(&mut state, now(0), &[("a", Err(down())), ("b", Ok("B"))], false);
+    fetch(&mut state, now(0), &[("a", Err(part())), ("b", Ok("B"))], false);
     assert!(state.breaker.down().is_none());
     do_all(state.fails(down(), now(1), 0.5));
+    let (_, _) = join(&mut state, "a");
+    fetch(&mut state, now(1), &[("a", Err(part()))], false);
+    assert!(state.breaker.down().is_none(), "it gives an answer for this one");
+    // The last word is that it does not work.
+    let ((_, _), (_, _)) = (join(&mut state, "a"), join(&mut state, "b"));
+    fetch(&mut state, now(1), &[("a", Err(down())), ("b", Ok("B"))], false);
+    assert!(state.breaker.down().is_some());
     let (_, _) = join(&mut state, "c");
     let (wanted, _) = state.take_wanted();
     let begun = state.begin(now(2));
     let limited = FetchError::RateLimited { until: None };
-    let (_, acts) = state.settle(wanted, vec![Err(limited)], begun, false, now(2), 0.5);
-    assert_eq!(do_all(acts), ["limit", "down", "deliver"]);
+    let (_, acts) = settle(&mut state, wanted, vec![Err(limited)], begun, false, now(2));
+    assert_eq!(do_all(acts), ["up", "limit", "down", "deliver"]);
     assert!(state.breaker.down().is_none());
 }
 
+fn confirmed(before: u64, now: u64, unchanged: bool) -> Confirmed {
+    Confirmed { before: Some(before), now: Some(now), unchanged: vec![unchanged] }
+}
+
 #[test]
-fn what_was_fetched_before_the_last_comparison_is_not_compared() {
+fn a_value_is_confirmed_only_by_the_baseline_that_it_was_read_after() {
     let mut state = state();
     do_all(state.join(&reference("a"), true).1);
     assert!(state.begin_confirmation(now(0)).is_none(), "there is nothing to compare");
@@ -275,19 +308,27 @@ fn what_was_fetched_before_the_last_comparison_is_not_compared() {
     let (wanted, _) = state.take_wanted();
     let slow = state.begin(now(1));
     do_all(state.join(&reference("a"), true).1);
-    let confirmation = state.begin_confirmation(now(20)).unwrap();
-    assert_eq!(confirmation.references, [reference("a")]);
-    state.confirmed(confirmation, vec![true]);
+    let (first, second) =
+        (state.begin_confirmation(now(20)).unwrap(), state.begin_confirmation(now(20)).unwrap());
+    assert_eq!(first.references, [reference("a")]);
+    state.confirmed(first, confirmed(1, 2, true));
     assert_eq!(state.renewed, Some(now(20).moment), "as good as a round");
     assert_eq!(asks(&mut state, "a", now(34)), "fresh");
-    // It began before versions were noted, and arrives after.
-    do_all(state.settle(wanted, vec![Ok(secret("B"))], slow, false, now(21), 0.5).1);
+    // It began before the vaults were listed for the next baseline, and arrives after.
+    do_all(settle(&mut state, wanted, vec![Ok(secret("B"))], slow, false, now(21)).1);
     let comparable = |state: &State, field| state.values.get(&reference(field)).unwrap().comparable;
-    assert!(comparable(&state, "a") && !comparable(&state, "b"));
+    assert_eq!((comparable(&state, "a"), comparable(&state, "b")), (Some(2), Some(1)));
     // What has changed is fetched, and not compared until it was.
-    let confirmation = state.begin_confirmation(now(22)).unwrap();
-    state.confirmed(confirmation, vec![false]);
-    assert!(!comparable(&state, "a"));
+    state.confirmed(second, confirmed(2, 3, false));
+    assert_eq!(comparable(&state, "a"), None);
+    // A second answer, of a request that was under way with the first, confirms nothing that the first did not.
+    let late = Confirmation {
+        references: vec![reference("a")],
+        asked: Asked { number: 100, at: now(40).date },
+        at: now(40).moment,
+    };
+    state.confirmed(late, confirmed(3, 4, true));
+    assert_eq!(asks(&mut state, "a", now(40)), "waits briefly");
 }
 
 #[test]
@@ -302,6 +343,12 @@ fn another_accounts_values_are_dropped_from_memory_and_disk() {
     let snapshot = state.take_unsaved().unwrap();
     assert!(snapshot.account == "other" && snapshot.entries.is_empty());
     assert_eq!(asks(&mut state, "a", now(1)), "waits, fetch");
+    // What is under way with a token of the account before is not kept either.
+    let (wanted, _) = state.take_wanted();
+    let begun = state.begin(now(1));
+    state.belongs_to("third");
+    do_all(settle(&mut state, wanted, vec![Ok(secret("A"))], begun, false, now(2)).1);
+    assert_eq!(asks(&mut state, "a", now(2)), "waits, fetch");
 }
 
 #[test]
@@ -314,4 +361,78 @@ fn what_could_not_be_written_is_written_the_next_time() {
     assert!(state.take_unsaved().is_none());
     state.mark_unsaved();
     assert_eq!(state.take_unsaved().unwrap().entries.len(), 1);
+}
+
+#[test]
+fn a_result_is_delivered_when_it_comes_and_not_kept_if_it_was_asked_for_anew_meanwhile() {
+    let mut state = state();
+    let ((first, _), (other, _)) = (join(&mut state, "a"), join(&mut state, "b"));
+    let (mut wanted, _) = state.take_wanted();
+    wanted.sort_by(|one, other| one.reference.cmp(&other.reference));
+    let (slow, quick) = (wanted.remove(0), wanted.remove(0));
+    let begun = state.begin(now(0));
+    do_all(state.arrived(quick, Ok(secret("B")), (begun, BASELINE), now(0), &mut Vec::new()));
+    assert_eq!((told(&other), told(&first)), (is("B"), None));
+    // Somebody knows of a change.
+    let (anew, acts) = state.join_anew(&reference("a"));
+    assert_eq!(do_all(acts), ["fetch"]);
+    do_all(state.arrived(slow, Ok(secret("old")), (begun, BASELINE), now(1), &mut Vec::new()));
+    assert_eq!((told(&first), told(&anew)), (is("old"), None));
+    assert!(state.values.get(&reference("a")).is_none(), "it may be from before the change");
+    fetch(&mut state, now(2), &[("a", Ok("new"))], false);
+    assert_eq!(told(&anew), is("new"));
+    assert_eq!(asks(&mut state, "a", now(3)), "fresh");
+}
+
+#[test]
+fn what_cannot_be_had_although_the_provider_works_is_asked_for_less_often_and_anew_when_somebody_says_so() {
+    let mut state = state();
+    let part = || FetchError::Broken { why: "nonsense".into() }.of_part(&"item");
+    for at in [now(0), now(1)] {
+        assert_eq!(asks(&mut state, "a", at), "waits, fetch");
+        fetch(&mut state, at, &[("a", Err(part()))], false);
+    }
+    assert_eq!(asks(&mut state, "a", now(1)), part().to_string());
+    let (waiter, _) = state.join_anew(&reference("a"));
+    fetch(&mut state, now(1), &[("a", Err(part()))], false);
+    assert_eq!(told(&waiter), Some(Err(part())));
+    assert_eq!(asks(&mut state, "a", now(1)), "waits, fetch");
+}
+
+#[test]
+fn a_rejected_token_is_not_tried_by_each_start() {
+    let mut state = state();
+    let rejected = || FetchError::TokenRejected;
+    for _ in 0..2 {
+        assert_eq!(asks(&mut state, "a", now(0)), "waits, fetch");
+        fetch(&mut state, now(0), &[("a", Err(rejected()))], true);
+    }
+    assert_eq!(asks(&mut state, "b", now(0)), rejected().to_string(), "whatever is asked for");
+    state.forget_failures();
+    assert_eq!(asks(&mut state, "b", now(0)), "waits, fetch");
+}
+
+#[test]
+fn who_waits_for_what_was_given_up_asks_anew() {
+    let mut state = state();
+    let (first, _) = join(&mut state, "a");
+    let (wanted, _) = state.take_wanted();
+    drop(wanted);
+    assert_eq!(told(&first), None);
+    assert_eq!(join(&mut state, "a").1, ["fetch"]);
+    state.give_up();
+    assert_eq!(join(&mut state, "a").1, ["fetch"]);
+}
+
+#[test]
+fn what_comes_late_says_nothing_about_a_provider_that_failed_since() {
+    let mut state = state();
+    let ((_, _), (_, _)) = (join(&mut state, "a"), join(&mut state, "b"));
+    let (slow, _) = state.take_wanted();
+    let begun = state.begin(now(0));
+    let (_, _) = join(&mut state, "c");
+    fetch(&mut state, now(1), &[("c", Err(down()))], false);
+    let results = slow.iter().map(|_| Ok(secret("old"))).collect();
+    do_all(settle(&mut state, slow, results, begun, false, now(2)).1);
+    assert!(state.breaker.down().is_some());
 }

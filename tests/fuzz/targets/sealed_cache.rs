@@ -18,7 +18,7 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let entry = |name: &str| -> (Reference, Kept) {
         let value = Secret::copy_from(name.as_bytes()).expect("not empty").into();
         let fetched = SystemTime::UNIX_EPOCH;
-        let entry = Kept { value, fetched, denied: None, doubtful: false, comparable: false, asked: 0 };
+        let entry = Kept { value, fetched, denied: None, doubtful: false, comparable: None, asked: 0 };
         (format!("op://vault/item/{name}").parse().expect("a reference"), entry)
     };
     let entries = ["one", "two", "three"].map(entry);

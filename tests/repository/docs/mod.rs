@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 mod commands;
 mod json_schema;
@@ -123,8 +124,10 @@ fn the_vault_file_in_the_documentation_is_read() {
     Command::new("chmod").arg("600").arg(&path).status().unwrap();
     let local = opnix::internals::Local::new(Path::new("docs-vault.json"), None, directory);
     let provider = opnix::internals::Provider::Local(local);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let found = runtime.block_on(provider.fetch(vec!["op://Vault/App/prod/token".parse().unwrap()]));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let found = runtime.block_on(
+        provider.fetch_all(&["op://Vault/App/prod/token".parse().unwrap()], Duration::from_secs(20)),
+    );
     assert_eq!(found[0].as_ref().unwrap().expose(), b"made-up");
 }
 

@@ -1,6 +1,9 @@
 //! Where values come from: what a provider makes of each reference and each fault, and what that costs in requests.
 
 mod child;
-mod connect;
+pub mod connect;
+mod oracle;
 mod service_account;
+mod spoiled;
+mod table;
 mod vaults;

@@ -67,6 +67,21 @@ fn a_vault_that_was_made_anew_is_found() {
 }
 
 #[test]
+fn a_vault_that_was_made_anew_confirms_no_value_of_the_one_before() {
+    with_each(&SECRETS, |daemon, change, _| {
+        assert_eq!(daemon.ask("a").as_deref(), Some("first a"));
+        change(&|account| {
+            account.vaults.retain(|vault| vault.name != "Prod");
+            with_vault(account, "Prod", "third");
+        });
+        // From here on the new vault is known as well.
+        assert_eq!(daemon.ask("b").as_deref(), Some("third b"));
+        daemon.reload();
+        assert_eq!(daemon.ask("a").as_deref(), Some("third a"));
+    });
+}
+
+#[test]
 fn a_list_that_fails_is_asked_for_once_for_all() {
     let names: Vec<String> = (0..40).map(|number| format!("s{number}")).collect();
     let references: Vec<String> =
@@ -87,5 +102,30 @@ fn a_list_that_fails_is_asked_for_once_for_all() {
         // Not all of them come before the first fetch begins.
         assert!(requests <= 6, "{on}: {:?}", simulator.server.requests());
         simulator.server.clear_faults();
+    }
+}
+
+#[test]
+fn a_value_that_was_read_before_a_vault_was_listed_is_not_confirmed_by_that() {
+    let mut account = two_vaults();
+    let prod = account.vault("Prod");
+    let by_ids = format!("op://{}/{}/a", prod.id, prod.items[0].id);
+    for reload_with in ["20s", "25s"] {
+        for first in [by_ids.as_str(), "op://Prod/Key/a"] {
+            let simulator = Connect::local(account.clone());
+            let secrets = [("a", first), ("b", "op://Prod/Key/b")];
+            let daemon = connect::with_deadline(&simulator, "20s", &secrets);
+            assert_eq!(daemon.ask("a").as_deref(), Some("first a"));
+            simulator.change(|account| account.set("Prod", "Key", "a", "changed"));
+            if reload_with == "20s" {
+                assert_eq!(daemon.ask("b").as_deref(), Some("first b"));
+            }
+            // A reload asks what is true now, whatever else it changes.
+            let text = std::fs::read_to_string(daemon.configuration()).unwrap();
+            std::fs::write(daemon.configuration(), text.replace("20s", reload_with)).unwrap();
+            daemon.reload();
+            assert_eq!(daemon.ask("b").as_deref(), Some("first b"));
+            assert_eq!(daemon.ask("a").as_deref(), Some("changed"), "{reload_with} {first}");
+        }
     }
 }

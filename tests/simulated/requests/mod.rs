@@ -4,4 +4,5 @@ mod budget;
 mod counting;
 mod ledger;
 mod limit;
+mod outage;
 mod repetition;

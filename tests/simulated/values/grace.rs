@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::helpers::{status, wait};
+use crate::daemon::UNIT;
+use crate::helpers::{merged, status, wait};
 use crate::host::{Host, VAULT};
+use crate::simulators::account::Account;
+use crate::simulators::http::Fault;
 
 #[test]
 fn what_1password_says_is_gone_is_served_for_the_grace_only() {
@@ -42,4 +45,50 @@ fn what_1password_says_is_gone_is_served_for_the_grace_only() {
     thread::sleep(Duration::from_secs(3));
     let daemon = host.start(&config);
     assert!(daemon.refusal("gone").contains("cannot be reached"));
+}
+
+#[test]
+fn a_frozen_account_denies_no_value() {
+    let host = Host::new(&["a"]);
+    let top = json!({"fresh_for": "0s", "grace": "1s", "short_deadline": "3s", "deadline": "10s"});
+    let daemon = host.start(&host.config(top, &[("a", json!({}))]));
+    assert!(daemon.ask("a").is_some());
+    host.simulator.server.fault("GET /api/v1/vaults", usize::MAX, Fault::Status(403));
+    assert_eq!(daemon.command(&["refresh"]).1, 69);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(daemon.ask("a").as_deref(), Some("canary-a"), "after the grace");
+    let provider = &status(&daemon)["provider"];
+    assert_eq!(provider["health"], "down");
+    assert!(provider["error"].as_str().unwrap().contains("may not read the account's vaults"), "{provider}");
+}
+
+#[test]
+fn an_outage_while_the_core_resolves_a_reference_denies_no_value() {
+    let host = Host::with(Account::everything());
+    let reference = "op://Zoo/Key/private key?ssh-format=openssh";
+    let secrets = json!({"secrets": [{"name": "key", "reference": reference, "units": [UNIT]}]});
+    let top = json!({"fresh_for": "0s", "grace": "1s", "short_deadline": "5s", "deadline": "10s"});
+    let daemon = host.start(&merged(host.config(top, &[]), &secrets));
+    assert!(daemon.ask("key").is_some());
+    let mut item = String::new();
+    host.simulator.change(|account| {
+        let zoo = account.vault("Zoo");
+        let key = zoo.items.iter().find(|item| item.title == "Key").unwrap();
+        item = format!("GET /api/v1/vault/{}/item/{}", zoo.id, key.id);
+    });
+    for fault in [Fault::Limited(None), Fault::Status(500), Fault::Reset] {
+        // So that the item is read at all.
+        host.simulator.change(|account| account.change("Zoo", "Kinds", |item| item.notes.push('x')));
+        // The item is read, and then the core reads it once more.
+        host.simulator.server.fault(&item, 1, Fault::Delay(Duration::ZERO));
+        host.simulator.server.fault(&item, 1, fault.clone());
+        let (said, code) = daemon.command(&["refresh", "key"]);
+        assert_eq!(code, 69, "{fault:?}: {said}");
+        assert!(said.contains("cannot be had"), "{fault:?}: {said}");
+        thread::sleep(Duration::from_secs(2));
+        host.one_password_is_down(true);
+        assert!(daemon.ask("key").is_some(), "{fault:?}: after the grace");
+        host.one_password_is_down(false);
+        assert_eq!(daemon.command(&["refresh", "key"]).1, 0);
+    }
 }

@@ -26,19 +26,20 @@ impl Remedy for AddressError {
     }
 }
 
-/// Allowed are `host` and `https://host`; on the loopback, for tests, also any port and `http`. This is stricter than the
-/// core's own parser, so that the host that is checked here is the one that it connects to.
-pub fn check_address(address: &str, hosts: &[String]) -> Result<(), AddressError> {
+/// The host and port, if they are allowed: `host` and `https://host`; on the loopback, for tests, also any port and `http`. This
+/// is stricter than the core's own parser, so that the host that is checked here is the one that it connects to.
+pub fn check_address(address: &str, hosts: &[String]) -> Result<(String, u16), AddressError> {
     let wrong = |why| AddressError::Malformed { address: address.to_owned(), why };
     let (scheme, authority) = match address.split_once("://") {
         Some((scheme, authority)) => (Some(scheme), authority),
         None => (None, address),
     };
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => (host, Some(port)),
-        Some(_) => return Err(wrong("after a colon only a port can stand")),
+    let (host, port) = match authority.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+        Some((host, Ok(port))) => (host, Some(port)),
+        Some((_, Err(_))) => return Err(wrong("after a colon only a port can stand")),
         None => (authority, None),
     };
+    let usual = if scheme == Some("http") { 80 } else { 443 };
     let named = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
     if host.is_empty() || !host.bytes().all(named) {
         return Err(wrong("it holds more than a host name"));
@@ -46,7 +47,7 @@ pub fn check_address(address: &str, hosts: &[String]) -> Result<(), AddressError
     let host = host.to_ascii_lowercase();
     if host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         return match scheme {
-            None | Some("http" | "https") => Ok(()),
+            None | Some("http" | "https") => Ok((host, port.unwrap_or(usual))),
             Some(_) => Err(wrong("only http and https are known")),
         };
     }
@@ -58,7 +59,7 @@ pub fn check_address(address: &str, hosts: &[String]) -> Result<(), AddressError
         host.strip_suffix(&allowed.to_ascii_lowercase())
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    if own.into_iter().any(below) { Ok(()) } else { Err(AddressError::Foreign { host }) }
+    if own.into_iter().any(below) { Ok((host, usual)) } else { Err(AddressError::Foreign { host }) }
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn address(address: &str) -> Result<(), AddressError> {
+    fn address(address: &str) -> Result<(String, u16), AddressError> {
         check_address(address, &["op.example.org".into()])
     }
 
@@ -83,8 +84,10 @@ mod tests {
             "https://127.0.0.1:8083",
             "127.0.0.1:8443",
         ] {
-            assert_eq!(address(good), Ok(()), "{good}");
+            assert!(address(good).is_ok(), "{good}");
         }
+        assert_eq!(address("https://ACME.1password.eu"), Ok(("acme.1password.eu".into(), 443)));
+        assert_eq!(address("127.0.0.1:8443"), Ok(("127.0.0.1".into(), 8443)));
         for bad in [
             "evil.example",
             "evil1password.com",

@@ -2,137 +2,102 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use crate::providers::ask::items::{Code, Field, File, Item, Place, Section, Value};
+use crate::providers::ask::members::{Members, Unreadable};
+use crate::providers::ask::reader::Reader;
 
-use crate::providers::ask::items::{Field, File, Item, Section};
+/// What the SDK derives from an SSH key has names like the fields of the item.
+const OF_SSH_KEYS: [&str; 3] = ["public key", "fingerprint", "key type"];
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SdkItem<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    title: Cow<'a, str>,
-    #[serde(borrow)]
-    fields: Vec<SdkField<'a>>,
-    #[serde(borrow)]
-    sections: Vec<SdkSection<'a>>,
-    #[serde(borrow)]
-    notes: &'a RawValue,
-    #[serde(borrow, default)]
-    files: Vec<SdkFile<'a>>,
-    #[serde(borrow)]
-    document: Option<Attributes<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SdkField<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    title: Cow<'a, str>,
-    #[serde(borrow)]
-    section_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    value: &'a RawValue,
-    #[serde(borrow)]
-    details: Option<Details<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Details<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct OneTimePassword<'a> {
-    #[serde(borrow)]
-    code: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct SdkSection<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    title: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SdkFile<'a> {
-    #[serde(borrow)]
-    attributes: Attributes<'a>,
-    #[serde(borrow)]
-    section_id: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Attributes<'a> {
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    size: u64,
-}
-
-impl<'a> From<SdkItem<'a>> for Item<'a> {
-    fn from(item: SdkItem<'a>) -> Self {
-        let section = |id: Cow<'a, str>| Section { id, label: Cow::Borrowed("") };
-        let notes = Field {
-            id: Cow::Borrowed("notesPlain"),
-            label: Cow::Borrowed("notes"),
-            value: Some(item.notes),
-            section: None,
-            totp: None,
-            derived: false,
-        };
-        // What the SDK derives from an SSH key has names like the fields of the item.
-        let has_key =
-            item.fields.iter().any(|field| field.details.as_ref().is_some_and(|d| d.kind == "SshKey"));
-        let derived =
-            ["public key", "fingerprint", "key type"].into_iter().filter(|_| has_key).map(|label| Field {
-                id: Cow::Borrowed(label),
-                label: Cow::Borrowed(label),
-                value: None,
-                section: None,
-                totp: None,
-                derived: true,
-            });
-        let fields = item.fields.into_iter().map(|field| Field {
-            id: field.id,
-            label: field.title,
-            value: Some(field.value),
-            section: field.section_id.filter(|id| !id.is_empty()).map(section),
-            totp: field.details.and_then(code),
-            derived: false,
-        });
-        let file = |attributes: Attributes<'a>, section| File {
-            id: attributes.id,
-            name: attributes.name,
-            content: None,
-            section,
-            size: attributes.size,
-        };
-        let attached = item.files.into_iter().map(|attached| {
-            file(attached.attributes, Some(attached.section_id).filter(|id| !id.is_empty()).map(section))
-        });
-        Self {
-            id: item.id,
-            title: item.title,
-            sections: item.sections.into_iter().map(|s| Section { id: s.id, label: s.title }).collect(),
-            fields: fields.chain([notes]).chain(derived).collect(),
-            files: attached.chain(item.document.map(|document| file(document, None))).collect(),
-        }
+pub fn read<'a>(item: &Members<'a>) -> Item<'a> {
+    // The SDK always gives these.
+    let is_whole = ["id", "fields", "sections"].iter().all(|name| matches!(item.raw(name), Ok(Some(_))));
+    let mut reader = Reader { spoiled: !is_whole };
+    let mut fields = reader.entries(item, "fields", field);
+    let has_key = fields.iter().any(|(_, is_key)| *is_key);
+    let notes = match item.raw("notes") {
+        Ok(notes) => notes.map_or(Value::Unreadable, Value::Text),
+        Err(Unreadable) => Value::Unreadable,
+    };
+    let named = |id: &'static str, label: &'static str, value| Field {
+        id: Cow::Borrowed(id),
+        label: Cow::Borrowed(label),
+        section: Ok(None),
+        value,
+        code: Code::NotOne,
+    };
+    let derived = OF_SSH_KEYS.into_iter().filter(|_| has_key);
+    let derived = derived.map(|label| named(label, label, Value::Derived));
+    let fields = fields.drain(..).map(|(field, _)| field);
+    let fields = fields.chain([named("notesPlain", "notes", notes)]).chain(derived).collect();
+    let attached = reader.entries(item, "files", |attached, reader| {
+        let section = place(attached);
+        Some(file(&reader.optional(attached.object("attributes"))?, section, reader))
+    });
+    let document = reader.optional(item.object("document"));
+    let document = document.map(|document| file(&document, Ok(None), &mut reader));
+    let sections = reader.entries(item, "sections", |section, reader| Section {
+        id: reader.text(section, "id"),
+        label: reader.text(section, "title"),
+    });
+    Item {
+        id: reader.text(item, "id"),
+        title: reader.text(item, "title"),
+        gone: false,
+        sections,
+        fields,
+        files: attached.into_iter().flatten().chain(document).collect(),
+        spoiled: reader.spoiled,
     }
 }
 
-fn code(details: Details<'_>) -> Option<&RawValue> {
-    let content = details.content.filter(|_| details.kind == "Otp")?;
-    serde_json::from_str::<OneTimePassword<'_>>(content.get()).ok()?.code
+/// And whether it is an SSH key.
+fn field<'a>(field: &Members<'a>, reader: &mut Reader) -> (Field<'a>, bool) {
+    let kind = field.text("fieldType").ok().flatten().unwrap_or_default();
+    let details = field.object("details").ok().flatten();
+    let detail = details.as_ref().and_then(|details| details.text("type").ok().flatten());
+    let value = match field.raw("value") {
+        // The SDK gives no value of a kind that it does not know.
+        Ok(value) if kind == "Unsupported" && value.is_none_or(|value| value.get() == "\"\"") => {
+            Value::Unknown
+        }
+        Ok(value) => value.map_or(Value::Unreadable, Value::Text),
+        Err(Unreadable) => Value::Unreadable,
+    };
+    let read = Field {
+        id: reader.text(field, "id"),
+        label: reader.text(field, "title"),
+        section: place(field),
+        value,
+        code: match &details {
+            Some(details) if detail.as_deref() == Some("Otp") => code(details),
+            _ if kind == "Totp" => Code::Failed,
+            _ => Code::NotOne,
+        },
+    };
+    reader.spoiled |= read.section.is_err();
+    (read, detail.as_deref() == Some("SshKey"))
+}
+
+fn code<'a>(details: &Members<'a>) -> Code<'a> {
+    let Ok(Some(content)) = details.object("content") else { return Code::Unreadable };
+    match content.raw("code") {
+        Ok(code) => code.map_or(Code::Failed, Code::Text),
+        Err(Unreadable) => Code::Unreadable,
+    }
+}
+
+fn place<'a>(of: &Members<'a>) -> Place<'a> {
+    let id = of.text("sectionId")?.filter(|id| !id.is_empty());
+    Ok(id.map(|id| Section { id, label: Cow::Borrowed("") }))
+}
+
+fn file<'a>(attributes: &Members<'a>, section: Place<'a>, reader: &mut Reader) -> File<'a> {
+    File {
+        id: reader.text(attributes, "id"),
+        name: reader.text(attributes, "name"),
+        content: None,
+        section,
+        size: attributes.number("size").ok().flatten(),
+    }
 }

@@ -15,6 +15,9 @@ use crate::secret::Secret;
 pub struct Token {
     secret: Secret,
     account: String,
+    /// Of the server that it is for.
+    host: String,
+    port: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,14 +90,19 @@ impl Token {
         let members: Members<'_> = serde_json::from_slice(&json[..length])
             .map_err(|_| TokenError::Damaged("a member is missing or of the wrong type"))?;
         members.check()?;
-        check_address(members.sign_in_address, hosts)?;
+        let (host, port) = check_address(members.sign_in_address, hosts)?;
         let account = format!("{} at {}", members.email.to_lowercase(), members.sign_in_address);
-        Ok(Self { secret: token, account })
+        Ok(Self { secret: token, account, host, port })
     }
 
     /// The token itself, for the settings of the core.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// Where 1Password is for this account.
+    pub fn endpoint(&self) -> (&str, u16) {
+        (&self.host, self.port)
     }
 
     /// Whose token it is. Not a secret.

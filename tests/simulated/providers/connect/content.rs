@@ -3,6 +3,7 @@
 use super::{daemon, everything};
 use crate::simulators::account::Account;
 use crate::simulators::connect::Connect;
+use crate::simulators::http::Fault;
 
 #[test]
 fn every_field_of_the_account_is_had_by_its_names() {
@@ -43,4 +44,35 @@ fn sections_notes_codes_and_files_are_had_too() {
     assert!(daemon.refusal("ssh").contains("a Connect server converts no SSH keys"));
     assert_eq!(daemon.ask_bytes("file-paper"), Some(paper));
     assert_eq!(daemon.ask("file-cert").as_deref(), Some("-----BEGIN MADE UP-----\n"));
+}
+
+#[test]
+fn fields_in_no_section_or_without_a_label_are_had() {
+    let simulator = everything();
+    let account = simulator.account();
+    let kinds = account.vaults.iter().flat_map(|vault| &vault.items).find(|item| item.title == "Kinds");
+    let unlabelled = kinds.unwrap().fields.iter().find(|field| field.label.is_empty()).unwrap();
+    let by_id = format!("op://Zoo/Kinds/{}", unlabelled.id);
+    let secrets = [
+        ("loose", "op://Zoo/Kinds/loose"),
+        ("no-section", "op://Zoo/Kinds//loose"),
+        ("section-id", "op://Zoo/Kinds/add more/loose"),
+        ("by-id", &by_id),
+    ];
+    let daemon = daemon(&simulator, &secrets);
+    for (name, reference) in &secrets[..3] {
+        assert_eq!(daemon.answer(name).as_deref(), Ok("in no section"), "{reference}");
+    }
+    assert_eq!(daemon.answer("by-id").as_deref(), Ok("without a label"));
+}
+
+#[test]
+fn answers_that_do_not_say_how_long_they_are_are_had_whole() {
+    let simulator = everything();
+    simulator.server.fault("GET", usize::MAX, Fault::Chunked);
+    let secrets = [("lines", "op://Zoo/Kinds/lines"), ("file-paper", "op://Zoo/Papers/paper.bin")];
+    let daemon = daemon(&simulator, &secrets);
+    assert_eq!(daemon.ask("lines").as_deref(), Some("one\ntwo\r\n\tthree \"quoted\" \\ é😀"));
+    assert_eq!(daemon.ask_bytes("file-paper"), Some((0..=255).collect()));
+    assert_eq!(simulator.server.faults_met(), simulator.server.requests());
 }

@@ -1,7 +1,7 @@
 //! What each fault of the server comes to.
 
 use super::{daemon, everything, with_deadline};
-use crate::helpers::{cost, on_time, with_time};
+use crate::helpers::{cost, on_time, wait, with_time};
 use crate::simulators::connect::TOKEN;
 use crate::simulators::http::Fault;
 
@@ -20,7 +20,13 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
         ("GET /v1/vaults", Fault::Status(302), "out of order"),
         ("GET /v1/vaults", Fault::Reset, "cannot be reached"),
         ("GET /v1/vaults", Fault::Truncate, "the connection broke off"),
-        ("GET /v1/vaults", Fault::Garbage, "broke its contract"),
+        ("GET /v1/vaults", Fault::Garbage, "no Connect server at http://127.0.0.1:"),
+        ("GET /v1/vaults", Fault::Status(404), "no Connect server at http://127.0.0.1:"),
+        (
+            "GET /v1/vaults",
+            Fault::Status(400),
+            "does not take the request: the Connect server answers with 400",
+        ),
         ("GET /v1/vaults/", Fault::Status(404), "there is no vault \"Zoo\""),
         ("GET /v1/vaults/", Fault::Status(503), "out of order"),
     ] {
@@ -56,11 +62,22 @@ fn a_server_that_says_when_to_come_back_is_asked_again_then() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_costs_the_deadline_and_no_more() {
+fn a_server_that_does_not_answer_costs_a_unit_its_deadline_and_the_next_ones_some_seconds() {
     let simulator = everything();
     simulator.server.fault("GET /v1/vaults", 1, Fault::Hang);
     let daemon = with_deadline(&simulator, "2s", &[("key", "op://Zoo/Sections/username")]);
     let refusal = daemon.refusal("key");
     assert!(refusal.contains("did not answer"), "{refusal}");
-    assert_eq!(daemon.ask("key").as_deref(), Some("keeper"));
+    wait("the request to be given up", || daemon.ask("key").as_deref() == Some("keeper"));
+}
+
+#[test]
+fn a_refresh_under_a_limit_says_until_when() {
+    let simulator = everything();
+    let daemon = with_deadline(&simulator, "3s", &[("key", "op://Zoo/Sections/username")]);
+    simulator.server.fault("GET /v1/vaults", 1, Fault::Limited(Some(3600)));
+    let refusal = daemon.refusal("key");
+    assert!(refusal.contains("limit on requests is reached until 20"), "{refusal}");
+    let (said, code) = daemon.command(&["refresh"]);
+    assert!(said.contains("limit on requests is reached until 20"), "{code}: {said}");
 }

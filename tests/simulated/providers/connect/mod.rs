@@ -18,7 +18,7 @@ pub fn everything() -> Connect {
     Connect::local(Account::everything())
 }
 
-fn provider(simulator: &Connect) -> Value {
+pub fn provider(simulator: &Connect) -> Value {
     json!({"kind": "connect", "host": simulator.url()})
 }
 

@@ -26,6 +26,8 @@ fn what_is_not_there_or_ambiguous_or_not_shared_is_named() {
             ("two", "op://Zoo/Sections/password"),
             ("empty", "op://Zoo/Kinds/empty"),
             ("archived", "op://Zoo/Gone/value"),
+            ("document", "op://Zoo/Papers/paper.bin"),
+            ("file-field", "op://Zoo/Sections/username"),
         ],
     );
     for (name, says) in [
@@ -36,9 +38,14 @@ fn what_is_not_there_or_ambiguous_or_not_shared_is_named() {
         ("field", "item \"Sections\" has no field \"nope\""),
         ("file-f", "item \"Sections\" has no file \"nope.pem\""),
         ("twin", "item \"Twin\" is ambiguous; use one of the ids "),
-        ("two", "field \"password\" is ambiguous; use one of the ids "),
+        (
+            "two",
+            "is ambiguous; say which: op://Zoo/Sections/prod/password or op://Zoo/Sections/test/password",
+        ),
         ("empty", "op://Zoo/Kinds/empty is empty"),
         ("archived", "there is no item \"Gone\""),
+        ("document", "it has a file of this name: say \"kind\": \"file\""),
+        ("file-field", "it has a field of this name: leave out \"kind\": \"file\""),
     ] {
         let refusal = daemon.refusal(name);
         assert!(refusal.contains(says), "{name}: {refusal}");

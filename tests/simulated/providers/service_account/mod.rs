@@ -26,6 +26,6 @@ fn one(simulator: &ServiceAccount) -> Daemon {
     Daemon::start(&simulator.token(), &[("key", "op://Zoo/Sections/username")])
 }
 
-fn provider() -> Value {
+pub fn provider() -> Value {
     json!({"kind": "service_account", "library": library()})
 }

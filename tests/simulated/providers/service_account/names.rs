@@ -28,7 +28,10 @@ fn what_is_not_there_or_ambiguous_is_named() {
         ("field", "item \"Sections\" has no field \"nope\""),
         ("file-f", "item \"Sections\" has no file \"nope.pem\""),
         ("twin", "item \"Twin\" is ambiguous; use one of the ids "),
-        ("two", "field \"password\" is ambiguous; use one of the ids "),
+        (
+            "two",
+            "is ambiguous; say which: op://Zoo/Sections/prod/password or op://Zoo/Sections/test/password",
+        ),
         ("id", "there is no item \"aaaaaaaaaaaaaaaaaaaaaaaaaa\""),
     ] {
         let refusal = daemon.refusal(name);

@@ -5,6 +5,7 @@ use std::thread;
 use super::{SIGN_IN, everything, one};
 use crate::daemon::Daemon;
 use crate::helpers::cost;
+use crate::simulators::account::Seal;
 use crate::simulators::http::Fault;
 
 #[test]
@@ -106,4 +107,29 @@ fn after_a_reload_one_request_tells_whether_values_still_hold() {
         "{:?}",
         simulator.server.requests()
     );
+}
+
+#[test]
+fn one_item_of_a_batch_that_cannot_be_had_costs_a_search_once() {
+    let simulator = everything();
+    simulator.change(|account| account.change("One Vault", "Item 7", |item| item.seal = Seal::BadDetails));
+    let secrets: Vec<(String, String)> =
+        (0..50).map(|n| (format!("s{n}"), format!("op://One Vault/Item {n}/value"))).collect();
+    let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, of)| (&**name, &**of)).collect();
+    let daemon = Daemon::start(&simulator.token(), &secrets);
+    let search = cost(&simulator.server, || assert_eq!(daemon.command(&["refresh"]).1, 69));
+    assert!(search <= SIGN_IN + 3 + 13, "{search}: {:?}", simulator.server.requests());
+    for (name, _) in &secrets {
+        assert_eq!(daemon.ask(name).is_some(), *name != "s7", "{name}");
+    }
+    assert!(daemon.refusal("s7").contains("item \"Item 7\" of vault \"One Vault\" cannot be had"));
+    // Something changed, so that all are read anew: the batch, and the one.
+    simulator.change(|account| account.set("One Vault", "Item 8", "value", "new"));
+    let again = cost(&simulator.server, || assert_eq!(daemon.command(&["refresh"]).1, 69));
+    assert!(again <= 5, "{again}: {:?}", simulator.server.requests());
+    assert_eq!(daemon.ask("s8").as_deref(), Some("new"));
+    // It is mended.
+    simulator.change(|account| account.change("One Vault", "Item 7", |item| item.seal = Seal::Good));
+    assert_eq!(daemon.command(&["refresh"]).1, 0);
+    assert_eq!(daemon.ask("s7").as_deref(), Some("value-7"));
 }
