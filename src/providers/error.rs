@@ -242,6 +242,11 @@ impl FetchError {
         Self::Broken { why: "it gave no result".into() }
     }
 
+    /// Whether the provider answered, and the answer is of no use: something else may be had all the same.
+    pub fn is_about_the_answer(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::NotTaken { .. } | Self::Broken { .. })
+    }
+
     /// The same, as a failure of this part alone.
     #[must_use]
     pub fn of_part(self, part: &impl fmt::Display) -> Self {

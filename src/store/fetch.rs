@@ -13,7 +13,7 @@ use super::state::{Begun, Wanted};
 use crate::moment::Now;
 use crate::process::random;
 use crate::providers::FetchError;
-use crate::reference::Reference;
+use crate::reference::{Kind, Reference};
 
 /// How long to wait before the second try; then twice as long before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -89,6 +89,9 @@ impl Shared {
     /// One call of the provider. What it gives is delivered as it comes; what failed and is worth a thought is returned.
     async fn ask(self: &Arc<Self>, wanted: Vec<Wanted>, answered: &AtomicBool) -> Vec<(Wanted, FetchError)> {
         let references: Vec<Reference> = wanted.iter().map(|wanted| wanted.reference.clone()).collect();
+        // A file that takes long says nothing about the provider.
+        let only_files = references.iter().all(|reference| reference.kind == Kind::File);
+        answered.fetch_or(only_files, Ordering::Relaxed);
         let mut open: Vec<Option<Wanted>> = wanted.into_iter().map(Some).collect();
         let mut failed = Vec::new();
         let begun: Begun = self.state().begin(Now::read());

@@ -15,7 +15,7 @@ use crate::policy::Grant;
 use crate::process::random;
 use crate::providers::FetchError;
 use crate::quote::RenderError;
-use crate::reference::Reference;
+use crate::reference::{Kind, Reference};
 
 impl Store {
     /// The value, fetched where needed. Takes no longer than the deadline.
@@ -121,10 +121,10 @@ impl Shared {
             Ok(Some(Err(error))) => error,
             Ok(None) => self.state().breaker.down().map_or_else(late, |down| down.error.clone()),
             Err(_) => {
-                // The first one whose patience ends says so for all.
+                // The first one whose patience ends says so for all, but not of a file, which may only be large.
                 let acts = {
                     let mut state = self.state();
-                    let is_first = state.breaker.down().is_none();
+                    let is_first = state.breaker.down().is_none() && reference.kind != Kind::File;
                     is_first.then(|| state.fails(late(), Now::read(), random()))
                 };
                 self.act(acts.unwrap_or_default());

@@ -33,7 +33,7 @@ impl<'a, A: Account> Asking<'a, A> {
             let listed = listed.map(|vaults| self.names.set_vaults(vaults));
             // There may be references that need no list.
             if let Err(error) = &listed
-                && !is_about_the_answer(error)
+                && !error.is_about_the_answer()
             {
                 self.over = Some(error.clone());
             }
@@ -71,7 +71,7 @@ impl<'a, A: Account> Asking<'a, A> {
             FetchError::Forbidden { .. } => {
                 return self.list_vaults().err().filter(|_| self.over.is_some()).unwrap_or(error);
             }
-            error if is_about_the_answer(error) => self.answered || self.list_vaults().is_ok(),
+            error if error.is_about_the_answer() => self.answered || self.list_vaults().is_ok(),
             // The connection may be gone since something was answered.
             FetchError::Unreachable { .. } => {
                 self.vaults = None;
@@ -85,9 +85,4 @@ impl<'a, A: Account> Asking<'a, A> {
         }
         self.over.get_or_insert(error).clone()
     }
-}
-
-/// The provider was reached, and what it answered is of no use.
-fn is_about_the_answer(error: &FetchError) -> bool {
-    matches!(error, FetchError::Unavailable { .. } | FetchError::NotTaken { .. } | FetchError::Broken { .. })
 }

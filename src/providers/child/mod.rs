@@ -159,7 +159,19 @@ impl Remote {
     pub async fn fetch(&self, references: Vec<Reference>, give: Give<'_>) -> Result<(), FetchError> {
         let (files, others): (Vec<_>, Vec<_>) =
             references.into_iter().enumerate().partition(|(_, reference)| reference.kind == Kind::File);
-        self.fetch_of(others, give).await?;
+        let mut over = None;
+        let mut noted = |number, result: Fetched, comparable| {
+            let ends =
+                |error: &&FetchError| error.consequences().provider_is_down && !error.is_about_the_answer();
+            over = over.take().or_else(|| result.as_ref().err().filter(ends).cloned());
+            give(number, result, comparable);
+        };
+        self.fetch_of(others, &mut noted).await?;
+        if let Some(error) = over {
+            // It would be asked in vain, and perhaps over its limit.
+            files.into_iter().for_each(|(number, _)| give(number, Err(error.clone()), None));
+            return Ok(());
+        }
         if files.is_empty() {
             return Ok(());
         }

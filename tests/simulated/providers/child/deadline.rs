@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{OTHER, USERNAME, lives, send, stuck, value_of};
 use crate::daemon::{Daemon, UNIT};
-use crate::helpers::{cost, merged, wait, wait_for};
+use crate::helpers::{cost, merged, status, wait, wait_for};
 use crate::providers::connect::{everything, provider, with_deadline};
 use crate::simulators::connect::TOKEN;
 use crate::simulators::http::Fault;
@@ -117,8 +117,19 @@ fn a_file_that_takes_long_keeps_nobody_waiting() {
         }
         assert!(refusal.join().unwrap().contains("did not answer within 8s"));
     });
+    assert_eq!(status(&daemon)["provider"]["health"], "up", "a file that takes long is no outage");
     simulator.server.clear_faults();
     wait("the file", || daemon.ask_bytes("file") == Some((0..=255).collect()));
     let asked = simulator.server.requests().iter().filter(|request| **request == content).count();
     assert_eq!(asked, 1, "what is under way is not asked for once more");
+}
+
+#[test]
+fn a_file_alone_that_takes_long_is_no_outage() {
+    let simulator = everything();
+    let daemon = with_deadline(&simulator, "2s", &[("file-paper", "op://Zoo/Papers/paper.bin"), USERNAME]);
+    simulator.server.fault("GET /v1/vaults/", usize::MAX, Fault::Delay(Duration::from_secs(1)));
+    assert!(daemon.refusal("file-paper").contains("did not answer within 2s"));
+    assert_eq!(status(&daemon)["provider"]["health"], "up");
+    wait("the file", || daemon.ask_bytes("file-paper") == Some((0..=255).collect()));
 }

@@ -4,6 +4,7 @@ use std::thread;
 
 use super::{daemon, everything};
 use crate::helpers::cost;
+use crate::simulators::http::Fault;
 
 #[test]
 fn requests_are_as_few_as_documented() {
@@ -76,4 +77,18 @@ fn after_a_reload_one_request_tells_whether_values_still_hold() {
         "{:?}",
         simulator.server.requests()
     );
+}
+
+#[test]
+fn a_field_and_a_file_at_once_cost_both_and_a_limit_is_not_run_into_twice() {
+    let simulator = everything();
+    let secrets = [("key", "op://Zoo/Sections/username"), ("file-paper", "op://Zoo/Papers/paper.bin")];
+    let refreshed = daemon(&simulator, &secrets);
+    let requests = cost(&simulator.server, || assert_eq!(refreshed.command(&["refresh"]).1, 0));
+    // Vaults, items, item; then vaults, item, content.
+    assert_eq!(requests, 6, "{:?}", simulator.server.requests());
+    let limited = daemon(&simulator, &secrets);
+    simulator.server.fault("GET /v1/vaults", usize::MAX, Fault::Limited(None));
+    let requests = cost(&simulator.server, || assert_eq!(limited.command(&["refresh"]).1, 69));
+    assert_eq!(requests, 1, "{:?}", simulator.server.requests());
 }
