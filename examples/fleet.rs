@@ -75,6 +75,7 @@ fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
             interval: Some(2 * HOUR),
             budget,
             cost,
+            missing: None,
             probe: None,
             limit: Duration::ZERO,
             spread,

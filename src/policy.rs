@@ -91,6 +91,12 @@ impl Policy {
         exact.or_else(template).ok_or(Denied::NotForUnit)
     }
 
+    /// What this unit may have under this name, the mirror included: it answers a question, and grants nothing.
+    pub fn entry_for(&self, unit: &UnitName, credential: &CredentialName) -> Option<&Entry> {
+        let mirrored = || self.mirrored.get(credential).filter(|_| unit.as_str() == MIRROR);
+        self.rule_for(unit, credential).map(|rule| &rule.entry).ok().or_else(mirrored).map(|entry| &**entry)
+    }
+
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.rules.values().flat_map(HashMap::values)
     }

@@ -30,6 +30,19 @@ impl Signal {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub fn number(&self) -> i32 {
+        let distance = |text: &str| text.get(1..).and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
+        if let Ok(signal) = self.0.parse::<signal::Signal>() {
+            signal as i32
+        } else if let Some(rest) = self.0.strip_prefix("SIGRTMIN") {
+            REAL_TIME_MIN + distance(rest)
+        } else if let Some(rest) = self.0.strip_prefix("SIGRTMAX") {
+            REAL_TIME_MAX - distance(rest)
+        } else {
+            self.0.parse().unwrap_or(0)
+        }
+    }
 }
 
 impl FromStr for Signal {
@@ -78,6 +91,20 @@ mod tests {
 
     fn parsed(text: &str) -> Option<String> {
         text.parse::<Signal>().ok().map(|signal| signal.to_string())
+    }
+
+    #[test]
+    fn a_signal_has_the_number_that_the_kernel_knows() {
+        for (text, number) in [
+            ("SIGHUP", 1),
+            ("SIGUSR1", 10),
+            ("SIGRTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("SIGRTMAX-30", 34),
+            ("40", 40),
+        ] {
+            assert_eq!(text.parse::<Signal>().unwrap().number(), number, "{text}");
+        }
     }
 
     #[test]

@@ -1,21 +1,24 @@
-//! `opnix mirror`: files in `/run/secrets`, and units that pick up a changed secret.
+//! `opnix mirror`: files in `/run/secrets`, units that pick up a changed secret, and units that missed theirs.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
-use tracing::{error, warn};
+use nix::unistd::Pid;
+use tracing::warn;
 
 use super::{ConfigArguments, Exit, fail, faulty};
-use crate::config::MIRROR_ROOT;
+use crate::config::{self, MIRROR_ROOT};
 use crate::files::StateDirectory;
-use crate::mirror::watch::{told, watch};
-use crate::mirror::{Memory, Mirror, mount, units};
+use crate::mirror::watch::{Jobs, watch};
+use crate::mirror::{Memory, Mirror, Occasion, mount, reload};
 use crate::systemd::notify::Notifier;
 use crate::{process, records};
 
-/// Write the files of the configuration, keep them current, and act on units whose secret changed: what
-/// opnix-mirror.service runs
+/// Write the files of the configuration, keep them current, act on units whose secret changed, and start those that
+/// missed theirs: what opnix-mirror.service runs
 ///
-/// READY when every required file is in place. Otherwise it fails with a list of what is missing, after it has written the others.
+/// READY when every file is in place that can be had now. What is missing is named in the journal and in its status,
+/// holds back only the units that need it, and is written as soon as it can be. SIGHUP has it look at everything.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -26,9 +29,12 @@ pub struct Arguments {
     /// The control socket of the service, which tells of changes
     #[arg(long, value_name = "PATH", default_value = crate::control::SOCKET)]
     control: PathBuf,
-    /// Mount /run/secrets and do nothing else; needs the right to mount
+    /// Mount /run/secrets if the configuration has files there, and do nothing else; needs the right to mount
     #[arg(long)]
     prepare: bool,
+    /// Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs
+    #[arg(long, conflicts_with = "prepare")]
+    reload: bool,
 }
 
 pub fn run(arguments: Arguments) -> Exit {
@@ -36,36 +42,54 @@ pub fn run(arguments: Arguments) -> Exit {
         return fail(Exit::System, format_args!("cannot begin: {error}"));
     }
     if arguments.prepare {
-        return match mount::prepare(Path::new(MIRROR_ROOT)) {
-            Ok(()) => Exit::Ok,
-            Err(error) => fail(Exit::System, format_args!("cannot mount {MIRROR_ROOT}: {error}")),
-        };
+        return prepare(&arguments);
+    }
+    if arguments.reload {
+        return have_reloaded(&arguments);
     }
     for missing in process::protect() {
         warn!("{missing}");
     }
     let memory = Memory(StateDirectory::of_runtime());
-    let mut mirror = match Mirror::new(arguments.config.config, arguments.socket, memory) {
-        Ok(mirror) => mirror,
+    let begun = Mirror::new(arguments.config.config, arguments.socket, memory)
+        .and_then(|mirror| Ok((mirror, Jobs::listen()?, process::runtime()?)));
+    let (mut mirror, jobs, runtime) = match begun {
+        Ok(begun) => begun,
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
-    let first = match mirror.round() {
-        Ok(round) => round,
-        Err(faults) => return faulty(&faults),
-    };
-    told(&first);
-    units::act(&first.plan.units);
-    if !first.missing.is_empty() {
-        for (path, why) in &first.missing {
-            error!("{} is missing: {why}", path.display());
-        }
-        return fail(Exit::Unavailable, format_args!("{} required files are missing", first.missing.len()));
+    if let Err(faults) = mirror.round(Occasion::Start) {
+        return faulty(&faults);
     }
-    Notifier::direct().ready("All files are in place.");
-    let runtime = process::runtime();
-    let watched = runtime.and_then(|runtime| runtime.block_on(watch(mirror, arguments.control)));
-    match watched {
+    Notifier::direct().ready(&mirror.status());
+    match runtime.block_on(watch(mirror, arguments.control, jobs)) {
         Ok(()) => Exit::Ok,
         Err(error) => fail(Exit::System, error),
+    }
+}
+
+fn prepare(arguments: &Arguments) -> Exit {
+    // A faulty configuration says nothing about what is needed, and to mount it harms nobody.
+    let is_needed = config::load(&arguments.config.config)
+        .map_or(true, |config| config.files.iter().any(|file| file.path.starts_with(MIRROR_ROOT)));
+    match is_needed.then(|| mount::prepare(Path::new(MIRROR_ROOT))) {
+        None | Some(Ok(())) => Exit::Ok,
+        Some(Err(error)) => fail(Exit::System, format_args!("cannot mount {MIRROR_ROOT}: {error}")),
+    }
+}
+
+fn have_reloaded(arguments: &Arguments) -> Exit {
+    if let Err(faults) = config::load(&arguments.config.config) {
+        return faulty(&faults);
+    }
+    let main = env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
+    let (Some(directory), Some(main)) = (StateDirectory::of_runtime(), main) else {
+        return fail(
+            Exit::Usage,
+            "--reload is for ExecReload= of opnix-mirror.service\nsystemctl reload opnix-mirror.service",
+        );
+    };
+    match reload::reload(&directory, main) {
+        Ok(()) => Exit::Ok,
+        Err(error) => fail(Exit::Unavailable, format_args!("the mirror did not reload: {error}")),
     }
 }

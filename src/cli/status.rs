@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::control::ControlArguments;
 use super::{Exit, fail};
-use crate::control::interface::{Control, Health, State, Status, Window};
+use crate::control::interface::{Control, Health, Missed, Provider, State, Status, Window};
+use crate::policy::MIRROR;
 
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
 ///
@@ -64,12 +65,13 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     if let Some(provider) = &status.provider {
         let account = provider.account.as_deref().unwrap_or("account unknown: there is no token");
         line("provider", format!("{}, {account}", provider.kind));
-        line("", describe_health(provider.health, provider.down_since, now));
+        line("", describe_health(provider, now));
         if let Some(error) = &provider.error {
             line("", error.replace('\n', "\n           "));
         }
         let next = provider.next_refresh.map_or("not planned".to_owned(), |at| relative(at, now));
-        line("refresh", next);
+        let name = if provider.health == Health::Down { "next try" } else { "refresh" };
+        line(name, next);
     }
     let cache = &status.cache;
     match &cache.unsealed_because {
@@ -114,18 +116,33 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
             line("", format!("    {}: {}", relative(at, now), error.replace('\n', "; ")));
         }
     }
+    for (number, missed) in status.missed.iter().enumerate() {
+        let name = if number == 0 { "left out" } else { "" };
+        let Missed { unit, credential, .. } = missed;
+        // The mirror asks by names of its own.
+        let what = missed.secret.as_ref().filter(|_| unit == MIRROR).unwrap_or(credential);
+        let (since, now) =
+            (relative(missed.since, now), if missed.ready { ", which it would get now" } else { "" });
+        line(name, format!("{unit} was refused \"{what}\" {since}{now}"));
+        line("", format!("    {}", missed.reason));
+    }
     text
 }
 
-fn describe_health(health: Health, since: Option<u64>, now: SystemTime) -> String {
-    match (health, since) {
-        (Health::Up, _) => "works, as far as the last requests tell".to_owned(),
-        (Health::Down, Some(since)) => format!("DOES NOT WORK since {}", relative(since, now)),
-        (Health::Down, None) => "DOES NOT WORK".to_owned(),
-        (Health::Spent, _) => {
+fn describe_health(provider: &Provider, now: SystemTime) -> String {
+    match provider.health {
+        Health::Up => "works, as far as the last requests tell".to_owned(),
+        Health::Down => {
+            let since =
+                provider.down_since.map_or(String::new(), |at| format!(" since {}", relative(at, now)));
+            let tried =
+                provider.tried.map_or(String::new(), |at| format!(", last tried {}", relative(at, now)));
+            format!("DOES NOT WORK{since}{tried}")
+        }
+        Health::Spent => {
             "is asked only for what is not kept: the budget is used up, or a limit is reached".to_owned()
         }
-        (Health::Limited, _) => "is not asked: its limit is reached".to_owned(),
+        Health::Limited => "is not asked: its limit is reached".to_owned(),
     }
 }
 

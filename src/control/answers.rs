@@ -3,15 +3,16 @@
 use std::time::SystemTime;
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Outcome, Provider, Records, Refreshed, Renewal, Rule, Secret,
-    State, Status, Window,
+    Budget, Cache, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed, Renewal, Rule,
+    Secret, State, Status, Window,
 };
 use crate::moment::Now;
 use crate::names::{CredentialName, UnitName};
+use crate::peer::Claim;
 use crate::policy::{self, Denied, Entry, Policy};
 use crate::records;
 use crate::remedy::Remedy;
-use crate::server::{Configuration, Service};
+use crate::server::{Configuration, Miss, Service};
 use crate::store::decide::{self, Decision};
 use crate::store::{Store, renew};
 
@@ -25,6 +26,7 @@ pub fn status(service: &Service) -> Status {
         budget: Budget { hour: unlimited(), day: unlimited(), limited_until: None },
         secrets: Vec::new(),
         waiting: service.waiting() as u64,
+        missed: missed(service),
         records: Records { queued, dropped: dropped.iter().sum() },
     };
     match &*service.configuration() {
@@ -77,9 +79,23 @@ fn provider(store: &Store, kind: &str) -> Provider {
         account: report.account,
         health: report.health.into(),
         down_since: report.down.as_ref().map(|down| seconds(down.since.date())),
+        tried: report.down.as_ref().map(|down| seconds(down.tried.date())),
         error: report.down.map(|down| down.error.lines()),
         next_refresh: report.next_refresh.map(|moment| seconds(moment.date())),
     }
+}
+
+fn missed(service: &Service) -> Vec<Missed> {
+    let configuration = service.configuration();
+    let describe = |(claim, miss): (Claim, Miss)| Missed {
+        secret: configuration.entry_for(&claim).map(|entry| entry.name.clone()),
+        ready: configuration.has(&claim),
+        unit: claim.unit.to_string(),
+        credential: claim.credential.to_string(),
+        since: seconds(miss.since),
+        reason: miss.reason,
+    };
+    service.missed().into_iter().map(describe).collect()
 }
 
 fn cache(store: &Store) -> Cache {

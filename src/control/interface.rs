@@ -23,9 +23,27 @@ pub struct Status {
     pub secrets: Vec<Secret>,
     /// How many requests of units wait for their value.
     pub waiting: u64,
+    /// What units were refused for want of, and have not got since.
+    #[serde(default)]
+    pub missed: Vec<Missed>,
     /// An older service does not report them.
     #[serde(default)]
     pub records: Records,
+}
+
+/// A unit that was refused because its secret could not be had. It is started again as soon as it can: see opnix-mirror.service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Missed {
+    pub unit: String,
+    pub credential: String,
+    /// The name of the secret in the configuration.
+    pub secret: Option<String>,
+    /// When the unit was first refused.
+    pub since: u64,
+    /// Why it was last.
+    pub reason: String,
+    /// Whether it would get it now.
+    pub ready: bool,
 }
 
 /// What is on its way to the journal.
@@ -49,6 +67,9 @@ pub struct Provider {
     pub down_since: Option<u64>,
     /// Why it does not work.
     pub error: Option<String>,
+    /// If it does not work: when it was last tried.
+    #[serde(default)]
+    pub tried: Option<u64>,
     /// When it is asked next in the background.
     pub next_refresh: Option<u64>,
 }

@@ -1,113 +1,246 @@
-//! The mirror: files for software that only reads files, and what happens to units whose secret changed.
+//! The mirror, opnix's half with root's rights and without network: files for software that only reads files, what happens to
+//! units whose secret changed, and the start of units that missed theirs.
 //!
-//! It runs as root without network and asks the service for values exactly as systemd does, over the same socket, under the
-//! same checks: its unit is [`crate::policy::MIRROR`], and the names it asks by are derived from the content that it
-//! wants ([`crate::template::Template::mirror_name`]). So a value always goes the way of a credential, and two
+//! It asks the service for values exactly as systemd does, over the same socket, under the same checks: its unit is
+//! [`crate::policy::MIRROR`], and the names it asks by are derived from the content that it wants
+//! ([`crate::template::Template::mirror_name`]). So a value always goes the way of a credential, and two
 //! configurations that differ for a moment never mix up two secrets. Over the control socket it learns when to look
-//! again.
+//! again, and what units missed.
 
+mod ask;
 pub mod install;
 pub mod mount;
 pub mod plan;
+mod recover;
+pub mod reload;
 mod state;
-pub mod units;
+mod units;
 pub mod watch;
 
-use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
+use self::ask::{Answers, NoValue, Patience, ask};
 use self::install::Accounts;
 use self::plan::{Contents, Plan, plan};
+use self::recover::{Left, Provided};
 pub use self::state::Memory;
 use self::state::State;
-use crate::config::{self, Config};
-use crate::names::CREDENTIALS_MAX;
-use crate::policy::MIRROR;
-use crate::secret::Secret;
-use crate::systemd::asker;
+use crate::config::{self, Config, MIRROR_ROOT, MirrorFile};
+use crate::policy::Entry;
+use crate::systemd::manager::{Ended, Manager};
 
-/// How many values are asked for at a time.
-const AT_ONCE: usize = 256;
-/// How many times to ask again after a connection ended without a byte: that is not an answer, the service was
-/// restarted.
-const TRIES: usize = 3;
+/// How long the files of a start may keep those waiting that come after it, even if units may wait longer.
+const START: Duration = Duration::from_secs(30);
+/// When to try again what stands in the way here; then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the mirror works on.
 pub struct Mirror {
-    pub files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     /// The service's socket.
-    pub socket: PathBuf,
+    socket: PathBuf,
     /// Where it remembers what it has seen; it is lost at reboot, and then nothing counts as changed.
-    pub memory: Memory,
+    memory: Memory,
     state: State,
+    /// The configuration that was valid last.
+    config: Option<Config>,
+    /// The files that are not as they should be.
+    troubles: BTreeMap<PathBuf, Trouble>,
+    /// Why the configuration that is there now is not used.
+    faults: Option<String>,
+    starts: units::Starts,
 }
 
-/// The result of a round.
-pub struct Round {
-    pub plan: Plan,
-    /// What could not be delivered though it is required: the path, and why.
-    pub missing: Vec<(PathBuf, String)>,
+/// Why a file is not as it should be.
+struct Trouble {
+    why: String,
+    /// When to try again; `None`: when the service says that something changed.
+    again: Option<Instant>,
+    pause: Duration,
+}
+
+/// When the mirror looks at everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// Units that come after it wait for it.
+    Start,
+    /// An administrator waits for it.
+    Reload,
+    /// The service says that something changed.
+    Change,
 }
 
 impl Mirror {
     pub fn new(files: Vec<PathBuf>, socket: PathBuf, memory: Memory) -> io::Result<Self> {
         let state = memory.load()?;
-        Ok(Self { files, socket, memory, state })
+        Ok(Self {
+            files,
+            socket,
+            memory,
+            state,
+            config: None,
+            troubles: BTreeMap::new(),
+            faults: None,
+            starts: units::Starts::default(),
+        })
     }
 
-    /// Looks at everything once: asks, compares and writes files. The plan says what is to be done to units.
-    pub fn round(&mut self) -> Result<Round, config::Faults> {
-        let config = config::load(&self.files)?;
-        let (values, unanswered) = self.ask(&config);
-        let contents: Contents =
-            values.iter().map(|(name, value)| (name.clone(), self.state.fingerprint(value))).collect();
+    /// Looks at everything once: asks, compares, writes files, and acts on units whose secret changed. A faulty configuration
+    /// changes nothing.
+    pub fn round(&mut self, occasion: Occasion) -> Result<(), config::Faults> {
+        let config = match config::load(&self.files) {
+            Ok(config) => config,
+            Err(faults) => {
+                self.faults = Some(faults.line());
+                return Err(faults);
+            }
+        };
+        self.faults = None;
+        let short = config.timing.short_deadline;
+        let patience = match occasion {
+            Occasion::Start => Patience { first: START.min(config.timing.deadline), others: short },
+            Occasion::Reload | Occasion::Change => Patience { first: short, others: short },
+        };
+        let entries = config.files.iter().map(|file| &file.entry);
+        let asked = names(entries.chain(config.changes.iter().map(|change| &change.entry)));
+        let mut answers = ask(&self.socket, &asked, patience);
+        if occasion == Occasion::Reload {
+            self.ask_again(&mut answers, short);
+        }
+        let units = self.take(&config, &answers);
+        units::act(&units);
+        self.config = Some(config);
+        Ok(())
+    }
+
+    /// The service may read the new configuration in this moment, and still refuse what only that one has.
+    fn ask_again(&self, answers: &mut Answers, patience: Duration) {
+        let end = Instant::now() + patience;
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let is_refused = |(name, answer): (&String, &Result<_, NoValue>)| {
+                (answer.as_ref().err() == Some(&NoValue::Refused)).then(|| name.clone())
+            };
+            let refused: Vec<String> = answers.iter().filter_map(is_refused).collect();
+            if refused.is_empty() || Instant::now() + pause > end {
+                return;
+            }
+            std::thread::sleep(pause);
+            pause *= 2;
+            let left = end.saturating_duration_since(Instant::now());
+            answers.extend(ask(&self.socket, &refused, Patience { first: left, others: left }));
+        }
+    }
+
+    /// Tries again what stood in the way of files, where it is time, and puts back what is gone.
+    pub fn mend(&mut self) {
+        let Some(config) = self.config.take() else { return };
+        let now = Instant::now();
+        let is_due = |file: &MirrorFile| match self.troubles.get(&file.path) {
+            Some(trouble) => trouble.again.is_some_and(|again| again <= now),
+            None => self.state.files.contains_key(&file.path) && file.path.symlink_metadata().is_err(),
+        };
+        let asked = names(config.files.iter().filter(|file| is_due(file)).map(|file| &file.entry));
+        if !asked.is_empty() {
+            let short = config.timing.short_deadline;
+            let answers = ask(&self.socket, &asked, Patience { first: short, others: short });
+            let units = self.take(&config, &answers);
+            units::act(&units);
+        }
+        self.config = Some(config);
+    }
+
+    /// When to try again what stands in the way.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.troubles.values().filter_map(|trouble| trouble.again).min()
+    }
+
+    /// Puts these values where they belong. Returns what is to be done to units.
+    fn take(&mut self, config: &Config, answers: &Answers) -> BTreeMap<String, config::OnChange> {
+        let contents: Contents = answers
+            .iter()
+            .filter_map(|(name, answer)| Some((name.clone(), self.state.fingerprint(answer.as_ref().ok()?))))
+            .collect();
         if self.state.forgotten {
             // Recorded as different from everything that is known now.
             self.state.seen = contents.keys().map(|name| (name.clone(), String::new())).collect();
         }
-        let accounts = Accounts::look_up(&config.files);
-        let plan = plan(&config, &contents, &self.state.seen, &self.state.files, |path| {
-            path.symlink_metadata().is_ok()
-        });
-        let mut missing = Vec::new();
-        for file in &config.files {
-            let Some(why) = unanswered.get(file.entry.content.mirror_name().as_str()) else { continue };
-            if file.optional {
-                warn!("{} is not there: {why}", file.path.display());
-            } else {
-                missing.push((file.path.clone(), why.clone()));
-            }
-        }
+        let Plan { write, remove, units, known } =
+            plan(config, &contents, &self.state.seen, &self.state.files, |path| {
+                path.symlink_metadata().is_ok()
+            });
         for change in &config.changes {
-            if let Some(why) = unanswered.get(change.entry.content.mirror_name().as_str()) {
-                warn!("whether {} has changed is not known: {why}", change.entry.name);
+            if let Some(Err(why)) = answers.get(change.entry.content.mirror_name().as_str()) {
+                warn!("whether {} has changed is not known: {}", change.entry.name, why.describe());
             }
         }
+        let accounts = Accounts::look_up(&config.files);
+        let no_memory = mount::trouble(config.files.iter().any(|file| file.path.starts_with(MIRROR_ROOT)));
+        let mut written = 0;
         for file in &config.files {
-            let Some(write) = plan.write.get(&file.path) else { continue };
-            let Some(value) = values.get(&write.content) else { continue };
-            let installed = accounts
-                .of(file)
-                .and_then(|owner| install::install(file, owner, value).map_err(|error| error.to_string()));
-            match installed {
-                Ok(()) => {
-                    self.state.files.insert(file.path.clone(), write.clone());
-                    self.state.links.extend(file.symlinks.iter().cloned());
+            let Some(answer) = answers.get(file.entry.content.mirror_name().as_str()) else { continue };
+            let below = no_memory.as_ref().filter(|_| file.path.starts_with(MIRROR_ROOT));
+            let done = match (answer, write.get(&file.path), below) {
+                (Err(why), ..) => Err((why.describe(), matches!(why, NoValue::NoService(_)))),
+                (Ok(_), _, Some(why)) => Err((why.clone(), true)),
+                (Ok(_), None, None) => Ok(false),
+                (Ok(value), Some(_), None) => accounts
+                    .of(file)
+                    .and_then(|owner| install::install(file, owner, value).map_err(|error| error.to_string()))
+                    .map(|()| true)
+                    .map_err(|why| (why, true)),
+            };
+            match done {
+                Ok(is_new) => {
+                    self.troubles.remove(&file.path);
+                    if let Some(write) = write.get(&file.path).filter(|_| is_new) {
+                        self.state.files.insert(file.path.clone(), write.clone());
+                        self.state.links.extend(file.symlinks.iter().cloned());
+                        written += 1;
+                    }
                 }
-                Err(why) => missing.push((file.path.clone(), why)),
+                Err((why, is_ours)) => self.note(file, why, is_ours),
             }
         }
+        if written > 0 {
+            info!("wrote {written} file{}", if written == 1 { "" } else { "s" });
+        }
+        self.remove(config, &remove);
+        self.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
+        self.state.forgotten = false;
+        self.state.seen.extend(contents);
+        self.state.seen.retain(|name, _| known.contains(name));
+        self.save();
+        units
+    }
+
+    /// A file could not be written. `again`: what stands in the way is here, and nobody tells when it is gone.
+    fn note(&mut self, file: &MirrorFile, why: String, again: bool) {
+        let before = self.troubles.get(&file.path);
+        if before.is_none_or(|before| before.why != why) {
+            let path = file.path.display();
+            let is_there = file.path.symlink_metadata().is_ok();
+            warn!("{path} {}: {why}", if is_there { "stays as it was" } else { "is not there" });
+        }
+        let pause = before.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
+        let again = again.then(|| Instant::now() + pause);
+        self.troubles.insert(file.path.clone(), Trouble { why, again, pause });
+    }
+
+    /// Removes files and links that left the configuration.
+    fn remove(&mut self, config: &Config, files: &[PathBuf]) {
         let wanted: Vec<&Path> =
             config.files.iter().flat_map(|file| file.symlinks.iter().map(PathBuf::as_path)).collect();
         let links: Vec<PathBuf> =
             self.state.links.iter().filter(|link| !wanted.contains(&link.as_path())).cloned().collect();
-        for path in plan.remove.iter().chain(&links) {
+        for path in files.iter().chain(&links) {
             match install::remove(path) {
                 Ok(()) => {
                     self.state.files.remove(path);
@@ -117,70 +250,97 @@ impl Mirror {
                 Err(error) => warn!("cannot remove {}: {error}", path.display()),
             }
         }
-        self.state.forgotten = false;
-        self.state.seen.extend(contents);
-        self.state.seen.retain(|name, _| plan.known.contains(name));
+    }
+
+    fn save(&self) {
         if let Err(error) = self.memory.save(&self.state) {
             warn!("what was seen cannot be remembered through a restart of the mirror: {error}");
         }
-        Ok(Round { plan, missing })
     }
 
-    /// All values that the configuration wants here, and why the missing ones cannot be had.
-    fn ask(&self, config: &Config) -> (BTreeMap<String, Arc<Secret>>, BTreeMap<String, String>) {
-        let entries =
-            config.files.iter().map(|file| &file.entry).chain(config.changes.iter().map(|c| &c.entry));
-        let mut names: Vec<String> = entries.map(|entry| entry.content.mirror_name().to_string()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let (mut values, mut unanswered) = (BTreeMap::new(), BTreeMap::new());
-        let mut buffer = Zeroizing::new(vec![0; CREDENTIALS_MAX + 1]);
-        for names in names.chunks(AT_ONCE) {
-            // All connections are made before the first answer is read, so that the service can fetch them together.
-            let asked: Vec<_> =
-                names.iter().map(|name| asker::connect_as(&self.socket, MIRROR, name)).collect();
-            for (name, stream) in names.iter().zip(asked) {
-                let why = match stream.and_then(|stream| self.answer(name, stream, &mut buffer)) {
-                    Ok(Some(value)) => {
-                        values.insert(name.clone(), Arc::new(value));
-                        continue;
-                    }
-                    Ok(None) => "the service refused it: see `opnix status` and its journal".to_owned(),
-                    Err(error) => {
-                        format!("the service does not answer on {}: {error}", self.socket.display())
-                    }
-                };
-                unanswered.insert(name.clone(), why);
+    /// What units may have been waiting for, with what the service says they missed.
+    fn provided(&self, missed: BTreeMap<String, bool>) -> Provided {
+        let mut provided = Provided { missed, ..Provided::default() };
+        for file in self.config.iter().flat_map(|config| &config.files) {
+            let readers: BTreeSet<String> = file.services.iter().map(|(unit, _)| unit.to_string()).collect();
+            for path in file.symlinks.iter().chain([&file.path]) {
+                provided.files.entry(path.clone()).or_default().extend(readers.iter().cloned());
             }
         }
-        (values, unanswered)
+        provided
     }
 
-    /// `None`: it was refused.
-    fn answer(&self, name: &str, mut stream: impl Read, buffer: &mut [u8]) -> io::Result<Option<Secret>> {
-        let mut length = read_all(&mut stream, buffer)?;
-        for _ in 0..TRIES {
-            if length > 0 {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-            length = read_all(&mut asker::connect_as(&self.socket, MIRROR, name)?, buffer)?;
+    /// Whether the end of this job may be of a unit that waits for us, or was.
+    fn concerns(&self, ended: &Ended) -> bool {
+        let Left { files, dependents, lacking } = &self.state.left;
+        let is_known = files.contains_key(&ended.unit)
+            || dependents.contains_key(&ended.unit)
+            || lacking.contains(&ended.unit);
+        is_known || ["assert", "dependency"].contains(&ended.result.as_str())
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let provided = self.provided(BTreeMap::new());
+        match Manager::connect() {
+            Ok(mut manager) => self.state.left.ended(&ended.unit, &ended.result, &provided, &mut manager),
+            Err(error) => warn!("why {} did not start is not known: {error}", ended.unit),
         }
-        match length {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            length if length > CREDENTIALS_MAX => Ok(None),
-            length => Secret::copy_from(&buffer[..length]).map(Some).map_err(io::Error::other),
+        self.save();
+    }
+
+    /// Starts units that were left behind, where they can go on. `missed` are those that the service refused, and whether they
+    /// would get everything now.
+    fn recover(&mut self, missed: BTreeMap<String, bool>) {
+        let provided = self.provided(missed);
+        if provided.files.is_empty() && provided.missed.is_empty() && self.state.left.lacking.is_empty() {
+            return;
+        }
+        if let Err(error) = self.starts.recover(&mut self.state.left, &provided) {
+            warn!(
+                "units that miss a secret are not started for now: the service manager does not answer: {error}"
+            );
+        }
+        self.save();
+    }
+
+    fn tell_reloaded(&self) {
+        if let Some(directory) = &self.memory.0
+            && let Err(error) = reload::done(directory)
+        {
+            warn!("that a reload is done cannot be told: {error}");
+        }
+    }
+
+    /// How everything is, in one line, for `systemctl status`.
+    pub fn status(&self) -> String {
+        let all = self.config.as_ref().map_or(0, |config| config.files.len());
+        let mut text = match (all, self.troubles.len()) {
+            (0, _) => "There are no files to write.".to_owned(),
+            (all, 0) => format!("All {all} files are in place."),
+            (all, troubles) => format!("{} of {all} files are in place.", all - troubles),
+        };
+        if let Some(faults) = &self.faults {
+            text.push_str(&format!(" The new configuration is faulty, the old one is in force: {faults}"));
+        }
+        for (path, trouble) in &self.troubles {
+            text.push_str(&format!(" {}: {};", path.display(), trouble.why));
+        }
+        text.replace('\n', "; ")
+    }
+}
+
+impl NoValue {
+    fn describe(&self) -> String {
+        match self {
+            Self::Refused => "the service refused it: see `opnix status` and its journal".to_owned(),
+            Self::Late => "its value did not come in time: see `opnix status`".to_owned(),
+            Self::NoService(why) => why.clone(),
         }
     }
 }
 
-fn read_all(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match stream.read(&mut buffer[length..])? {
-            0 => break,
-            read => length += read,
-        }
-    }
-    Ok(length)
+/// The names to ask for these entries by.
+fn names<'c>(entries: impl Iterator<Item = &'c Arc<Entry>>) -> Vec<String> {
+    let names: BTreeSet<String> = entries.map(|entry| entry.content.mirror_name().to_string()).collect();
+    names.into_iter().collect()
 }

@@ -3,10 +3,19 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use tracing::info;
 
+use crate::config::MIRROR_ROOT;
+use crate::systemd::manager::Manager;
+
+/// The unit that mounts it: the mirror has no right to.
+const UNIT: &str = "opnix-mount.service";
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How much all files may take together, where the kernel can limit it.
 const SIZE: &str = "64m";
 
@@ -28,6 +37,32 @@ pub fn prepare(root: &Path) -> io::Result<()> {
     };
     info!("mounted {} ({kind})", root.display());
     Ok(())
+}
+
+/// Why no file can be put there, if one is to be: it is mounted now if it can be.
+pub fn trouble(is_needed: bool) -> Option<String> {
+    if !is_needed {
+        return None;
+    }
+    match is_mounted(Path::new(MIRROR_ROOT)) {
+        Ok(true) => None,
+        Ok(false) => have_mounted()
+            .err()
+            .map(|error| format!("{MIRROR_ROOT} is not mounted: {error}; see systemctl status {UNIT}")),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn have_mounted() -> io::Result<()> {
+    Manager::connect()?.queue("RestartUnit", UNIT, "replace")?;
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if is_mounted(Path::new(MIRROR_ROOT))? {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(50));
+    }
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 fn is_mounted(root: &Path) -> io::Result<bool> {

@@ -11,6 +11,7 @@ use sha2::Sha256;
 use tracing::warn;
 
 use super::plan::{Contents, Written};
+use super::recover::Left;
 use crate::config::MIRROR_ROOT;
 use crate::files::StateDirectory;
 use crate::secret::Secret;
@@ -29,6 +30,9 @@ pub struct State {
     pub seen: Contents,
     pub files: BTreeMap<PathBuf, Written>,
     pub links: BTreeSet<PathBuf>,
+    /// What could not start.
+    #[serde(default)]
+    pub left: Left,
     /// There was a mirror before, but what it saw and wrote is not known.
     #[serde(skip)]
     pub forgotten: bool,
@@ -68,6 +72,7 @@ impl State {
             seen: Contents::new(),
             files: BTreeMap::new(),
             links: BTreeSet::new(),
+            left: Left::default(),
             forgotten: false,
         })
     }

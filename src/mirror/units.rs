@@ -1,60 +1,114 @@
-//! What happens to units whose secret changed: through `systemctl`, which acts on them in the right order.
+//! What is done to units: to those whose secret changed, and to those that missed theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::recover::{Left, Look, Provided, is_startable, is_up, is_wanted};
 use crate::config::OnChange;
 use crate::records;
+use crate::systemd::manager::{Manager, Unit};
 
-/// Acts on those that are active, on each only once.
+/// How soon a unit is started again that was refused once more; then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// The starts of units that do not come up.
+#[derive(Debug, Default)]
+pub struct Starts(BTreeMap<String, (Instant, Duration)>);
+
+impl Look for Manager {
+    fn unit(&mut self, name: &str) -> Option<Unit> {
+        Self::unit(self, name).inspect_err(|error| warn!("how {name} is, is not known: {error}")).ok()
+    }
+}
+
+/// Acts on units whose secret changed: on those that are active, and on those that failed, perhaps over the old value; on
+/// each only once.
 pub fn act(units: &BTreeMap<String, OnChange>) {
+    if units.is_empty() {
+        return;
+    }
+    if let Err(error) = Manager::connect().and_then(|mut manager| act_by(&mut manager, units)) {
+        warn!("a secret changed, and no unit was told: the service manager does not answer: {error}");
+    }
+}
+
+fn act_by(manager: &mut Manager, units: &BTreeMap<String, OnChange>) -> io::Result<()> {
+    let is_system_up = is_up(&manager.state()?);
     // A restart covers what else is planned for an instance of a template.
     let mut done = BTreeSet::new();
-    let mut by_action: BTreeMap<&OnChange, Vec<String>> = BTreeMap::new();
     let mut planned: Vec<_> = units.iter().collect();
     planned.sort_by(|(_, one), (_, other)| other.cmp(one));
     for (pattern, action) in planned {
-        match active(pattern) {
-            Ok(names) => {
-                let new = names.into_iter().filter(|name| done.insert(name.clone()));
-                by_action.entry(action).or_default().extend(new);
+        let found = manager.list(&["active", "reloading", "failed"], &[pattern])?;
+        // A name may be an alias, which no list has.
+        let named = if pattern.contains('*') { Vec::new() } else { vec![pattern.clone()] };
+        for name in found.into_iter().chain(named) {
+            let Some(unit) = Look::unit(manager, &name) else { continue };
+            if !done.insert(unit.id.clone()) {
+                continue;
             }
-            Err(error) => warn!("whether {pattern} is active is not known: {error}"),
+            let acted = match unit.state() {
+                "active" | "reloading" => act_on(manager, &unit.id, action),
+                "failed" if is_system_up && is_startable(&unit) && is_wanted(&unit, manager) => {
+                    start(manager, &unit.id, "a secret changed")
+                }
+                _ => Ok(()),
+            };
+            if let Err(error) = acted {
+                warn!("{}: {error}", unit.id);
+            }
         }
     }
-    for (action, names) in by_action {
-        if names.is_empty() {
-            continue;
-        }
-        let arguments: Vec<&str> = match action {
-            OnChange::Nothing => continue,
-            OnChange::Restart => vec!["try-restart", "--no-block"],
-            OnChange::Reload => vec!["reload", "--no-block"],
-            OnChange::ReloadOrRestart => vec!["try-reload-or-restart", "--no-block"],
-            OnChange::Signal(signal) => vec!["kill", "--kill-whom=main", "--signal", signal.as_str()],
-        };
-        records::secret_changed(arguments[0], &names.join(" "));
-        if let Err(error) =
-            systemctl(&[&arguments[..], &names.iter().map(String::as_str).collect::<Vec<_>>()].concat())
-        {
-            warn!("systemctl {}: {error}", arguments[0]);
-        }
-    }
+    Ok(())
 }
 
-fn active(pattern: &str) -> io::Result<Vec<String>> {
-    let listed =
-        systemctl(&["list-units", "--plain", "--no-legend", "--state=active,reloading", "--", pattern])?;
-    Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+fn act_on(manager: &mut Manager, unit: &str, action: &OnChange) -> io::Result<()> {
+    let (word, call) = match action {
+        OnChange::Nothing => return Ok(()),
+        OnChange::Signal(signal) => {
+            records::secret_changed("kill", unit);
+            return manager.kill(unit, signal.number());
+        }
+        OnChange::Restart => ("try-restart", "TryRestartUnit"),
+        OnChange::Reload => ("reload", "ReloadUnit"),
+        OnChange::ReloadOrRestart => ("try-reload-or-restart", "ReloadOrTryRestartUnit"),
+    };
+    records::secret_changed(word, unit);
+    manager.queue(call, unit, "replace")
 }
 
-fn systemctl(arguments: &[&str]) -> io::Result<String> {
-    let output = Command::new("systemctl").args(arguments).output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+/// Starts a unit, whatever its start limit says, and does not wait for it.
+fn start(manager: &mut Manager, unit: &str, why: &str) -> io::Result<()> {
+    records::unit_started(unit, why);
+    // Where it is not in memory, there is nothing to forget.
+    let _ = manager.reset_failed(unit);
+    // A job that is in the way has its reasons.
+    manager.queue("StartUnit", unit, "fail")
+}
+
+impl Starts {
+    /// Starts what was left behind and can go on now.
+    pub fn recover(&mut self, left: &mut Left, provided: &Provided) -> io::Result<()> {
+        let mut manager = Manager::connect()?;
+        let system = manager.state()?;
+        if !is_up(&system) {
+            return Ok(());
+        }
+        let down = manager.list(&["inactive", "failed"], &[])?;
+        let now = Instant::now();
+        self.0.retain(|unit, _| down.contains(unit));
+        let may_start = |unit: &str| self.0.get(unit).is_none_or(|(last, pause)| now >= *last + *pause);
+        for unit in left.to_start(&down, provided, may_start, &mut manager) {
+            let pause = self.0.get(&unit).map_or(FIRST_PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
+            if let Err(error) = start(&mut manager, &unit, "what it lacked is there") {
+                warn!("{unit}: {error}");
+            }
+            self.0.insert(unit, (now, pause));
+        }
+        Ok(())
     }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }

@@ -1,77 +1,174 @@
-//! When the mirror looks again: whenever the service says that something changed, and at SIGHUP.
+//! When the mirror looks again: whenever the service says that something changed, at SIGHUP, when a start of a unit ends,
+//! and from time to time.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::{error, warn};
 use zlink::tokio::unix::connect;
 
-use super::{Mirror, Round, units};
+use super::{Mirror, Occasion};
 use crate::control::interface::{Changes, Control};
+use crate::systemd::manager::{Ended, Manager};
+use crate::systemd::notify::Notifier;
 
 /// Changes within this time are handled together: a pair of keys is to cause one restart.
 const DEBOUNCE: Duration = Duration::from_secs(2);
+/// How soon to look for the service again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How often to look when there is no control socket, and so nobody who tells us of changes.
 const UNTOLD: Duration = Duration::from_secs(60);
+/// How long the service has to say what units missed.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often to look whether the files are there, and at units that were left behind.
+const LOOK: Duration = Duration::from_secs(10);
 
-/// Keeps the files current until SIGTERM. `control` is the service's control socket.
-pub async fn watch(mut mirror: Mirror, control: PathBuf) -> io::Result<()> {
+/// The ends of jobs, for as long as somebody hears them.
+pub struct Jobs(UnboundedReceiver<Ended>);
+
+impl Jobs {
+    /// To be called before anything waits for the mirror, so that none is missed.
+    pub fn listen() -> io::Result<Self> {
+        let (say, hear) = unbounded_channel();
+        thread::Builder::new().name("jobs".into()).spawn(move || tell_ended(&say))?;
+        Ok(Self(hear))
+    }
+}
+
+fn tell_ended(say: &UnboundedSender<Ended>) {
+    let mut told = false;
+    while !say.is_closed() {
+        let result = Manager::connect().and_then(|mut manager| {
+            told = false;
+            loop {
+                let ended = manager.next_ended()?;
+                if say.send(ended).is_err() {
+                    return Ok(());
+                }
+            }
+        });
+        // The service manager closes its connections when it executes itself anew.
+        if let Err(error) = result
+            && !std::mem::replace(&mut told, true)
+        {
+            warn!("the service manager does not tell of starts that failed for now: {error}");
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// Keeps the files current until SIGTERM, and starts what was left behind. `control` is the service's control socket.
+pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut seen = None;
+    let (say, mut changes) = unbounded_channel();
+    let mut telling = pin!(tell_changes(control.clone(), say));
+    let mut next_look = Instant::now();
     loop {
-        select! {
+        let wake = mirror.next_try().map_or(next_look, |next| next.min(next_look));
+        let occasion = select! {
             _ = terminate.recv() => return Ok(()),
-            _ = hangup.recv() => {}
-            () = changed(&control, &mut seen) => {}
-        }
-        mirror = spawn_blocking(move || {
-            match mirror.round() {
-                Ok(round) => {
-                    told(&round);
-                    for (path, why) in &round.missing {
-                        warn!("{} stays as it was: {why}", path.display());
-                    }
-                    units::act(&round.plan.units);
+            _ = hangup.recv() => Some(Occasion::Reload),
+            () = &mut telling => return Ok(()),
+            _ = changes.recv() => Some(Occasion::Change),
+            Some(ended) = jobs.0.recv() => {
+                if !mirror.concerns(&ended) {
+                    continue;
                 }
-                Err(faults) => error!("the files stay as they are: the configuration is faulty: {faults}"),
+                mirror = spawn_blocking(move || {
+                    mirror.ended(&ended);
+                    mirror
+                })
+                .await?;
+                None
             }
+            () = sleep_until(wake.into()) => None,
+        };
+        mirror = spawn_blocking(move || {
+            match occasion.map(|occasion| mirror.round(occasion)) {
+                Some(Err(faults)) => {
+                    error!("the files stay as they are: the configuration is faulty: {faults}")
+                }
+                Some(Ok(())) => {}
+                None => mirror.mend(),
+            }
+            Notifier::direct().status(&mirror.status());
+            if occasion == Some(Occasion::Reload) {
+                mirror.tell_reloaded();
+            }
+            mirror
+        })
+        .await?;
+        next_look = Instant::now() + LOOK;
+        let missed = missed(&control).await;
+        mirror = spawn_blocking(move || {
+            mirror.recover(missed);
             mirror
         })
         .await?;
     }
 }
 
-pub fn told(round: &Round) {
-    let written = round.plan.write.len();
-    if written > 0 {
-        info!("wrote {written} files");
+/// The units that were refused, and whether they would get everything now. Nothing if the service does not say.
+async fn missed(control: &Path) -> BTreeMap<String, bool> {
+    let ask = async { connect(control).await?.status().await };
+    let mut all = BTreeMap::new();
+    if let Ok(Ok(Ok(status))) = timeout(PATIENCE, ask).await {
+        for missed in status.missed {
+            *all.entry(missed.unit).or_insert(true) &= missed.ready;
+        }
+    }
+    all
+}
+
+/// Says whenever something changed: the service says so, or it went away, and something may have changed meanwhile.
+async fn tell_changes(control: PathBuf, say: UnboundedSender<()>) {
+    let (mut seen, mut told) = (None, Instant::now());
+    loop {
+        if hear_changes(&control, &mut seen, &say).await.is_ok() {
+            told = Instant::now();
+        } else if told.elapsed() >= UNTOLD {
+            told = Instant::now();
+            if say.send(()).is_err() {
+                return;
+            }
+        }
+        sleep(AGAIN).await;
     }
 }
 
-/// Returns when something changed since `seen`: the service says so, or it went away, and something may have changed
-/// meanwhile.
-async fn changed(control: &Path, seen: &mut Option<u64>) {
-    let Ok(mut service) = connect(control).await else { return sleep(UNTOLD).await };
-    let Ok(changes) = service.watch().await else { return sleep(UNTOLD).await };
-    let mut changes = pin!(changes);
-    loop {
-        let Some(Ok(Ok(Changes { count }))) = changes.next().await else {
-            // It will be back in a moment.
-            return sleep(DEBOUNCE).await;
-        };
-        if seen.replace(count) != Some(count) {
-            break;
+/// Fails if the service cannot be asked; returns when it goes away.
+async fn hear_changes(
+    control: &Path,
+    seen: &mut Option<u64>,
+    say: &UnboundedSender<()>,
+) -> zlink::Result<()> {
+    let mut service = connect(control).await?;
+    let mut changes = pin!(service.watch().await?);
+    let mut count = |change| match change {
+        Some(Ok(Ok(Changes { count }))) => Some(seen.replace(count) != Some(count)),
+        _ => None,
+    };
+    while let Some(is_new) = count(changes.next().await) {
+        if !is_new {
+            continue;
         }
+        while let Ok(more) = timeout(DEBOUNCE, changes.next()).await {
+            if count(more).is_none() {
+                break;
+            }
+        }
+        let _ = say.send(());
     }
-    while let Ok(Some(Ok(Ok(Changes { count })))) = timeout(DEBOUNCE, changes.next()).await {
-        *seen = Some(count);
-    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use nix::sys::socket::{UnixAddr, getpeername};
 use crate::names::{CredentialName, UnitName};
 
 /// What the address of the peer says: `\0<hex>/unit/<UNIT>/<CREDENTIAL>`. Anybody can write anything there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
     pub unit: UnitName,
     pub credential: CredentialName,

@@ -201,6 +201,21 @@ impl FetchError {
         }
     }
 
+    /// Whether it was found on this machine, so that to try again costs 1Password nothing.
+    pub fn is_local(&self) -> bool {
+        matches!(
+            self,
+            Self::TokenMissing { .. }
+                | Self::TokenMalformed { .. }
+                | Self::Core { .. }
+                | Self::Certificates { .. }
+                | Self::HttpClient { .. }
+                | Self::Process { .. }
+                | Self::Runtime { .. }
+                | Self::VaultFile { .. }
+        )
+    }
+
     pub fn consequences(&self) -> Consequences {
         let (retry, cached_may_stand_in, provider_is_down) = match self {
             // Failures of the network or of the server that pass.

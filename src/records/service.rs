@@ -54,7 +54,16 @@ pub fn provider_up() {
     info!(message_id = id::PROVIDER_UP, "values come from the provider again");
 }
 
-/// The mirror acts on units, with these arguments of systemctl.
-pub fn secret_changed(action: &str, units: &str) {
-    info!(message_id = id::SECRET_CHANGED, "a secret changed: systemctl {action} {units}");
+/// The mirror acts on a unit, as systemctl does by this word. It is on record in the unit's own journal as well.
+pub fn secret_changed(action: &str, unit: &str) {
+    info!(
+        message_id = id::SECRET_CHANGED,
+        object_systemd_unit = unit,
+        "a secret changed: systemctl {action} {unit}"
+    );
+}
+
+/// The mirror starts a unit, likewise.
+pub fn unit_started(unit: &str, why: &str) {
+    info!(message_id = id::UNIT_STARTED, object_systemd_unit = unit, "{why}: systemctl start {unit}");
 }

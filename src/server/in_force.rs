@@ -63,6 +63,34 @@ impl Configuration {
         }
     }
 
+    /// What the unit may have.
+    pub fn entry_for(&self, claim: &Claim) -> Option<&Entry> {
+        match self {
+            Self::Valid { policy, .. } => policy.entry_for(&claim.unit, &claim.credential),
+            Self::Faulty(_) => None,
+        }
+    }
+
+    /// Whether the unit may still have it. A faulty configuration does not say.
+    pub fn still_maps(&self, claim: &Claim) -> bool {
+        matches!(self, Self::Faulty(_)) || self.entry_for(claim).is_some()
+    }
+
+    /// A unit was refused for want of its value: it is looked for in the background.
+    pub fn await_value(&self, claim: &Claim) {
+        if let (Self::Valid { store, .. }, Some(entry)) = (self, self.entry_for(claim)) {
+            store.await_values(entry.content.references());
+        }
+    }
+
+    /// Whether the unit would be given it now.
+    pub fn has(&self, claim: &Claim) -> bool {
+        match (self, self.entry_for(claim)) {
+            (Self::Valid { store, .. }, Some(entry)) => store.has(&entry.content),
+            _ => false,
+        }
+    }
+
     pub fn ready(&self, grant: &Grant) -> Option<Served> {
         match self {
             Self::Valid { store, .. } => {

@@ -74,6 +74,7 @@ pub async fn run(
             records::tell_repeated(false);
         }
     });
+    spawn_local(service.missed.clone().keep_saved());
     service.notifier.ready(&service.status());
     if let Some(path) = path {
         info!("listening on {}", path.display());

@@ -6,10 +6,12 @@ mod answer;
 mod in_force;
 pub mod keeper;
 pub mod lifetime;
+mod missed;
 pub mod places;
 mod refusal;
 pub mod request;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
@@ -19,10 +21,15 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub use self::in_force::{Configuration, Sources};
+pub use self::missed::Miss;
+use self::missed::Missed;
 use self::places::Places;
-use crate::peer::Trust;
+use self::refusal::Refusal;
+use crate::files::StateDirectory;
+use crate::peer::{Claim, Trust};
 use crate::providers::ledger::Meter;
 use crate::records;
+use crate::remedy::Remedy;
 use crate::store::Base;
 use crate::store::disk::Disk;
 use crate::systemd::notify::Notifier;
@@ -33,6 +40,7 @@ pub struct Service {
     notifier: Notifier,
     places: Arc<Places>,
     configuration: Mutex<Arc<Configuration>>,
+    missed: Arc<Missed>,
     base: Base,
     /// Requests that have no answer yet, except those that never get one.
     unanswered: TaskTracker,
@@ -54,6 +62,8 @@ impl Service {
             records::faults(&faults);
             Configuration::Faulty(faults)
         });
+        let missed = Arc::new(Missed::load(StateDirectory::of_runtime()));
+        look_for(&missed, &configuration);
         let configuration = Mutex::new(Arc::new(configuration));
         let places = Places::new(notifier.clone(), backed);
         Self {
@@ -61,6 +71,7 @@ impl Service {
             notifier,
             places,
             configuration,
+            missed,
             base,
             unanswered: TaskTracker::new(),
             refusing: CancellationToken::new(),
@@ -77,6 +88,7 @@ impl Service {
         self.notifier.reloading();
         match Configuration::load(sources, &self.base, Some(&self.configuration())) {
             Ok(configuration) => {
+                look_for(&self.missed, &configuration);
                 *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
                 records::reloaded();
                 self.base.changes.send_modify(|count| *count += 1);
@@ -90,6 +102,21 @@ impl Service {
                 self.notifier.ready(&status);
             }
         }
+    }
+
+    /// A unit was refused. One that has a right to its secret is helped to it as soon as that can be had.
+    fn refused(&self, claim: &Claim, refusal: &Refusal) {
+        if refusal.is_for_want_of_the_value() {
+            self.missed.note(claim, refusal.line());
+            self.configuration().await_value(claim);
+        } else {
+            self.missed.settle(claim);
+        }
+    }
+
+    /// What units were refused for want of a value, and have not got since.
+    pub fn missed(&self) -> BTreeMap<Claim, Miss> {
+        self.missed.all()
     }
 
     /// Counts what changes: values, and the configuration.
@@ -108,4 +135,10 @@ impl Service {
             Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),
         }
     }
+}
+
+/// What units missed is looked for under a new configuration as well, as far as they still may have it.
+fn look_for(missed: &Missed, configuration: &Configuration) {
+    missed.retain(|claim| configuration.still_maps(claim));
+    missed.all().keys().for_each(|claim| configuration.await_value(claim));
 }

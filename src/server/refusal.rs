@@ -28,6 +28,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the unit has a right to the secret, and could not be given it now.
+    pub fn is_for_want_of_the_value(&self) -> bool {
+        match self {
+            Self::Configuration(_)
+            | Self::Provider(_)
+            | Self::Places(_)
+            | Self::Interrupted
+            | Self::Stopping => true,
+            Self::Policy(_) | Self::TooLarge { .. } | Self::WrongSocket => false,
+        }
+    }
+
     /// The check that failed, in one word, for the journal's OPNIX_CHECK field.
     pub fn check(&self) -> &'static str {
         match self {

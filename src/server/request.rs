@@ -102,7 +102,7 @@ fn serve(request: Request, grant: Grant, configuration: Arc<Configuration>, serv
             AtOnce::Ended(end) => {
                 // The peer waits for the end of the connection; everything else can be done after it.
                 drop(request);
-                return on_record(&grant, served, end);
+                return on_record(&grant, served, end, service);
             }
             AtOnce::Later(written) => sent = written,
         }
@@ -143,6 +143,9 @@ async fn wait(
                     value = configuration.get(&grant) => value,
                     () = answer::hung_up(&stream) => {
                         records::abandoned(Some(&claim));
+                        // Its own time to start may have been over, or somebody stopped it: how the unit is will tell.
+                        service.missed.note(&claim, "its start ended before the value came".to_owned());
+                        configuration.await_value(&claim);
                         return true;
                     }
                     () = service.refusing.cancelled() => Err(Refusal::Stopping),
@@ -159,9 +162,10 @@ async fn wait(
         match value {
             Ok(served) => {
                 let end = answer::whole(&stream, &served.value, sent).await;
-                on_record(&grant, &served, end);
+                on_record(&grant, &served, end, &service);
             }
             Err(refusal) => {
+                service.refused(&claim, &refusal);
                 records::refused(&claim, refusal.check(), &refusal.line());
                 let _ = answer::refuse(&stream).await;
             }
@@ -173,10 +177,11 @@ async fn wait(
     }
 }
 
-fn on_record(grant: &Grant, served: &Served, end: End) {
+fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     if end == End::Gone {
         return records::abandoned(Some(&grant.claim()));
     }
+    service.missed.settle(&grant.claim());
     records::granted(grant);
     if let Some(caveat) = &served.caveat {
         records::stood_in(&grant.claim(), caveat);
@@ -185,6 +190,7 @@ fn on_record(grant: &Grant, served: &Served, end: End) {
 
 /// Refuses a unit, on record. Takes time, because the peer must read all of the refusal.
 async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<Service>) {
+    service.refused(&claim, &refusal);
     records::refused(&claim, refusal.check(), &refusal.line());
     let unit = claim.unit.as_str();
     let Request { stream, found, .. } = request;

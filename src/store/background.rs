@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Shared;
+use super::state::Acts;
 use crate::moment::{Moment, Now};
 use crate::process::random;
 use crate::providers::budget::{Budget, Purpose};
@@ -41,6 +42,8 @@ pub struct Outlook {
     pub cost: u32,
     /// The provider is down, and to be tried again after this.
     pub probe: Option<Duration>,
+    /// What units were refused for want of is to be asked for after this.
+    pub missing: Option<Duration>,
     /// How long 1Password's limit will last.
     pub limit: Duration,
     /// From 0 to 1: keeps machines that began together from asking together.
@@ -51,19 +54,26 @@ pub struct Outlook {
 pub fn next_round(outlook: &Outlook, ledger: &Ledger) -> Option<Duration> {
     let due = match outlook.probe {
         Some(probe) => probe,
-        None => {
-            let interval = outlook.interval?.max(outlook.budget.least_interval(outlook.cost)?);
-            let interval = interval.min(LONGEST_INTERVAL);
-            match outlook.last {
-                // Up to a tenth longer; never shorter than the budget allows.
-                Some(last) => interval.mul_f64(1.0 + outlook.spread / 10.0).saturating_sub(last),
-                None => interval.mul_f64(outlook.spread).saturating_sub(outlook.up),
-            }
-        }
+        None => match (outlook.renewal(), outlook.missing) {
+            (Some(renewal), Some(missing)) => renewal.min(missing),
+            (renewal, missing) => renewal.or(missing)?,
+        },
     };
     let due = due.max(outlook.limit);
     let affords = ledger.affords(outlook.now, &outlook.budget, outlook.cost, Purpose::Refresh);
     Some(if affords { due } else { due.max(LATER) })
+}
+
+impl Outlook {
+    /// How long until all values are to be renewed.
+    fn renewal(&self) -> Option<Duration> {
+        let interval = self.interval?.max(self.budget.least_interval(self.cost)?).min(LONGEST_INTERVAL);
+        Some(match self.last {
+            // Up to a tenth longer; never shorter than the budget allows.
+            Some(last) => interval.mul_f64(1.0 + self.spread / 10.0).saturating_sub(last),
+            None => interval.mul_f64(self.spread).saturating_sub(self.up),
+        })
+    }
 }
 
 /// Renews values until the store is dropped or retires.
@@ -81,10 +91,12 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 return;
             };
             let Now { date, moment: now } = Now::read();
-            let (probe, renewed) = {
-                let state = shared.state();
-                let awaited = state.is_awaited(Now { date, moment: now });
-                (state.breaker.down().map(|down| down.probe(awaited)), state.renewed)
+            let (probe, renewed, missing) = {
+                let (state, now) = (shared.state(), Now { date, moment: now });
+                let awaited = state.is_awaited(now);
+                let missing = state.missing(&shared.limits(), now);
+                let probe = state.breaker.down().map(|down| down.probe(awaited));
+                (probe, state.renewed, missing.into_iter().map(|(_, next)| next).min())
             };
             let limit = shared.meter.ledger().limited_until(date, now);
             let outlook = Outlook {
@@ -96,12 +108,17 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 // Until it is answered, a probe is one request.
                 cost: if probe.is_some() { 1 } else { cost },
                 probe: probe.map(|probe| probe.since(now)),
+                missing: missing.map(|next| next.since(now)),
                 limit: limit.map_or(Duration::ZERO, |until| until.duration_since(date).unwrap_or_default()),
                 spread,
             };
             let due = next_round(&outlook, &shared.meter.ledger());
             shared.state().next_refresh = due.map(|wait| now + wait);
             match due {
+                Some(Duration::ZERO) if probe.is_none() && outlook.renewal() != Some(Duration::ZERO) => {
+                    shared.seek();
+                    continue;
+                }
                 Some(Duration::ZERO) => {
                     let before = shared.meter.ledger().last_day(date);
                     shared.round().await;
@@ -146,6 +163,22 @@ impl Shared {
         works
     }
 
+    /// Asks for what units were refused for want of, as far as it is time; its fetch tells when it ends.
+    fn seek(self: &Arc<Self>) {
+        let now = Now::read();
+        let acts = {
+            let mut state = self.state();
+            let missing = state.missing(&self.limits(), now);
+            let due = missing.into_iter().filter(|(_, next)| *next <= now.moment);
+            let mut acts = Acts::default();
+            for (reference, _) in due {
+                acts.0.extend(state.join(&reference, false).1.0);
+            }
+            acts
+        };
+        self.act(acts);
+    }
+
     /// One fetch for everything that is kept; but first the provider must work.
     async fn round(self: &Arc<Self>) {
         let is_down = || self.state().breaker.down().is_some();
@@ -182,6 +215,7 @@ mod tests {
             budget: Budget::NONE,
             cost: FIRST_COST,
             probe: None,
+            missing: None,
             limit: Duration::ZERO,
             spread: 0.5,
         }
@@ -197,6 +231,10 @@ mod tests {
         assert_eq!(due(&Outlook { last: Some(Duration::MAX), ..outlook() }), Some(Duration::ZERO));
         assert_eq!(due(&Outlook { interval: None, ..outlook() }), None);
         assert_eq!(due(&Outlook { probe: Some(MINUTE), interval: None, ..outlook() }), Some(MINUTE));
+        let missing = Outlook { missing: Some(MINUTE), ..outlook() };
+        assert_eq!(due(&missing), Some(MINUTE));
+        assert_eq!(due(&Outlook { interval: None, ..missing.clone() }), Some(MINUTE));
+        assert_eq!(due(&Outlook { missing: Some(100 * MINUTE), ..missing }), Some(60 * MINUTE));
         let limited = Outlook { limit: 90 * MINUTE, ..outlook() };
         assert_eq!(due(&limited), Some(90 * MINUTE));
         assert_eq!(due(&Outlook { probe: Some(MINUTE), ..limited }), Some(90 * MINUTE));

@@ -69,7 +69,7 @@ impl Breaker {
 impl Down {
     /// When to try again, if nobody does before. `awaited`: somebody waits for it to work.
     pub fn probe(&self, awaited: bool) -> Moment {
-        if awaited && self.error.consequences().retry {
+        if awaited && (self.error.consequences().retry || self.error.is_local()) {
             self.probe.min(self.tried + EAGER_PAUSE)
         } else {
             self.probe

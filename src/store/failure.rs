@@ -32,12 +32,20 @@ impl Failure {
         Self { error, at, in_a_row: last.map_or(0, |last| last.in_a_row) }
     }
 
+    /// When the background asks again for somebody who waits.
+    pub fn next(&self) -> Moment {
+        self.at + self.pause().unwrap_or(FIRST_PAUSE)
+    }
+
     /// Whether it is too early to ask again. A unit that systemd starts again and again, for a value that cannot be had, must
     /// not use up the limits of the account.
     pub fn stands(&self, now: Moment) -> bool {
-        let Some(doublings) = self.in_a_row.checked_sub(2) else { return false };
-        let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE);
-        now.since(self.at) < pause
+        self.pause().is_some_and(|pause| now.since(self.at) < pause)
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        let doublings = self.in_a_row.checked_sub(2)?;
+        Some(FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE))
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) async fn fetch(shared: Arc<Shared>) {
         () = shared.ask_until(deadline, &answered) => {}
         () = shared.watch(deadline, &answered) => shared.state().give_up(),
     }
+    // What failed is to be tried again some time.
+    shared.news.notify_one();
     // The next one need not wait for the disk.
     drop(before);
     shared.save().await;

@@ -41,6 +41,7 @@ use crate::providers::budget::Budget;
 use crate::providers::ledger::Meter;
 use crate::records;
 use crate::reference::Reference;
+use crate::template::Template;
 
 /// What is known, and what is being asked for.
 #[derive(Clone)]
@@ -137,6 +138,21 @@ impl Store {
 
     pub fn deadline(&self) -> Duration {
         self.0.timing.deadline
+    }
+
+    /// A unit was refused for want of these: the background looks for them.
+    pub fn await_values<'r>(&self, references: impl Iterator<Item = &'r Reference>) {
+        let mut state = self.0.state();
+        references.for_each(|reference| state.await_value(reference));
+        drop(state);
+        self.0.news.notify_one();
+    }
+
+    /// Whether a unit that was refused for want of this would be given it now.
+    pub fn has(&self, content: &Template) -> bool {
+        let (limits, now) = (self.0.limits(), Now::read());
+        let state = self.0.state();
+        content.references().all(|reference| state.has(reference, &limits, now))
     }
 
     /// The value, if it may be served from memory at once.

@@ -112,6 +112,9 @@ impl Store {
         let mut join = |reference: &Reference| {
             let mut state = self.0.state();
             if state.values.settings().get(reference)?.keep == Keep::Never {
+                // A unit that was refused is helped now all the same.
+                state.failures.remove(reference);
+                self.0.news.notify_one();
                 return None;
             }
             let before = state.values.get(reference).map(|kept| kept.value.clone());

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::breaker::Breaker;
-use super::decide::Keep;
+use super::decide::{Decision, Health, Keep, Limits};
 use super::disk::Snapshot;
 use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
@@ -28,6 +28,8 @@ pub struct State {
     pub breaker: Breaker,
     /// Why the last fetch of a reference failed.
     pub failures: HashMap<Reference, Failure>,
+    /// What units were refused for want of, and whether it could be had since.
+    awaited: HashMap<Reference, bool>,
     /// What is being fetched, or will be with the next fetch.
     fetching: HashMap<Reference, Fetching>,
     /// What the next fetch is for.
@@ -316,7 +318,9 @@ impl State {
             match (&outcome, begun) {
                 (Ok(value), Some((begun, comparable))) => {
                     self.failures.remove(reference);
-                    if self.values.insert(reference, value.clone(), begun.asked, comparable) {
+                    let is_awaited =
+                        self.awaited.get_mut(reference).is_some_and(|had| !std::mem::replace(had, true));
+                    if self.values.insert(reference, value.clone(), begun.asked, comparable) || is_awaited {
                         acts.0.push(Act::Changed);
                     }
                     self.unsaved = true;
@@ -399,7 +403,36 @@ impl State {
             let fresh_for = self.values.settings()[reference].fresh_for;
             !kept.doubtful && kept.known(now.date).age.is_some_and(|age| age < fresh_for)
         };
-        !self.failures.is_empty() || !self.values.iter().all(is_fresh)
+        !self.failures.is_empty()
+            || self.awaited.values().any(|had| !had)
+            || !self.values.iter().all(is_fresh)
+    }
+
+    /// A unit was refused for want of this: the background looks for it.
+    pub fn await_value(&mut self, reference: &Reference) {
+        self.awaited.insert(reference.clone(), false);
+    }
+
+    /// Whether a unit that was refused for want of this would get it now.
+    pub fn has(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> bool {
+        match self.decide(reference, limits, now) {
+            Decision::Serve | Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => true,
+            // It is never kept, but was seen to be there.
+            Decision::Fetch { fall_back: false } => {
+                self.health(limits, now) == Health::Up && self.awaited.get(reference) == Some(&true)
+            }
+            Decision::Refuse => false,
+        }
+    }
+
+    /// What units were refused for want of and still is not there, with when to ask for it next; not what is being fetched.
+    pub fn missing(&self, limits: &Limits<'_>, now: Now) -> Vec<(Reference, Moment)> {
+        let missing = self.awaited.keys().filter(|reference| {
+            let at_work = self.fetching.get(*reference).is_some_and(|of| of.outcome.0.has_changed().is_ok());
+            !at_work && self.values.settings().contains_key(*reference) && !self.has(reference, limits, now)
+        });
+        let next = |reference: &Reference| self.failures.get(reference).map_or(now.moment, Failure::next);
+        missing.map(|reference| (reference.clone(), next(reference))).collect()
     }
 
     /// Nobody goes on with what is asked for: who still waits has to ask anew.

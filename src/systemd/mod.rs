@@ -2,6 +2,8 @@
 
 pub mod activation;
 pub mod asker;
+pub mod bus;
+pub mod manager;
 pub mod notify;
 pub mod store;
 

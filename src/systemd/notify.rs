@@ -59,6 +59,10 @@ impl Notifier {
         self.send(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
+    pub fn status(&self, status: &str) {
+        self.send(&[NotifyState::Status(status)]);
+    }
+
     /// The start of a reload; [`Notifier::ready`] is its end.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {

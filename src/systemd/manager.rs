@@ -1,0 +1,216 @@
+//! The service manager: how units are, and what is asked of it.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use nix::unistd::Uid;
+
+use super::bus::{Argument, Bus, Value};
+
+/// Where a service manager listens for its own user, in `/run` or the user's runtime directory, with or without a message bus.
+const PRIVATE: &str = "systemd/private";
+const OBJECT: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// The exit status of a process that could not be given its credentials.
+pub const CREDENTIALS: i128 = 243;
+
+pub struct Manager(Bus);
+
+/// A unit as it is now.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    /// Its name, whichever of its aliases was asked for.
+    pub id: String,
+    properties: HashMap<String, Value>,
+}
+
+/// A condition or assertion of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Test {
+    /// Such as `AssertPathExists`.
+    pub kind: String,
+    /// The opposite is to hold.
+    pub negated: bool,
+    pub parameter: String,
+    pub failed: bool,
+}
+
+/// The end of a job of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub unit: String,
+    /// `done`, `assert`, `dependency` and so on.
+    pub result: String,
+}
+
+impl Manager {
+    /// To the system's service manager, or without root's rights to the user's own.
+    pub fn connect() -> io::Result<Self> {
+        let directory = if Uid::effective().is_root() {
+            PathBuf::from("/run")
+        } else {
+            std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or(io::ErrorKind::NotFound)?
+        };
+        Bus::connect(&directory.join(PRIVATE)).map(Self)
+    }
+
+    /// How the system is: `running`, `degraded`, `stopping` and so on.
+    pub fn state(&mut self) -> io::Result<String> {
+        let arguments = [Argument::Text(MANAGER), Argument::Text("SystemState")];
+        let answer = self.0.call(OBJECT, PROPERTIES, "Get", &arguments)?;
+        answer.first().and_then(Value::text).map(str::to_owned).ok_or_else(unexpected)
+    }
+
+    /// Looks at a unit, under any of its names. One that is not in memory is read from its files.
+    pub fn unit(&mut self, name: &str) -> io::Result<Unit> {
+        let loaded = self.call("LoadUnit", &[Argument::Text(name)])?;
+        let path = loaded.first().and_then(Value::text).ok_or_else(unexpected)?;
+        let answer = self.0.call(path, PROPERTIES, "GetAll", &[Argument::Text("")])?;
+        let entries = answer.first().ok_or_else(unexpected)?.list();
+        let properties: HashMap<String, Value> = entries
+            .iter()
+            .filter_map(|entry| match entry.list() {
+                [Value::Text(name), value] => Some((name.clone(), value.clone())),
+                _ => None,
+            })
+            .collect();
+        let id = properties.get("Id").and_then(Value::text).ok_or_else(unexpected)?.to_owned();
+        Ok(Unit { id, properties })
+    }
+
+    /// The names of units in memory that are in one of these states, and match one of the patterns if there are any.
+    pub fn list(&mut self, states: &[&str], patterns: &[&str]) -> io::Result<Vec<String>> {
+        let arguments = [Argument::Texts(states), Argument::Texts(patterns)];
+        let answer = self.call("ListUnitsByPatterns", &arguments)?;
+        let units = answer.first().ok_or_else(unexpected)?.list();
+        Ok(units.iter().filter_map(|unit| unit.list().first()?.text().map(str::to_owned)).collect())
+    }
+
+    /// Has a job for a unit queued, by one of the calls that take a unit and a mode, and does not wait for it.
+    pub fn queue(&mut self, call: &str, unit: &str, mode: &str) -> io::Result<()> {
+        self.call(call, &[Argument::Text(unit), Argument::Text(mode)]).map(drop)
+    }
+
+    /// Forgets that a unit failed, and how often it was started.
+    pub fn reset_failed(&mut self, unit: &str) -> io::Result<()> {
+        self.call("ResetFailedUnit", &[Argument::Text(unit)]).map(drop)
+    }
+
+    /// Sends a signal to the main process of a unit.
+    pub fn kill(&mut self, unit: &str, signal: i32) -> io::Result<()> {
+        let arguments = [Argument::Text(unit), Argument::Text("main"), Argument::Number(signal)];
+        self.call("KillUnit", &arguments).map(drop)
+    }
+
+    /// Waits for the end of the next job.
+    pub fn next_ended(&mut self) -> io::Result<Ended> {
+        loop {
+            let signal = self.0.next_signal()?;
+            if let ("JobRemoved", [_, _, Value::Text(unit), Value::Text(result)]) =
+                (signal.member.as_str(), &signal.body[..])
+            {
+                return Ok(Ended { unit: unit.clone(), result: result.clone() });
+            }
+        }
+    }
+
+    fn call(&mut self, method: &str, arguments: &[Argument<'_>]) -> io::Result<Vec<Value>> {
+        self.0.call(OBJECT, MANAGER, method, arguments)
+    }
+}
+
+impl Unit {
+    fn text(&self, name: &str) -> &str {
+        self.properties.get(name).and_then(Value::text).unwrap_or_default()
+    }
+
+    /// The texts of a property that is a list of them.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.properties.get(name).map_or(&[][..], Value::list).iter().filter_map(Value::text)
+    }
+
+    /// `active`, `inactive`, `failed` and so on.
+    pub fn state(&self) -> &str {
+        self.text("ActiveState")
+    }
+
+    /// Why it failed.
+    pub fn result(&self) -> &str {
+        self.text("Result")
+    }
+
+    pub fn has_job(&self) -> bool {
+        self.properties.get("Job").and_then(|job| job.list().first()?.number()).is_some_and(|id| id != 0)
+    }
+
+    /// Whether there is such a unit, and an administrator lets it be started.
+    pub fn may_start(&self) -> bool {
+        self.text("LoadState") == "loaded"
+            && !["disabled", "masked", "masked-runtime"].contains(&self.text("UnitFileState"))
+    }
+
+    /// Whether it was active since the machine booted, as far as systemd remembers.
+    pub fn was_active(&self) -> bool {
+        self.properties.get("ActiveEnterTimestampMonotonic").and_then(Value::number).is_some_and(|at| at != 0)
+    }
+
+    /// Its conditions and assertions.
+    pub fn tests(&self) -> Vec<Test> {
+        let tests = ["Conditions", "Asserts"].into_iter().filter_map(|name| self.properties.get(name));
+        tests
+            .flat_map(Value::list)
+            .filter_map(|test| match test.list() {
+                [
+                    Value::Text(kind),
+                    _,
+                    Value::Flag(negated),
+                    Value::Text(parameter),
+                    Value::Number(state),
+                ] => Some(Test {
+                    kind: kind.clone(),
+                    negated: *negated,
+                    parameter: parameter.clone(),
+                    failed: *state < 0,
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The files of `EnvironmentFile=` that it does not start without.
+    pub fn environment_files(&self) -> impl Iterator<Item = &str> {
+        let files = self.properties.get("EnvironmentFiles").map_or(&[][..], Value::list);
+        files.iter().filter_map(|file| match file.list() {
+            [Value::Text(path), Value::Flag(false)] => Some(path.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether one of its processes was last not given its credentials.
+    pub fn lacked_credentials(&self) -> bool {
+        let is_it = |value: &Value| value.number() == Some(CREDENTIALS);
+        self.properties.iter().any(|(name, value)| match name.as_str() {
+            "ExecMainStatus" => is_it(value),
+            name => {
+                name.starts_with("Exec")
+                    && value.list().iter().any(|command| command.list().last().is_some_and(is_it))
+            }
+        })
+    }
+}
+
+fn unexpected() -> io::Error {
+    io::Error::other("the service manager's answer is not understood")
+}
+
+#[cfg(test)]
+impl Unit {
+    /// As the service manager would tell of it.
+    pub fn made_up(id: &str, properties: &[(&str, Value)]) -> Self {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Self { id: id.to_owned(), properties }
+    }
+}
