@@ -84,7 +84,7 @@ impl Provided {
         let would_get = self.missed.get(&unit.id).copied().unwrap_or(false);
         would_get
             && unit.state() == "failed"
-            && (unit.lacked_credentials() || AFTER_A_REFUSAL.contains(&unit.result()))
+            && (unit.may_have_lacked_credentials() || AFTER_A_REFUSAL.contains(&unit.result()))
     }
 
     /// Whether the configuration says that this unit reads a file that is there. That is as good as a target that wants it, where
@@ -141,7 +141,7 @@ impl Left {
 
     /// What is to be started now, in this order, of units that are inactive or failed. `may_start` says whether it is not too
     /// early to start one again.
-    pub fn to_start(
+    pub fn next_starts(
         &mut self,
         down: &[String],
         provided: &Provided,
@@ -374,7 +374,7 @@ mod tests {
 
     fn starts(units: &mut Units, provided: &Provided) -> Vec<String> {
         let down: Vec<String> = units.0.keys().cloned().collect();
-        Left::default().to_start(&down, provided, |_| true, units)
+        Left::default().next_starts(&down, provided, |_| true, units)
     }
 
     /// A unit whose assertion on a file of ours failed.
@@ -424,7 +424,7 @@ mod tests {
             assert!(!is_up(system));
         }
         let down = ["a.service".to_owned()];
-        assert!(Left::default().to_start(&down, &provided(), |_| false, &mut reader(&[])).is_empty());
+        assert!(Left::default().next_starts(&down, &provided(), |_| false, &mut reader(&[])).is_empty());
     }
 
     #[test]
@@ -436,6 +436,7 @@ mod tests {
                     ("WantedBy", texts(&["multi-user.target"])),
                     ("ActiveState", text(state)),
                     ("Result", text(result)),
+                    ("ExecMainCode", Value::Number(1)),
                     ("ExecMainStatus", Value::Number(status)),
                 ],
             )
@@ -446,10 +447,16 @@ mod tests {
         assert_eq!(starts(&mut refused("exit-code", 243, "failed"), &missed(true)), started);
         assert_eq!(starts(&mut refused("start-limit-hit", 1, "failed"), &missed(true)), started);
         assert_eq!(starts(&mut refused("timeout", 0, "failed"), &missed(true)), started);
-        let of_a_step = Value::List(vec![Value::List(vec![text("/bin/true"), Value::Number(243)])]);
-        let mut step = refused("exit-code", 0, "failed");
-        step.set("a.service", "ExecStartPre", of_a_step);
-        assert_eq!(starts(&mut step, &missed(true)), started);
+        let step = |code, status| {
+            let command = Value::List(vec![text("/bin/true"), Value::Number(code), Value::Number(status)]);
+            let mut units = refused("exit-code", 0, "failed");
+            units.set("a.service", "ExecMainCode", Value::Number(0));
+            units.set("a.service", "ExecStartPre", Value::List(vec![command]));
+            units
+        };
+        assert_eq!(starts(&mut step(1, 243), &missed(true)), started);
+        assert_eq!(starts(&mut step(0, 0), &missed(true)), started, "systemd forgot how it ended");
+        assert!(starts(&mut step(1, 1), &missed(true)).is_empty());
         let nothing = [
             (refused("exit-code", 243, "failed"), missed(false)),
             (refused("exit-code", 243, "failed"), Provided::default()),
@@ -481,6 +488,7 @@ mod tests {
                         ("TriggeredBy", texts(&["a.socket"])),
                         ("ActiveState", text("failed")),
                         ("Result", text("exit-code")),
+                        ("ExecMainCode", Value::Number(1)),
                         ("ExecMainStatus", Value::Number(243)),
                     ],
                 )
@@ -505,10 +513,10 @@ mod tests {
         };
         let mut left = Left::default();
         left.files.insert("a.service".into(), [there.clone()].into());
-        assert!(left.to_start(&[], &named("b.service"), |_| true, &mut units).is_empty());
+        assert!(left.next_starts(&[], &named("b.service"), |_| true, &mut units).is_empty());
         left.files.insert("a.service".into(), [there.clone()].into());
-        assert_eq!(left.to_start(&[], &named("a.service"), |_| true, &mut units), ["a.service"]);
-        assert!(left.to_start(&[], &named("a.service"), |_| true, &mut units).is_empty(), "once");
+        assert_eq!(left.next_starts(&[], &named("a.service"), |_| true, &mut units), ["a.service"]);
+        assert!(left.next_starts(&[], &named("a.service"), |_| true, &mut units).is_empty(), "once");
         // It is noted when its start fails, and forgotten when it succeeds.
         let mut units = Units::default()
             .with("a.service", &[("Asserts", tests_of(&[("AssertPathExists", &away, false, 0)]))]);
@@ -529,20 +537,20 @@ mod tests {
         );
         let down = ["a.service".to_owned(), "b.service".to_owned()];
         let mut left = Left::default();
-        assert_eq!(left.to_start(&down, &provided(), |_| true, &mut units), ["a.service"], "what b needs");
+        assert_eq!(left.next_starts(&down, &provided(), |_| true, &mut units), ["a.service"], "what b needs");
         units.set("a.service", "ActiveState", text("active"));
-        assert_eq!(left.to_start(&down[1..], &provided(), |_| true, &mut units), ["b.service"]);
-        assert!(left.to_start(&down[1..], &provided(), |_| true, &mut units).is_empty(), "once");
+        assert_eq!(left.next_starts(&down[1..], &provided(), |_| true, &mut units), ["b.service"]);
+        assert!(left.next_starts(&down[1..], &provided(), |_| true, &mut units).is_empty(), "once");
         // One that ran may have been stopped.
         left.lacking.insert("a.service".into());
         units.set("b.service", "ActiveEnterTimestampMonotonic", Value::Number(5));
-        assert!(left.to_start(&down[1..], &provided(), |_| true, &mut units).is_empty());
+        assert!(left.next_starts(&down[1..], &provided(), |_| true, &mut units).is_empty());
         // Unless its start was seen to fail with that of the other.
         units.set("a.service", "ActiveState", text("failed"));
         left.ended("b.service", "dependency", &provided(), &mut units);
-        assert!(left.to_start(&down[1..], &provided(), |_| true, &mut units).is_empty());
+        assert!(left.next_starts(&down[1..], &provided(), |_| true, &mut units).is_empty());
         units.set("a.service", "ActiveState", text("active"));
-        assert_eq!(left.to_start(&down[1..], &provided(), |_| true, &mut units), ["b.service"]);
+        assert_eq!(left.next_starts(&down[1..], &provided(), |_| true, &mut units), ["b.service"]);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Starts {
         let now = Instant::now();
         self.0.retain(|unit, _| down.contains(unit));
         let may_start = |unit: &str| self.0.get(unit).is_none_or(|(last, pause)| now >= *last + *pause);
-        for unit in left.to_start(&down, provided, may_start, &mut manager) {
+        for unit in left.next_starts(&down, provided, may_start, &mut manager) {
             let pause = self.0.get(&unit).map_or(FIRST_PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
             if let Err(error) = start(&mut manager, &unit, "what it lacked is there") {
                 warn!("{unit}: {error}");

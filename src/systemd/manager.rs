@@ -189,16 +189,22 @@ impl Unit {
         })
     }
 
-    /// Whether one of its processes was last not given its credentials.
-    pub fn lacked_credentials(&self) -> bool {
-        let is_it = |value: &Value| value.number() == Some(CREDENTIALS);
-        self.properties.iter().any(|(name, value)| match name.as_str() {
-            "ExecMainStatus" => is_it(value),
-            name => {
-                name.starts_with("Exec")
-                    && value.list().iter().any(|command| command.list().last().is_some_and(is_it))
-            }
-        })
+    /// Whether it failed because one of its processes was not given its credentials, or nothing is known against that: systemd
+    /// forgets how all processes but the main one ended when it reads its unit files anew.
+    pub fn may_have_lacked_credentials(&self) -> bool {
+        let number = |name: &str| self.properties.get(name).and_then(Value::number).unwrap_or(0);
+        let is_command = |name: &str| name.starts_with("Exec");
+        let commands =
+            self.properties.iter().filter(|(name, _)| is_command(name)).flat_map(|(_, value)| value.list());
+        let ends = commands.filter_map(|command| match command.list() {
+            [.., Value::Number(code), Value::Number(status)] => Some((*code, *status)),
+            _ => None,
+        });
+        let mut ends: Vec<(i128, i128)> = ends.filter(|(code, _)| *code != 0).collect();
+        ends.extend(Some((number("ExecMainCode"), number("ExecMainStatus"))).filter(|(code, _)| *code != 0));
+        self.result() == "exit-code"
+            && (ends.iter().any(|(_, status)| *status == CREDENTIALS)
+                || ends.iter().all(|(_, status)| *status == 0))
     }
 }
 

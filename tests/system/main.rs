@@ -23,6 +23,7 @@ mod nixos;
 mod onepassword;
 mod opnix;
 mod peers;
+mod recovery;
 mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
@@ -75,6 +76,11 @@ fn main() -> std::process::ExitCode {
         mirror::a_reload_refreshes_credentials_where_systemd_can,
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
         mirror::values_reach_the_environment_as_they_are,
+        recovery::units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do,
+        recovery::units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do,
+        recovery::what_stands_in_the_way_of_a_file_is_tried_again_until_it_is_gone,
+        recovery::the_mirror_is_back_whatever_becomes_of_it_and_a_reload_returns_when_the_files_are_there,
+        recovery::a_unit_that_failed_over_its_old_value_starts_with_the_new_one,
         nixos::the_example_host_boots_with_and_without_its_token_and_network,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
         token::the_token_is_stored_where_the_service_reads_it,
