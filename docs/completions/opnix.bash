@@ -643,7 +643,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__mirror)
-            opts="-h --config --socket --control --prepare --help"
+            opts="-h --config --socket --control --prepare --reload --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -31,7 +31,7 @@ complete -c opnix -n "__fish_opnix_needs_command" -f -a "check" -d 'Check the co
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "explain" -d 'Say whether a unit would get a credential, and why; never its value'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, and each secret\'s age; never a value'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "refresh" -d 'Ask 1Password for the values of secrets now, instead of when they are next due'
-complete -c opnix -n "__fish_opnix_needs_command" -f -a "mirror" -d 'Write the files of the configuration, keep them current, and act on units whose secret changed: what opnix-mirror.service runs'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "mirror" -d 'Write the files of the configuration, keep them current, act on units whose secret changed, and start those that missed theirs: what opnix-mirror.service runs'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "doctor" -d 'Look for what keeps units from their secrets, now or after the next boot; to be run as root'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "demo" -d 'See opnix at work, with made-up secrets: needs no account and no root'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "schema" -d 'Print the JSON Schema of secrets.json, for editors'
@@ -67,7 +67,8 @@ complete -c opnix -n "__fish_opnix_using_subcommand refresh" -s h -l help -d 'Pr
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l socket -d 'The socket of the service' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l control -d 'The control socket of the service, which tells of changes' -r -F
-complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l prepare -d 'Mount /run/secrets and do nothing else; needs the right to mount'
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l prepare -d 'Mount /run/secrets if the configuration has files there, and do nothing else; needs the right to mount'
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l reload -d 'Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs'
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l token-file -d 'The token\'s file; by default the one that opnix.service loads' -r -F
@@ -112,7 +113,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_su
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "explain" -d 'Say whether a unit would get a credential, and why; never its value'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, and each secret\'s age; never a value'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "refresh" -d 'Ask 1Password for the values of secrets now, instead of when they are next due'
-complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "mirror" -d 'Write the files of the configuration, keep them current, and act on units whose secret changed: what opnix-mirror.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "mirror" -d 'Write the files of the configuration, keep them current, act on units whose secret changed, and start those that missed theirs: what opnix-mirror.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "doctor" -d 'Look for what keeps units from their secrets, now or after the next boot; to be run as root'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "demo" -d 'See opnix at work, with made-up secrets: needs no account and no root'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "schema" -d 'Print the JSON Schema of secrets.json, for editors'

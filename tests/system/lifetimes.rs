@@ -256,6 +256,7 @@ pub fn a_service_that_starts_with_a_broken_configuration_refuses_and_says_so(mac
     assert_refused(machine, "early.service", "key", "configuration");
     configure(machine, &[secret("key", &["early.service"])], "30s");
     machine.systemctl(&["reload", "opnix.service"]).ok();
+    // Nothing wants it but who started it: so it is for them to do that again.
     machine.wait(
         "a start",
         || machine.systemctl(&["restart", "early.service"]).code == Some(0),

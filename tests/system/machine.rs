@@ -106,10 +106,15 @@ impl Machine {
 
     /// A port on the machine's own loopback, served from here: a socket belongs to the network that it was made in.
     pub fn listen(&self) -> TcpListener {
+        self.listen_on(0)
+    }
+
+    /// The same, on a port that is known before.
+    pub fn listen_on(&self, port: u16) -> TcpListener {
         let network = File::open(format!("/proc/{}/ns/net", self.container.leader)).expect("its network");
         let inside = std::thread::spawn(move || {
             setns(network, CloneFlags::CLONE_NEWNET).expect("root may enter it");
-            TcpListener::bind(("127.0.0.1", 0)).expect("a free port")
+            TcpListener::bind(("127.0.0.1", port)).expect("a free port")
         });
         inside.join().expect("it does not panic")
     }

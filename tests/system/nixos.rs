@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -66,7 +66,8 @@ fn lay_out(place: &Path, kept: &Path) {
 
 #[track_caller]
 fn everything_is_there(machine: &Machine) {
-    machine.wait("the mirror", || machine.show("opnix-mirror.service", "ActiveState") == "active", LONG);
+    let all = |told: &str| told == "All 5 files are in place.";
+    machine.wait("the files", || all(&machine.show("opnix-mirror.service", "StatusText")), LONG);
     for (name, owner, item) in FILES {
         let path = format!("/run/secrets/{name}");
         assert_eq!(machine.run(&["stat", "-c", "%U %a", &path]).ok(), format!("{owner} 400"), "{name}");
@@ -146,8 +147,7 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
     let simulator = ServiceAccount::start(machine.listen(), account(&items));
     machine.write(TOKEN, simulator.token(), "0600");
     machine.run(&["test", "-e", &format!("/persist{TOKEN}")]).ok();
-    machine.systemctl(&["restart", "opnix.service", "opnix-mirror.service"]).ok();
-    machine.systemctl(&["start", "opencode.service", "caddy.service"]).ok();
+    machine.systemctl(&["restart", "opnix.service"]).ok();
     everything_is_there(&machine);
     every_command_of_the_checklist_is_content(&machine);
 
@@ -183,6 +183,48 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
     assert_eq!(machine.sh("ls /run/secrets").ok(), "");
     assert_eq!(machine.show("opencode.service", "ActiveState"), "inactive");
     assert_eq!(machine.show("multi-user.target", "ActiveState"), "active");
+}
+
+pub fn a_host_that_boots_while_1password_is_down_comes_up_by_itself(_: &Machine) {
+    const PORT: u16 = 4711;
+    const DOWN: Duration = Duration::from_secs(60);
+    let (place, disk) = (Disk::new("host-files"), Disk::new("host"));
+    let kept = disk.0.join("persist");
+    lay_out(&place.0, &kept);
+    let items = [
+        ("OpenAI", "credential"),
+        ("Datadog", "credential"),
+        ("Cloudflare", "token"),
+        ("Backblaze", "credentials"),
+    ];
+    let elsewhere = ServiceAccount::local(account(&items));
+    let token = kept.join(&TOKEN[1..]);
+    fs::create_dir_all(token.parent().expect("a directory")).expect("a directory");
+    fs::write(&token, elsewhere.token_for(&format!("http://127.0.0.1:{PORT}"))).expect("the token");
+
+    let began = Instant::now();
+    let machine = Machine::boot_host(&place.0, &disk.0);
+    machine.begin();
+    while began.elapsed() < DOWN {
+        for unit in ["opencode.service", "caddy.service"] {
+            assert_ne!(machine.show(unit, "ActiveState"), "active", "{unit}");
+        }
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    assert_eq!(machine.sh("ls /run/secrets").ok(), "");
+    let status = machine.sh(&format!("{}/bin/opnix status 2>&1 || true", nix::PACKAGE)).ok();
+    assert!(status.contains("DOES NOT WORK since") && status.contains("last tried"), "{status}");
+    assert!(status.contains("next try   in "), "{status}");
+
+    let simulator = elsewhere.reached_at(machine.listen_on(PORT));
+    let back = Instant::now();
+    let is_up = |unit: &str| machine.show(unit, "ActiveState") == "active";
+    machine.wait("the host", || is_up("opencode.service") && is_up("caddy.service"), DOWN + LONG);
+    eprintln!("up {:?} after 1Password was back", back.elapsed());
+    everything_is_there(&machine);
+    assert_eq!(machine.systemctl(&["--failed", "--no-legend"]).ok(), "");
+    assert_eq!(machine.systemctl(&["is-system-running"]).ok(), "running");
+    assert_eq!(simulator.violations(), [""; 0]);
 }
 
 /// A unit file, from sections of settings.

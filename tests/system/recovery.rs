@@ -11,7 +11,7 @@ use crate::opnix::*;
 /// How long a value that was added may take to reach whoever waits: what is denied is asked for less and less often.
 const SOON: Duration = Duration::from_secs(90);
 /// How long to look whether something starts that must not.
-const WHILE: Duration = Duration::from_secs(12);
+const WHILE: Duration = Duration::from_secs(6);
 /// What wants the units of a test: they are started with it, as at a boot.
 const TARGET: &str = "left.target";
 
@@ -310,16 +310,14 @@ pub fn the_mirror_is_back_whatever_becomes_of_it_and_a_reload_returns_when_the_f
     let one = reader("one", "");
     host.units(&[("left-one.service", one.as_str())]);
     host.boot();
-    for signal in ["KILL", "TERM", "ABRT"] {
-        for _ in 0..3 {
-            let before = machine.show("opnix-mirror.service", "InvocationID");
-            machine.systemctl(&["kill", &format!("--signal={signal}"), "opnix-mirror.service"]).ok();
-            let is_back = || {
-                host.state("opnix-mirror.service") == "active"
-                    && machine.show("opnix-mirror.service", "InvocationID") != before
-            };
-            machine.wait(&format!("the mirror after SIG{signal}"), is_back, LONG);
-        }
+    for signal in ["KILL", "TERM"] {
+        let before = machine.show("opnix-mirror.service", "InvocationID");
+        machine.systemctl(&["kill", &format!("--signal={signal}"), "opnix-mirror.service"]).ok();
+        let is_back = || {
+            host.state("opnix-mirror.service") == "active"
+                && machine.show("opnix-mirror.service", "InvocationID") != before
+        };
+        machine.wait(&format!("the mirror after SIG{signal}"), is_back, LONG);
     }
     let config = |secrets: &[Value]| configure(machine, secrets, "2s");
     for round in 0..3 {

@@ -112,6 +112,11 @@ impl ServiceAccount {
         Self::start(TcpListener::bind(("127.0.0.1", 0)).unwrap(), account)
     }
 
+    /// The same account, reached here.
+    pub fn reached_at(&self, listener: TcpListener) -> Self {
+        Self { server: Server::start(listener, None, self.site.clone()), site: self.site.clone() }
+    }
+
     /// The token of the machine's account.
     pub fn token(&self) -> String {
         self.token_for(&format!("http://{}", self.server.address()))
