@@ -40,6 +40,11 @@ rec {
     '';
   };
 
+  deadline = orNothing types.str ''
+    How long the unit's start waits for the value before it is refused, if not as long as `deadline` says for all: a
+    duration, or `infinity`. The unit's `serviceConfig.TimeoutStartSec` must be longer.
+  '' "10m";
+
   kind = mkOption {
     type = types.enum [ "field" "file" ];
     default = "field";
@@ -139,7 +144,7 @@ rec {
   };
 
   credential = keeping // {
-    inherit kind onChange;
+    inherit kind onChange deadline;
     reference = orNothing types.str "Where the value is: `op://vault/item/[section/]field`."
       "op://Infrastructure Secrets/OpenAI/credential";
     template = orNothing types.lines "A text with secrets in it, instead of `reference`."

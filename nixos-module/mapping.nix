@@ -41,7 +41,10 @@ let
     (id: credential: {
       name = "${id}@${service}";
       inherit (credential) reference template kind;
-      units = [ { unit = unitOf service; credential = id; on_change = credential.onChange; } ];
+      units = [
+        ({ unit = unitOf service; credential = id; on_change = credential.onChange; }
+          // optionalAttrs (credential.deadline != null) { inherit (credential) deadline; })
+      ];
     } // keeping credential)
     unit.onepassword.credentials;
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::peer::{Claim, Peer};
@@ -22,6 +23,8 @@ pub struct Rule {
     pub units: UnitPattern,
     pub credential: CredentialName,
     pub entry: Arc<Entry>,
+    /// How long a unit may wait for it, if not as long as all others; [`Duration::MAX`] is for ever.
+    pub deadline: Option<Duration>,
     pub place: Place,
 }
 
@@ -43,6 +46,7 @@ pub const MIRROR: &str = "opnix-mirror.service";
 pub struct Grant {
     peer: Peer,
     entry: Arc<Entry>,
+    deadline: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,9 +74,9 @@ impl Policy {
         let mirrored =
             || self.mirrored.get(&peer.credential).filter(|_| peer.unit.as_str() == MIRROR).cloned();
         match self.rule_for(&peer.unit, &peer.credential) {
-            Ok(rule) => Ok(Grant { entry: rule.entry.clone(), peer }),
+            Ok(rule) => Ok(Grant { entry: rule.entry.clone(), deadline: rule.deadline, peer }),
             Err(denied) => match mirrored() {
-                Some(entry) => Ok(Grant { entry, peer }),
+                Some(entry) => Ok(Grant { entry, deadline: None, peer }),
                 None => Err((peer, denied)),
             },
         }
@@ -111,6 +115,16 @@ impl Grant {
         &self.entry
     }
 
+    /// How long this unit may wait for its value, if the configuration has a deadline for it alone.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Gives the right up, for another decision.
+    pub fn into_peer(self) -> Peer {
+        self.peer
+    }
+
     pub fn claim(&self) -> Claim {
         Claim { unit: self.peer.unit.clone(), credential: self.peer.credential.clone() }
     }
@@ -128,6 +142,7 @@ mod tests {
             units: units.parse().unwrap(),
             credential: credential.parse().unwrap(),
             entry: Arc::new(Entry { name: name.into(), content, place: place.clone() }),
+            deadline: None,
             place,
         }
     }

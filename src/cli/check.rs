@@ -1,5 +1,6 @@
 //! `opnix check`: is the configuration valid, and do the unit files agree with it.
 
+mod start;
 mod units;
 
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use crate::config;
 /// Check the configuration, and unit files against it
 ///
 /// All faults are reported at once, each with file, line and column. With --units, every
-/// LoadCredential=…:/run/opnix/creds.sock line in the unit files is held against the mapping as well.
+/// LoadCredential=…:/run/opnix/creds.sock line in the unit files is held against the mapping as well,
+/// and the deadline against the unit's TimeoutStartSec=.
 /// Exits with 0 if nothing is wrong, else with 78. Warnings do not count.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -39,7 +41,7 @@ pub fn run(arguments: Arguments) -> Exit {
         }
         return Exit::Ok;
     }
-    let report = match units::compare(&arguments.units, &arguments.socket, &config.policy) {
+    let report = match units::compare(&arguments.units, &arguments.socket, &config) {
         Ok(report) => report,
         Err(error) => return fail(Exit::Unavailable, error),
     };

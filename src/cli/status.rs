@@ -98,6 +98,14 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
         );
         line("records", what);
     }
+    for (number, request) in status.requests.iter().enumerate() {
+        let until = request
+            .until
+            .map_or("waits for ever".to_owned(), |until| format!("is refused {}", relative(until, now)));
+        let since = relative(request.since, now);
+        let what = format!("{} for \"{}\": asked {since}, {until}", request.unit, request.credential);
+        line(if number == 0 { "waiting" } else { "" }, what);
+    }
     let width = status.secrets.iter().map(|secret| secret.name.len()).max().unwrap_or(0);
     for (number, secret) in status.secrets.iter().enumerate() {
         let state = match secret.state {

@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed, Renewal, Rule,
-    Secret, State, Status, Window,
+    Budget, Cache, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed, Renewal,
+    Request, Rule, Secret, State, Status, Window,
 };
 use crate::moment::Now;
 use crate::names::{CredentialName, UnitName};
@@ -12,7 +12,7 @@ use crate::peer::Claim;
 use crate::policy::{self, Denied, Entry, Policy};
 use crate::records;
 use crate::remedy::Remedy;
-use crate::server::{Configuration, Miss, Service};
+use crate::server::{Configuration, Miss, Service, Wait};
 use crate::store::decide::{self, Decision};
 use crate::store::{Store, renew};
 
@@ -28,6 +28,7 @@ pub fn status(service: &Service) -> Status {
         waiting: service.waiting() as u64,
         missed: missed(service),
         records: Records { queued, dropped: dropped.iter().sum() },
+        requests: service.requests().into_iter().map(Request::from).collect(),
     };
     match &*service.configuration() {
         Configuration::Valid { provider, store, entries, .. } => {
@@ -186,6 +187,17 @@ impl From<&policy::Rule> for Rule {
             units: rule.units.to_string(),
             credential: rule.credential.to_string(),
             place: rule.place.to_string(),
+        }
+    }
+}
+
+impl From<Wait> for Request {
+    fn from(wait: Wait) -> Self {
+        Self {
+            unit: wait.claim.unit.to_string(),
+            credential: wait.claim.credential.to_string(),
+            since: seconds(wait.since.date()),
+            until: wait.until.map(|until| seconds(until.date())),
         }
     }
 }

@@ -29,6 +29,20 @@ pub struct Status {
     /// An older service does not report them.
     #[serde(default)]
     pub records: Records,
+    /// The requests of units that wait for their value. An older service does not report them.
+    #[serde(default)]
+    pub requests: Vec<Request>,
+}
+
+/// A unit that waits for a credential.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Request {
+    pub unit: String,
+    pub credential: String,
+    /// When it first asked.
+    pub since: u64,
+    /// When it is refused at the latest; none means never.
+    pub until: Option<u64>,
 }
 
 /// A unit that was refused because its secret could not be had. It is started again as soon as it can: see opnix-mirror.service.

@@ -20,7 +20,7 @@ use zlink::{ReadyListener, Reply, Server, service};
 use super::answers;
 use super::interface::{
     Budget, Cache, Changes, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed,
-    Renewal, Rule, Secret, State, Status, Window,
+    Renewal, Request, Rule, Secret, State, Status, Window,
 };
 use crate::peer::is_named;
 use crate::server::{Service, request};
@@ -86,7 +86,7 @@ struct Control(Arc<Service>);
 /// No value of a secret ever goes through here.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Records, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Records, Request, Rule, Renewal, Outcome],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),

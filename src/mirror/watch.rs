@@ -28,6 +28,8 @@ const DEBOUNCE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often to look when there is no control socket, and so nobody who tells us of changes.
 const UNTOLD: Duration = Duration::from_secs(60);
+/// The service's unit.
+const SERVICE: &str = "opnix.service";
 /// How long the service has to say what units missed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often to look whether the files are there, and at units that were left behind.
@@ -94,13 +96,15 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
             }
             () = sleep_until(wake.into()) => None,
         };
+        let is_up = occasion.is_some() || is_up(&control).await;
         mirror = spawn_blocking(move || {
             match occasion.map(|occasion| mirror.round(occasion)) {
                 Some(Err(faults)) => {
                     error!("the files stay as they are: the configuration is faulty: {faults}")
                 }
                 Some(Ok(())) => {}
-                None => mirror.mend(),
+                None if is_up => mirror.mend(),
+                None => {}
             }
             Notifier::direct().status(&mirror.status());
             if occasion == Some(Occasion::Reload) {
@@ -110,13 +114,24 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
         })
         .await?;
         next_look = Instant::now() + LOOK;
-        let missed = missed(&control).await;
+        let missed = if is_up(&control).await { missed(&control).await } else { BTreeMap::new() };
         mirror = spawn_blocking(move || {
             mirror.recover(missed);
             mirror
         })
         .await?;
     }
+}
+
+/// Whether the service is up, or comes up by itself. One that an administrator stopped would be started by a connection to its
+/// sockets.
+async fn is_up(control: &Path) -> bool {
+    if control != Path::new(crate::control::SOCKET) {
+        return true;
+    }
+    let state = spawn_blocking(|| Manager::connect()?.unit(SERVICE).map(|unit| unit.state().to_owned()));
+    // Without a service manager nobody stopped it either.
+    !matches!(state.await, Ok(Ok(state)) if ["inactive", "deactivating"].contains(&state.as_str()))
 }
 
 /// The units that were refused, and whether they would get everything now. Nothing if the service does not say.
@@ -135,7 +150,9 @@ async fn missed(control: &Path) -> BTreeMap<String, bool> {
 async fn tell_changes(control: PathBuf, say: UnboundedSender<()>) {
     let (mut seen, mut told) = (None, Instant::now());
     loop {
-        if hear_changes(&control, &mut seen, &say).await.is_ok() {
+        if !is_up(&control).await {
+            told = Instant::now();
+        } else if hear_changes(&control, &mut seen, &say).await.is_ok() {
             told = Instant::now();
         } else if told.elapsed() >= UNTOLD {
             told = Instant::now();

@@ -9,6 +9,8 @@ use super::id::{self, GRANT, REFUSAL};
 use super::repeats::Repeats;
 use crate::peer::{Claim, Stranger};
 use crate::policy::Grant;
+use crate::providers::FetchError;
+use crate::remedy::Remedy;
 
 /// How many refusals of one kind a unit has on record in a minute, before the rest is only counted: far more than
 /// failing starts cause.
@@ -42,6 +44,18 @@ pub fn waits(claim: &Claim) {
         opnix_unit = %claim.unit,
         opnix_credential = %claim.credential,
         "{claim} is being fetched",
+    );
+}
+
+/// A unit that has a deadline of its own goes on waiting, although its value cannot be had for now.
+pub fn waits_on(claim: &Claim, why: &FetchError) {
+    warn!(
+        message_id = id::WAITS_ON,
+        opnix_unit = %claim.unit,
+        opnix_credential = %claim.credential,
+        opnix_reason = %why,
+        "{claim} cannot be had for now, and the unit goes on waiting: {}",
+        why.lines(),
     );
 }
 

@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::Service;
 use super::request::{self, Request};
+use crate::moment::Moment;
 
 /// How long to wait after an error, such as running out of descriptors or memory for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,7 +66,8 @@ fn accept_from(listener: &UnixListener, service: &Arc<Service>) -> io::Result<()
     for _ in 0..ROUND {
         match listener.accept() {
             Ok((stream, address)) => {
-                request::handle(Request { stream, found: None, misdirected: false }, address, service);
+                let request = Request { stream, since: Moment::now(), found: None, misdirected: false };
+                request::handle(request, address, service);
             }
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EAGAIN) => return Ok(()),

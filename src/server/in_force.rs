@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::refusal::Refusal;
 use crate::config::{self, Faults};
+use crate::moment::Moment;
 use crate::peer::{Claim, Peer};
 use crate::policy::{Entry, Grant, Policy};
 use crate::providers::Provider;
@@ -18,7 +20,7 @@ pub struct Sources {
     pub token: Option<PathBuf>,
 }
 
-/// The configuration in force. A request keeps the one that it began with.
+/// The configuration in force. A request keeps the one that it began with, unless it may wait longer than others.
 pub enum Configuration {
     Valid {
         policy: Policy,
@@ -100,10 +102,19 @@ impl Configuration {
         }
     }
 
-    pub async fn get(&self, grant: &Grant) -> Result<Served, Refusal> {
+    /// How long a unit may wait for its value; [`Duration::MAX`] is for ever.
+    pub fn deadline_of(&self, grant: &Grant) -> Duration {
+        match self {
+            Self::Valid { store, .. } => store.deadline_of(grant),
+            Self::Faulty(_) => Duration::ZERO,
+        }
+    }
+
+    /// `since` is when the unit first asked.
+    pub async fn get(&self, grant: &Grant, since: Moment) -> Result<Served, Refusal> {
         match self {
             Self::Valid { store, .. } => {
-                let served = store.get(grant).await.map_err(Refusal::Provider)?;
+                let served = store.get(grant, since).await.map_err(Refusal::Provider)?;
                 within_limit(grant, &served.value).map(|()| served)
             }
             Self::Faulty(faults) => Err(Refusal::Configuration(faults.line())),

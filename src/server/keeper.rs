@@ -30,6 +30,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::answer::{self, Refusing};
 use crate::kernel::{self, Twin};
+use crate::moment::Moment;
 use crate::peer::{asks_for_a_unit, is_named};
 use crate::systemd::store;
 
@@ -358,8 +359,9 @@ impl Keeper {
 
     /// Says whether systemd has it now.
     fn store(&self, connection: RawFd) -> bool {
-        let message = store::message(&store::name_of(&kernel::look_at(connection)));
-        // systemd knows which of them it has already.
+        // The worker knew since when it waits. But systemd knows, whatever the name, which of them it has already; the others
+        // came just now.
+        let message = store::message(&store::name_of(&kernel::look_at(connection), Moment::now()));
         self.tell_systemd(message.as_bytes(), Some(connection))
     }
 

@@ -10,6 +10,7 @@ mod missed;
 pub mod places;
 mod refusal;
 pub mod request;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,8 @@ pub use self::missed::Miss;
 use self::missed::Missed;
 use self::places::Places;
 use self::refusal::Refusal;
+pub use self::waiting::Wait;
+use self::waiting::Waiting;
 use crate::files::StateDirectory;
 use crate::peer::{Claim, Trust};
 use crate::providers::ledger::Meter;
@@ -39,6 +42,7 @@ pub struct Service {
     trust: Trust,
     notifier: Notifier,
     places: Arc<Places>,
+    waiting: Waiting,
     configuration: Mutex<Arc<Configuration>>,
     missed: Arc<Missed>,
     base: Base,
@@ -70,6 +74,7 @@ impl Service {
             trust,
             notifier,
             places,
+            waiting: Waiting::default(),
             configuration,
             missed,
             base,
@@ -127,6 +132,19 @@ impl Service {
     /// How many requests wait for their value, or are being refused.
     pub fn waiting(&self) -> usize {
         self.unanswered.len()
+    }
+
+    /// Those of units that wait for their value.
+    pub fn requests(&self) -> Vec<Wait> {
+        self.waiting.all()
+    }
+
+    /// Returns when another configuration is in force than this one.
+    async fn replaced(&self, configuration: &Arc<Configuration>) {
+        let mut changes = self.changes();
+        while Arc::ptr_eq(configuration, &self.configuration()) {
+            let _ = changes.changed().await;
+        }
     }
 
     fn status(&self) -> String {

@@ -16,6 +16,7 @@ use tokio::select;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::moment::Moment;
 use crate::policy::MIRROR;
 use crate::remedy::Remedy;
 use crate::systemd::notify::Notifier;
@@ -136,12 +137,13 @@ impl Places {
         self.stored().insert(message);
     }
 
-    /// `leave` is told when the request has to make room for a later one.
+    /// `since` is when the peer began to wait; `leave` is told when the request has to make room for a later one.
     pub fn take(
         self: &Arc<Self>,
         kind: Kind,
         group: &str,
         stream: &impl AsFd,
+        since: Moment,
         leave: Option<oneshot::Sender<()>>,
     ) -> Result<Place, Full> {
         let (total, _) = kind.limits();
@@ -161,7 +163,7 @@ impl Places {
             places: self.clone(),
             kind,
             number,
-            name: store::name_of(stream),
+            name: store::name_of(stream, since),
             sent: AtomicBool::new(false),
         })
     }
@@ -265,7 +267,7 @@ mod tests {
 
     fn place(places: &Arc<Places>, kind: Kind, group: &str) -> Result<Place, Full> {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        places.take(kind, group, &ours, None)
+        places.take(kind, group, &ours, Moment::now(), None)
     }
 
     #[test]
@@ -306,7 +308,7 @@ mod tests {
             let leave = (number >= 2).then_some(leave);
             told.push(leaves);
             let group = format!("group-{}.service", number / each);
-            let _ = places.take(Kind::Pretender, &group, &ours, leave).unwrap();
+            let _ = places.take(Kind::Pretender, &group, &ours, Moment::now(), leave).unwrap();
         }
         let _ = place(&places, Kind::Pretender, "late.service").unwrap();
         assert!(told[2].try_recv().is_ok());

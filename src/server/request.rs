@@ -18,12 +18,15 @@ use tokio::time::sleep;
 use super::answer::{self, AtOnce, End};
 use super::places::{Full, Kind};
 use super::refusal::Refusal;
+use super::waiting::Wait;
 use super::{Configuration, Service};
+use crate::moment::Moment;
 use crate::peer::{self, Claim, Identity, Pretender, Stranger, Unidentified};
 use crate::policy::Grant;
 use crate::records;
 use crate::remedy::Remedy;
 use crate::store::Served;
+use crate::systemd::store;
 
 /// How long to wait before the kernel is asked again who a peer is, when it is short of something.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that wants an answer.
 pub struct Request {
     pub stream: UnixStream,
+    /// When the peer began to wait.
+    pub since: Moment,
     /// Its name in the store, if an earlier instance left it there.
     pub found: Option<String>,
     /// It came over the control socket, where no unit gets anything.
@@ -83,7 +88,11 @@ pub fn take_up(stream: UnixStream, found: Option<String>, misdirected: bool, ser
                 service.places.found(Kind::Waiting, "", name, None).leave();
                 records::abandoned(peer::claim_of(&address).as_ref());
             }
-            found => handle(Request { stream, found, misdirected }, address, &service),
+            found => {
+                let now = Moment::now();
+                let since = found.as_deref().and_then(store::moment_of).map_or(now, |since| since.min(now));
+                handle(Request { stream, since, found, misdirected }, address, &service);
+            }
         }
     });
 }
@@ -121,31 +130,31 @@ async fn wait(
 ) {
     let claim = grant.claim();
     let places = &service.places;
-    let Request { stream, found, .. } = request;
+    let Request { stream, since, found, .. } = request;
     let place = match found {
         Some(name) => Ok(places.found(Kind::Waiting, claim.unit.as_str(), name, None)),
-        None => places.take(Kind::Waiting, claim.unit.as_str(), &stream, None),
+        None => places.take(Kind::Waiting, claim.unit.as_str(), &stream, since, None),
     };
     let place = match place {
         Ok(place) => place,
         Err(full) => {
-            let request = Request { stream, found: None, misdirected: false };
+            let request = Request { stream, since, found: None, misdirected: false };
             return refuse(request, claim, Refusal::Places(full), service.clone()).await;
         }
     };
     let stream = answer::watched(stream).await;
     let answered = place.keeping(stream.connection(), async {
         let value = match ready {
-            Some(served) => Ok(served),
+            Some(served) => Ok((grant, served)),
             None => {
                 records::waits(&claim);
                 select! {
-                    value = configuration.get(&grant) => value,
+                    value = value(grant, since, configuration, &service) => value,
                     () = answer::hung_up(&stream) => {
                         records::abandoned(Some(&claim));
                         // Its own time to start may have been over, or somebody stopped it: how the unit is will tell.
                         service.missed.note(&claim, "its start ended before the value came".to_owned());
-                        configuration.await_value(&claim);
+                        service.configuration().await_value(&claim);
                         return true;
                     }
                     () = service.refusing.cancelled() => Err(Refusal::Stopping),
@@ -160,7 +169,7 @@ async fn wait(
             }
         };
         match value {
-            Ok(served) => {
+            Ok((grant, served)) => {
                 let end = answer::whole(&stream, &served.value, sent).await;
                 on_record(&grant, &served, end, &service);
             }
@@ -174,6 +183,27 @@ async fn wait(
     });
     if answered.await {
         place.leave();
+    }
+}
+
+/// The value, when it is there. A request that may wait longer than others is decided anew when another configuration comes
+/// into force.
+async fn value(
+    mut grant: Grant,
+    since: Moment,
+    mut configuration: Arc<Configuration>,
+    service: &Service,
+) -> Result<(Grant, Served), Refusal> {
+    loop {
+        let deadline = configuration.deadline_of(&grant);
+        let until = (deadline < Duration::MAX).then(|| since + deadline);
+        let _listed = service.waiting.list(Wait { claim: grant.claim(), since, until });
+        select! {
+            served = configuration.get(&grant, since) => return served.map(|served| (grant, served)),
+            () = service.replaced(&configuration), if grant.deadline().is_some() => {}
+        }
+        configuration = service.configuration();
+        grant = configuration.decide(grant.into_peer()).map_err(|(_, refusal)| refusal)?;
     }
 }
 
@@ -193,11 +223,11 @@ async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<S
     service.refused(&claim, &refusal);
     records::refused(&claim, refusal.check(), &refusal.line());
     let unit = claim.unit.as_str();
-    let Request { stream, found, .. } = request;
+    let Request { stream, since, found, .. } = request;
     let place = match found {
         Some(name) => Ok(service.places.found(Kind::Refused, unit, name, None)),
         None => {
-            let take = |kind| service.places.take(kind, unit, &stream, None);
+            let take = |kind| service.places.take(kind, unit, &stream, since, None);
             // When all places are taken, it is refused without one: a unit that reads is soon done.
             take(Kind::Refused).or_else(|_| take(Kind::Unstored))
         }
@@ -221,11 +251,11 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
     // Only a peer that certainly sits in another unit is closed before it has read everything: what it has read so far
     // would be a valid secret.
     let leave = foreign.then_some(leave);
-    let Request { stream, found, .. } = request;
+    let Request { stream, since, found, .. } = request;
     let place = match found {
         Some(name) => Ok(service.places.found(Kind::Pretender, &group, name, leave)),
-        None => service.places.take(Kind::Pretender, &group, &stream, leave).or_else(|full| {
-            let unstored = || service.places.take(Kind::Unstored, &group, &stream, None);
+        None => service.places.take(Kind::Pretender, &group, &stream, since, leave).or_else(|full| {
+            let unstored = || service.places.take(Kind::Unstored, &group, &stream, since, None);
             if foreign { Err(full) } else { unstored() }
         }),
     };
@@ -249,12 +279,12 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
 
 /// Gives nothing, not even the end of the connection, to a peer that is not a start of a unit, until it goes by itself.
 async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
-    let Request { stream, found, .. } = request;
+    let Request { stream, since, found, .. } = request;
     let group = &stranger.group;
     let place = match found {
         Some(name) => Ok(service.places.found(Kind::Stranger, group, name, None)),
-        None => service.places.take(Kind::Stranger, group, &stream, None).or_else(|full| {
-            let unstored = || service.places.take(Kind::Unstored, group, &stream, None);
+        None => service.places.take(Kind::Stranger, group, &stream, since, None).or_else(|full| {
+            let unstored = || service.places.take(Kind::Unstored, group, &stream, since, None);
             // A group that has not taken all of its own places still gets one.
             if matches!(full, Full::All(_)) { unstored() } else { Err(full) }
         }),

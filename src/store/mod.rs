@@ -84,6 +84,8 @@ struct Shared {
     changes: Arc<watch::Sender<u64>>,
     /// Changes when the provider is found not to work.
     down: watch::Sender<()>,
+    /// Changes when a value comes, or the provider is found to work.
+    good_news: watch::Sender<()>,
     /// Wakes the background when there is something new to plan with.
     news: Arc<Notify>,
     /// Another store has taken over: this one finishes what it has, and writes nothing.
@@ -112,6 +114,7 @@ impl Store {
             fetches: Semaphore::new(1),
             reached: AtomicBool::new(false),
             down: watch::Sender::new(()),
+            good_news: watch::Sender::new(()),
             news: Arc::default(),
             retired: AtomicBool::new(false),
             saving: tokio::sync::Mutex::default(),
@@ -194,13 +197,22 @@ impl Shared {
         for act in acts.0 {
             match act {
                 Act::Fetch => drop(tokio::spawn(fetch::fetch(self.clone()))),
-                Act::Deliver(wanted, outcome) => wanted.deliver(outcome),
+                Act::Deliver(wanted, outcome) => {
+                    let is_good = outcome.is_ok();
+                    wanted.deliver(outcome);
+                    if is_good {
+                        self.good_news.send_replace(());
+                    }
+                }
                 Act::Changed => self.changes.send_modify(|count| *count += 1),
                 Act::Limit(until) => {
                     let Now { date, moment } = Now::read();
                     self.meter.ledger().limit(date, moment, until);
                 }
-                Act::Lift => self.meter.ledger().lift(),
+                Act::Lift => {
+                    self.meter.ledger().lift();
+                    self.good_news.send_replace(());
+                }
                 Act::Down(why) => {
                     if let Some(error) = why {
                         records::provider_down(&error);
@@ -208,7 +220,10 @@ impl Shared {
                     self.down.send_replace(());
                     self.news.notify_one();
                 }
-                Act::Up => records::provider_up(),
+                Act::Up => {
+                    records::provider_up();
+                    self.good_news.send_replace(());
+                }
                 Act::Save => {
                     let shared = self.clone();
                     tokio::spawn(async move { shared.save().await });

@@ -1,5 +1,7 @@
 //! Where a unit gets the value of one reference: from memory, or from a fetch. Pure, as [`State`] is.
 
+use std::time::Duration;
+
 use super::decide::{Decision, Health, Limits};
 use super::served::{Caveat, Served};
 use super::state::{Act, Acts, State, Waiter};
@@ -115,6 +117,40 @@ impl State {
                 (Ok(Source::Fetch(waiter)), acts)
             }
         }
+    }
+
+    /// How long a unit that can wait for these references is to leave 1Password alone, where it would have to ask;
+    /// [`Duration::MAX`]: until something changes. `again`: it has asked already, and asks no more once the budget is used up.
+    pub fn rest<'r>(
+        &self,
+        references: impl Iterator<Item = &'r Reference>,
+        limits: &Limits<'_>,
+        now: Now,
+        again: bool,
+    ) -> Duration {
+        let needs_a_fetch = |reference: &&Reference| {
+            matches!(
+                self.decide(reference, limits, now),
+                Decision::Fetch { fall_back: false } | Decision::Refuse
+            )
+        };
+        let rest = |reference: &Reference| {
+            // The background finds out when it works again.
+            if self.breaker.down().is_some() || (again && !limits.affords(now)) {
+                return Duration::MAX;
+            }
+            let limited = limits.meter.ledger().told_until(now.date, now.moment);
+            let limited = limited.and_then(|until| until.duration_since(now.date).ok());
+            let failed = self.failures.get(reference).map(|failure| failure.next().since(now.moment));
+            limited.max(failed).unwrap_or_default()
+        };
+        references.filter(needs_a_fetch).map(rest).max().unwrap_or_default()
+    }
+
+    /// Why these references cannot be had, as far as that is known.
+    pub fn trouble<'r>(&self, mut references: impl Iterator<Item = &'r Reference>) -> Option<&FetchError> {
+        let down = self.breaker.down().map(|down| &down.error);
+        down.or_else(|| references.find_map(|reference| Some(&self.failures.get(reference)?.error)))
     }
 
     fn refuse(

@@ -30,6 +30,8 @@ pub struct State {
     pub failures: HashMap<Reference, Failure>,
     /// What units were refused for want of, and whether it could be had since.
     awaited: HashMap<Reference, bool>,
+    /// How many units wait that have a deadline of their own.
+    pub patient: usize,
     /// What is being fetched, or will be with the next fetch.
     fetching: HashMap<Reference, Fetching>,
     /// What the next fetch is for.
@@ -403,7 +405,8 @@ impl State {
             let fresh_for = self.values.settings()[reference].fresh_for;
             !kept.doubtful && kept.known(now.date).age.is_some_and(|age| age < fresh_for)
         };
-        !self.failures.is_empty()
+        self.patient > 0
+            || !self.failures.is_empty()
             || self.awaited.values().any(|had| !had)
             || !self.values.iter().all(is_fresh)
     }

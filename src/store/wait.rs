@@ -1,12 +1,15 @@
 //! How a unit gets its value when it takes time: from a fetch, or from memory when the fetch does not end in time.
 
+use std::mem::discriminant;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::served::Served;
+use super::failure::Failure;
+use super::served::{Caveat, Served};
 use super::source::Source;
 use super::state::{Outcome, Waiter};
 use super::{Shared, Store};
@@ -15,20 +18,94 @@ use crate::policy::Grant;
 use crate::process::random;
 use crate::providers::FetchError;
 use crate::quote::RenderError;
+use crate::records;
 use crate::reference::{Kind, Reference};
+use crate::secret::Secret;
+use crate::template::Template;
+
+/// How long a unit that has a deadline of its own waits after a failure, at least.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long it waits, at most, before it looks for a new token. (And the clock that we sleep by stands still while the machine
+/// is suspended.)
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// The values of all references, in their order, and why one of them is not a newer one.
+type Parts = (Vec<Arc<Secret>>, Option<Caveat>);
 
 impl Store {
-    /// The value, fetched where needed. Takes no longer than the deadline.
-    pub async fn get(&self, grant: &Grant) -> Result<Served, FetchError> {
-        let (deadline, since) = (self.deadline(), Moment::now());
-        timeout(deadline, self.collect(grant)).await.unwrap_or_else(|_| {
-            let references = grant.entry().content.references();
-            let late = FetchError::TimedOut(deadline);
-            Err(self.0.state().late(references, since, late, Now::read()))
-        })
+    /// How long a unit may wait for its value; [`Duration::MAX`] is for ever.
+    pub fn deadline_of(&self, grant: &Grant) -> Duration {
+        grant.deadline().unwrap_or(self.0.timing.deadline)
     }
 
-    async fn collect(&self, grant: &Grant) -> Result<Served, FetchError> {
+    /// The value, fetched where needed. Takes no longer than until the deadline, counted from when the unit first asked. If
+    /// that was an earlier instance, there is time for one try at least.
+    pub async fn get(&self, grant: &Grant, since: Moment) -> Result<Served, FetchError> {
+        let (deadline, began) = (self.deadline_of(grant), Moment::now());
+        let left = (since + deadline).since(began).max(self.0.timing.short_deadline.min(deadline));
+        let mut why = None;
+        let value = async {
+            match grant.deadline() {
+                None => rendered(grant, self.collect(grant).await?),
+                Some(_) => self.persist(grant, &mut why).await,
+            }
+        };
+        if let Ok(value) = timeout(left, value).await {
+            return value;
+        }
+        let late = FetchError::TimedOut(deadline);
+        let references = grant.entry().content.references();
+        Err(why.unwrap_or_else(|| self.0.state().late(references, began, late, Now::read())))
+    }
+
+    /// For a unit that has a deadline of its own: no failure ends this, and the last one is left in `why`. 1Password is not
+    /// asked more often because of it than units and the background ask anyway.
+    async fn persist(&self, grant: &Grant, why: &mut Option<FetchError>) -> Result<Served, FetchError> {
+        let _counted = Patient::count(&self.0);
+        let mut good_news = self.0.good_news.subscribe();
+        let mut changes = self.0.changes.subscribe();
+        let mut note = |error: FetchError| {
+            if why.as_ref().is_none_or(|last| discriminant(last) != discriminant(&error)) {
+                records::waits_on(&grant.claim(), &error);
+            }
+            *why = Some(error);
+        };
+        let mut unusable: Option<Failure> = None;
+        let mut again = false;
+        loop {
+            while let Some((rest, error)) = self.0.rest(&grant.entry().content, again) {
+                error.into_iter().for_each(&mut note);
+                select! {
+                    () = sleep(rest.min(LONGEST_SLEEP)) => {}
+                    _ = good_news.changed() => {}
+                }
+            }
+            changes.mark_unchanged();
+            let error = match self.collect(grant).await {
+                Ok(parts) => match rendered(grant, parts) {
+                    Ok(served) => return Ok(served),
+                    // The state knows nothing of it: the values are there.
+                    Err(error) => {
+                        unusable = Some(Failure::new(error.clone(), Moment::now(), unusable.as_ref()));
+                        error
+                    }
+                },
+                Err(error) => {
+                    unusable = None;
+                    error
+                }
+            };
+            note(error);
+            again = true;
+            let pause = unusable.as_ref().map_or(PAUSE, |of| of.next().since(Moment::now()));
+            select! {
+                () = sleep(pause) => {}
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    async fn collect(&self, grant: &Grant) -> Result<Parts, FetchError> {
         let content = &grant.entry().content;
         let patience = Instant::now() + self.0.timing.short_deadline;
         self.0.notice_new_token(content.references());
@@ -51,22 +128,46 @@ impl Store {
             let served = match source {
                 Source::Kept(served) => served,
                 Source::Fetch(waiter) => {
-                    Served { value: self.0.wait(reference, waiter).await?, caveat: None }
+                    let again = grant.deadline().is_none();
+                    Served { value: self.0.wait(reference, waiter, again).await?, caveat: None }
                 }
                 Source::FetchOrKept(waiter) => self.0.wait_briefly(reference, waiter, down, patience).await?,
             };
             values.push(served.value);
             caveat = caveat.or(served.caveat);
         }
-        if let (Some(_), [value]) = (content.as_plain(), &values[..]) {
-            return Ok(Served { value: value.clone(), caveat });
-        }
-        let named = grant.entry().name.clone();
-        let value = content.render(&values).map_err(|error| match error {
-            RenderError::Empty(_) => FetchError::Empty { reference: named },
-            RenderError::NoText => FetchError::Malformed { reference: named, what: error.to_string() },
-        })?;
-        Ok(Served { value: value.into(), caveat })
+        Ok((values, caveat))
+    }
+}
+
+fn rendered(grant: &Grant, (values, caveat): Parts) -> Result<Served, FetchError> {
+    let content = &grant.entry().content;
+    if let (Some(_), [value]) = (content.as_plain(), &values[..]) {
+        return Ok(Served { value: value.clone(), caveat });
+    }
+    let named = grant.entry().name.clone();
+    let value = content.render(&values).map_err(|error| match error {
+        RenderError::Empty(_) => FetchError::Empty { reference: named },
+        RenderError::NoText => FetchError::Malformed { reference: named, what: error.to_string() },
+    })?;
+    Ok(Served { value: value.into(), caveat })
+}
+
+/// Counts a unit that has a deadline of its own, for as long as it waits: the background then looks more often whether the
+/// provider works again.
+struct Patient<'a>(&'a Shared);
+
+impl<'a> Patient<'a> {
+    fn count(shared: &'a Shared) -> Self {
+        shared.state().patient += 1;
+        shared.news.notify_one();
+        Self(shared)
+    }
+}
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        self.0.state().patient -= 1;
     }
 }
 
@@ -84,10 +185,21 @@ impl Shared {
         }
     }
 
-    /// Waits for as long as the caller lets us.
-    async fn wait(self: &Arc<Self>, reference: &Reference, mut waiter: Waiter) -> Outcome {
+    /// How long it makes no sense to ask for what is in this text, and why, if it does not make sense now. `again`: it was
+    /// asked for already.
+    fn rest(&self, content: &Template, again: bool) -> Option<(Duration, Option<FetchError>)> {
+        self.notice_new_token(content.references());
+        let state = self.state();
+        let rest = state.rest(content.references(), &self.limits(), Now::read(), again);
+        (!rest.is_zero()).then(|| (rest, state.trouble(content.references()).cloned()))
+    }
+
+    /// Waits for as long as the caller lets us. `again`: a fetch that ran out of time is begun again at once.
+    async fn wait(self: &Arc<Self>, reference: &Reference, mut waiter: Waiter, again: bool) -> Outcome {
         loop {
             match waiter.outcome().await {
+                None if !again => return Err(FetchError::TimedOut(self.timing.deadline)),
+                Some(outcome) if !again => return outcome,
                 // A fetch that others began before us may run out of time while we still have some: begin another.
                 None | Some(Err(FetchError::TimedOut(_))) => {
                     let (next, acts) = self.state().join(reference, true);

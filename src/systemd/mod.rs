@@ -6,6 +6,7 @@ pub mod bus;
 pub mod manager;
 pub mod notify;
 pub mod store;
+pub mod time_span;
 
 /// Where units ask: `ListenStream=` in `systemd/opnix.socket`.
 pub const SOCKET: &str = "/run/opnix/creds.sock";

@@ -14,7 +14,7 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
           serviceConfig.ExecStart = "/usr/bin/web";
           onepassword.credentials = {
             key = "op://Vault/Web/key";
-            url = { template = "https://u:{{ op://Vault/Web/password }}@h"; onChange = "reload"; cache = "memory"; };
+            url = { template = "https://u:{{ op://Vault/Web/password }}@h"; onChange = "reload"; cache = "memory"; deadline = "10m"; };
           };
           onepassword.environment.KEY = "op://Vault/Web/key";
         };
@@ -32,6 +32,7 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
             "units": [{"unit": "web@*.service", "credential": "key", "on_change": "none"}]}])
     );
     assert_eq!(mapping["templates"][0]["units"][0]["on_change"], "reload");
+    assert_eq!(mapping["templates"][0]["units"][0]["deadline"], "10m");
     assert_eq!(mapping["templates"][1]["services"], json!(["job"]));
     assert_eq!(mapping["templates"][2]["template"], "KEY={{ op://Vault/Web/key | env }}\n");
     let text = nix::evaluate(&unit, "units").unwrap()["web@.service"]["text"].as_str().unwrap().to_owned();

@@ -9,6 +9,7 @@ mod cache;
 mod command;
 mod credentials;
 mod crowd;
+mod deadline;
 mod death;
 mod faults;
 mod harness;
@@ -99,6 +100,8 @@ fn main() -> std::process::ExitCode {
         lifetimes::units_that_wait_survive_the_upgrade_from_the_release_before,
         lifetimes::units_that_wait_survive_a_kill_of_the_release_before_after_the_upgrade,
         lifetimes::a_service_that_hangs_is_replaced_and_units_that_wait_are_served,
+        deadline::a_unit_with_its_own_deadline_waits_through_restarts_until_its_value_is_there,
+        deadline::a_restart_does_not_prolong_a_deadline,
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
         lifetimes::units_that_wait_are_refused_when_the_worker_dies_or_hangs_while_it_is_stopped,
         lifetimes::the_signal_to_stop_is_not_lost_among_others,

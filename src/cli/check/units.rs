@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::config::Fault;
+use humantime::format_duration;
+
+use super::start::Starts;
+use crate::config::{Config, Fault};
 use crate::files;
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
-use crate::policy::Policy;
+use crate::policy::Rule;
 use crate::remedy::Problem;
 
 /// A file larger than this, in bytes, is not a unit file.
@@ -33,15 +37,16 @@ struct Asked {
     place: Place,
 }
 
-pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Result<Report> {
-    let mut asked = Vec::new();
+pub fn compare(directories: &[PathBuf], socket: &str, config: &Config) -> io::Result<Report> {
+    let policy = &config.policy;
+    let (mut asked, mut starts) = (Vec::new(), Starts::default());
     for directory in directories {
         let in_directory =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", directory.display()));
-        collect(directory, socket, &mut asked).map_err(in_directory)?;
+        collect(directory, socket, &mut asked, &mut starts).map_err(in_directory)?;
     }
     let mut report = Report { asked: asked.len(), ..Report::default() };
-    let mut used = BTreeSet::new();
+    let (mut used, mut warned) = (BTreeSet::new(), BTreeSet::new());
     for Asked { units, credential, place } in &asked {
         let name: CredentialName = match credential.parse() {
             Ok(name) => name,
@@ -69,6 +74,12 @@ pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Re
             );
             report.faults.push(Fault::new(place, &problem));
         }
+        for rule in &rules {
+            if warned.insert((units, &rule.units, &rule.credential)) {
+                let deadline = rule.deadline.unwrap_or(config.timing.deadline);
+                report.warnings.extend(too_long(units, rule, deadline, starts.limit(units)));
+            }
+        }
         used.extend(rules.into_iter().map(|rule| (rule.units.clone(), rule.credential.clone())));
     }
     let mut unused: Vec<_> = policy
@@ -86,6 +97,25 @@ pub fn compare(directories: &[PathBuf], socket: &str, policy: &Policy) -> io::Re
     Ok(report)
 }
 
+/// What to warn of when systemd gives a start up before its deadline.
+fn too_long(units: &UnitPattern, rule: &Rule, deadline: Duration, limit: Duration) -> Option<Fault> {
+    let name = |time: Duration| match time {
+        Duration::MAX => "for ever".to_owned(),
+        time => format_duration(time).to_string(),
+    };
+    // Their clock began to run before ours.
+    (deadline >= limit && limit < Duration::MAX).then(|| {
+        let what = format!(
+            "{units} may wait {} for credential \"{}\", but systemd gives its start up after {}",
+            name(deadline),
+            rule.credential,
+            format_duration(limit)
+        );
+        let problem = Problem::new(what, "give the unit a TimeoutStartSec= that is longer than the deadline");
+        Fault::new(&rule.place, &problem)
+    })
+}
+
 /// Whether there is a unit that both stand for.
 fn overlaps(a: &UnitPattern, b: &UnitPattern) -> bool {
     match (a, b) {
@@ -95,7 +125,7 @@ fn overlaps(a: &UnitPattern, b: &UnitPattern) -> bool {
 }
 
 /// Unit files, and the drop-ins beside them.
-fn collect(directory: &Path, socket: &str, asked: &mut Vec<Asked>) -> io::Result<()> {
+fn collect(directory: &Path, socket: &str, asked: &mut Vec<Asked>, starts: &mut Starts) -> io::Result<()> {
     let mut entries: Vec<PathBuf> =
         fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     entries.sort();
@@ -109,10 +139,17 @@ fn collect(directory: &Path, socket: &str, asked: &mut Vec<Asked>) -> io::Result
             for drop_in in
                 drop_ins.iter().filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
             {
-                read(drop_in, &units, socket, asked)?;
+                let text = read(drop_in)?;
+                let assignments = assignments(&text);
+                asks(&assignments, drop_in, &units, socket, asked);
+                let name = drop_in.file_name().map(|name| name.to_string_lossy());
+                starts.add(&units, name.as_deref(), pairs(&assignments));
             }
         } else if let Some(units) = pattern(name).filter(|_| path.is_file()) {
-            read(&path, &units, socket, asked)?;
+            let text = read(&path)?;
+            let assignments = assignments(&text);
+            asks(&assignments, &path, &units, socket, asked);
+            starts.add(&units, None, pairs(&assignments));
         }
     }
     Ok(())
@@ -126,18 +163,32 @@ fn pattern(file_name: &str) -> Option<UnitPattern> {
     }
 }
 
-fn read(path: &Path, units: &UnitPattern, socket: &str, asked: &mut Vec<Asked>) -> io::Result<()> {
+fn read(path: &Path) -> io::Result<String> {
     // A masked unit is a link to /dev/null, which is empty. Bytes that are not UTF-8 are not part of any valid name.
-    let text = String::from_utf8_lossy(&files::read(path, SIZE_MAX)?).into_owned();
-    for (line, assignment) in assignments(&text) {
+    Ok(String::from_utf8_lossy(&files::read(path, SIZE_MAX)?).into_owned())
+}
+
+/// The keys and their values.
+fn pairs(assignments: &[(usize, String)]) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = assignments.iter().filter_map(|(_, assignment)| assignment.split_once('='));
+    pairs.map(|(key, value)| (key.trim(), value.trim()))
+}
+
+fn asks(
+    assignments: &[(usize, String)],
+    path: &Path,
+    units: &UnitPattern,
+    socket: &str,
+    asked: &mut Vec<Asked>,
+) {
+    for (line, assignment) in assignments {
         let Some((key, value)) = assignment.split_once('=') else { continue };
         let Some((credential, source)) = value.trim().split_once(':') else { continue };
         if ["LoadCredential", "LoadCredentialEncrypted"].contains(&key.trim()) && source == socket {
-            let place = Place { file: path.into(), position: Some((line, 1)) };
+            let place = Place { file: path.into(), position: Some((*line, 1)) };
             asked.push(Asked { units: units.clone(), credential: credential.to_owned(), place });
         }
     }
-    Ok(())
 }
 
 /// The lines of a unit file with their numbers: continued ones joined, comments and blank ones left out.

@@ -130,6 +130,20 @@ fn deadline_of(text: &str) -> Result<Duration, Problem> {
     }
 }
 
+/// The deadline of one unit: as long as its owner wants.
+pub(super) fn own_deadline(text: &str) -> Result<Duration, Problem> {
+    match text {
+        "infinity" => Ok(Duration::MAX),
+        _ => match duration(text)? {
+            Duration::ZERO => Err(Problem::new(
+                "a deadline of 0 would refuse the unit",
+                "leave it out for the one of all units",
+            )),
+            duration => Ok(duration),
+        },
+    }
+}
+
 fn interval(text: &str) -> Result<Option<Duration>, Problem> {
     match text {
         "never" => Ok(None),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::state::Check;
+use super::timing::own_deadline;
 use crate::config::decode::At;
 use crate::config::file::{self, Unit, UnitOptions};
 use crate::config::valid::{Change, OnChange};
@@ -30,6 +31,10 @@ impl Check<'_> {
             }
             _ => OnChange::Nothing,
         };
+        let deadline = match &written.value {
+            Unit::Options(UnitOptions { deadline: Some(deadline), .. }) => self.valid(deadline, own_deadline),
+            _ => None,
+        };
         let units = unit.and_then(|unit| self.noted(place, unit.parse::<UnitPattern>()));
         let (Some(units), Some(credential)) = (units, credential) else { return };
         self.noted(place, units.can_ask_for(&credential));
@@ -37,7 +42,7 @@ impl Check<'_> {
             self.policy.mirror(entry);
             self.changes.push(Change { entry: entry.clone(), units: units.clone(), action: on_change });
         }
-        let rule = Rule { units, credential, entry: entry.clone(), place: place.clone() };
+        let rule = Rule { units, credential, entry: entry.clone(), deadline, place: place.clone() };
         if let Err(taken) = self.policy.add(rule) {
             let what = format!("{} has a credential \"{}\" already", taken.units, taken.credential);
             let remedy = format!(

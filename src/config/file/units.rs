@@ -22,6 +22,9 @@ object! {
         "credential" => credential: Option<String>,
         /// What to do with the unit when the value changes; `none` by default. Needs opnix-mirror.service.
         "on_change" => on_change: Option<OnChange>,
+        /// How long the unit's start waits for the value before it is refused: a duration, or `infinity`; as `deadline`
+        /// says for all by default. The unit's own `TimeoutStartSec=` must be longer.
+        "deadline" => deadline: Option<At<String>>,
     }
 }
 

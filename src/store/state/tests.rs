@@ -436,3 +436,48 @@ fn what_comes_late_says_nothing_about_a_provider_that_failed_since() {
     do_all(settle(&mut state, slow, results, begun, false, now(2)).1);
     assert!(state.breaker.down().is_some());
 }
+
+#[test]
+fn a_unit_that_waits_leaves_1password_alone_while_that_is_of_no_use() {
+    let mut state = state();
+    let meter = Meter::new(Ledger::default());
+    let limits = Limits { meter: &meter, budget: &Budget::NONE, deadline: MINUTE };
+    let both = [reference("a"), reference("b")];
+    let rest = |state: &State, at: Now| state.rest(both.iter(), &limits, at, true);
+    assert_eq!(rest(&state, now(0)), Duration::ZERO, "nothing is known against it");
+    do_all(state.fails(down(), now(0), 0.5));
+    assert_eq!(rest(&state, now(100)), Duration::MAX, "the background looks whether it is back");
+    assert_eq!(state.trouble(both.iter()), Some(&down()));
+    do_all(state.works());
+    assert_eq!(rest(&state, now(100)), Duration::ZERO);
+    // What one of them was denied, the other one waits for.
+    for _ in 0..3 {
+        join(&mut state, "a");
+        fetch(&mut state, now(200), &[("a", Err(denied()))], false);
+    }
+    assert_eq!(rest(&state, now(200)), Duration::from_secs(10));
+    assert_eq!(state.trouble(both.iter()), Some(&denied()));
+    assert_eq!(rest(&state, now(201)), Duration::ZERO);
+    meter.ledger().limit(now(300).date, now(300).moment, Some(now(307).date));
+    assert_eq!(rest(&state, now(300)), 7 * MINUTE);
+    assert_eq!(rest(&state, now(307)), Duration::ZERO);
+    let spent = Limits { budget: &Budget { hourly: Some(0), ..Budget::NONE }, ..limits };
+    assert_eq!(state.rest(both.iter(), &spent, now(307), false), Duration::ZERO, "as any other unit");
+    assert_eq!(state.rest(both.iter(), &spent, now(307), true), Duration::MAX);
+    // What is kept is there whatever else is.
+    for name in ["a", "b"] {
+        join(&mut state, name);
+        fetch(&mut state, now(400), &[(name, Ok("value"))], false);
+    }
+    do_all(state.fails(down(), now(400), 0.5));
+    assert_eq!(rest(&state, now(410)), Duration::ZERO);
+    assert_eq!(state.rest(both.iter(), &spent, now(410), true), Duration::ZERO);
+}
+
+#[test]
+fn a_unit_that_waits_has_the_background_look_more_often() {
+    let mut state = state();
+    assert!(!state.is_awaited(now(0)));
+    state.patient += 1;
+    assert!(state.is_awaited(now(0)));
+}

@@ -65,7 +65,7 @@ fn systemd_takes_the_unit_files_that_the_documentation_shows() {
             .expect("systemd-analyze: tests/run installs it");
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    assert_eq!(examples("ini").len(), 3, "a new unit file: name it above");
+    assert_eq!(examples("ini").len(), 4, "a new unit file: name it above");
     assert_eq!(verify(), (true, String::new()));
     // Unknown keys are no failure to it: that all is well shows in its silence, and it is not always silent.
     let drop_in = place.join("etc/systemd/system/opnix.service.d/vault.conf");
@@ -92,4 +92,24 @@ fn the_units_and_the_configuration_of_the_readme_agree() {
     let unit = place.join("etc/systemd/system/opencode.service");
     fs::write(&unit, fs::read_to_string(&unit).unwrap().replace("openai-api-key", "other-key")).unwrap();
     assert_eq!(check().0, Some(78));
+}
+
+#[test]
+fn the_unit_that_waits_in_the_documentation_has_time_to_start() {
+    let place = installed("docs-root-deadline");
+    let is_patient = |(_, example): &(PathBuf, String)| example.contains("\"deadline\": \"10m\"");
+    let (_, config) = examples("json").into_iter().find(is_patient).unwrap();
+    fs::write(place.join("etc/opnix/secrets.json"), config).unwrap();
+    let check = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
+            .args(["check", "--config", "etc/opnix/secrets.json", "--units", "etc/systemd/system"])
+            .current_dir(&place)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(check(), "");
+    fs::remove_file(place.join("etc/systemd/system/opencode.service.d/deadline.conf")).unwrap();
+    assert!(check().contains("may wait 10m for credential \"openai-api-key\""), "{}", check());
 }

@@ -2,6 +2,7 @@
 
 mod age;
 mod background;
+mod deadline;
 mod grace;
 mod outages;
 mod removal;
