@@ -41,6 +41,9 @@ const START: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often to look at all units that are down although nothing new is known.
+const LOOK_AT_UNITS: Duration = Duration::from_secs(60);
+
 /// What the mirror works on.
 pub struct Mirror {
     files: Vec<PathBuf>,
@@ -55,6 +58,10 @@ pub struct Mirror {
     troubles: BTreeMap<PathBuf, Trouble>,
     /// Why the configuration that is there now is not used.
     faults: Option<String>,
+    /// Something came that units may have been waiting for, or a start failed.
+    has_news: bool,
+    /// What was known when units were last looked at, and when that was.
+    looked: Option<(BTreeMap<String, bool>, Instant)>,
     starts: units::Starts,
 }
 
@@ -88,6 +95,8 @@ impl Mirror {
             config: None,
             troubles: BTreeMap::new(),
             faults: None,
+            has_news: true,
+            looked: None,
             starts: units::Starts::default(),
         })
     }
@@ -204,6 +213,7 @@ impl Mirror {
                         self.state.files.insert(file.path.clone(), write.clone());
                         self.state.links.extend(file.symlinks.iter().cloned());
                         written += 1;
+                        self.has_news = true;
                     }
                 }
                 Err((why, is_ours)) => self.note(file, why, is_ours),
@@ -285,12 +295,20 @@ impl Mirror {
             Ok(mut manager) => self.state.left.ended(&ended.unit, &ended.result, &provided, &mut manager),
             Err(error) => warn!("why {} did not start is not known: {error}", ended.unit),
         }
+        self.has_news = true;
         self.save();
     }
 
     /// Starts units that were left behind, where they can go on. `missed` are those that the service refused, and whether they
     /// would get everything now.
     fn recover(&mut self, missed: BTreeMap<String, bool>) {
+        let is_news = |(before, at): &(BTreeMap<String, bool>, Instant)| {
+            *before != missed || at.elapsed() >= LOOK_AT_UNITS
+        };
+        if !std::mem::take(&mut self.has_news) && !self.looked.as_ref().is_none_or(is_news) {
+            return;
+        }
+        self.looked = Some((missed.clone(), Instant::now()));
         let provided = self.provided(missed);
         if provided.files.is_empty() && provided.missed.is_empty() && self.state.left.lacking.is_empty() {
             return;

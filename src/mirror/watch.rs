@@ -75,9 +75,10 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
     let mut hangup = signal(SignalKind::hangup())?;
     let (say, mut changes) = unbounded_channel();
     let mut telling = pin!(tell_changes(control.clone(), say));
-    let mut next_look = Instant::now();
+    let (mut next_look, mut is_up) = (Instant::now(), true);
     loop {
-        let wake = mirror.next_try().map_or(next_look, |next| next.min(next_look));
+        let next_try = mirror.next_try().filter(|_| is_up);
+        let wake = next_try.map_or(next_look, |next| next.min(next_look));
         let occasion = select! {
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => Some(Occasion::Reload),
@@ -96,14 +97,15 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
             }
             () = sleep_until(wake.into()) => None,
         };
-        let is_up = occasion.is_some() || is_up(&control).await;
+        is_up = service_is_up(&control).await;
+        let mends = occasion.is_none() && is_up;
         mirror = spawn_blocking(move || {
             match occasion.map(|occasion| mirror.round(occasion)) {
                 Some(Err(faults)) => {
                     error!("the files stay as they are: the configuration is faulty: {faults}")
                 }
                 Some(Ok(())) => {}
-                None if is_up => mirror.mend(),
+                None if mends => mirror.mend(),
                 None => {}
             }
             Notifier::direct().status(&mirror.status());
@@ -114,7 +116,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
         })
         .await?;
         next_look = Instant::now() + LOOK;
-        let missed = if is_up(&control).await { missed(&control).await } else { BTreeMap::new() };
+        let missed = if is_up { missed(&control).await } else { BTreeMap::new() };
         mirror = spawn_blocking(move || {
             mirror.recover(missed);
             mirror
@@ -125,7 +127,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
 
 /// Whether the service is up, or comes up by itself. One that an administrator stopped would be started by a connection to its
 /// sockets.
-async fn is_up(control: &Path) -> bool {
+async fn service_is_up(control: &Path) -> bool {
     if control != Path::new(crate::control::SOCKET) {
         return true;
     }
@@ -150,7 +152,7 @@ async fn missed(control: &Path) -> BTreeMap<String, bool> {
 async fn tell_changes(control: PathBuf, say: UnboundedSender<()>) {
     let (mut seen, mut told) = (None, Instant::now());
     loop {
-        if !is_up(&control).await {
+        if !service_is_up(&control).await {
             told = Instant::now();
         } else if hear_changes(&control, &mut seen, &say).await.is_ok() {
             told = Instant::now();
