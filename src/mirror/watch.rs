@@ -152,9 +152,8 @@ async fn missed(control: &Path) -> BTreeMap<String, bool> {
 async fn tell_changes(control: PathBuf, say: UnboundedSender<()>) {
     let (mut seen, mut told) = (None, Instant::now());
     loop {
-        if !service_is_up(&control).await {
-            told = Instant::now();
-        } else if hear_changes(&control, &mut seen, &say).await.is_ok() {
+        let is_down = !service_is_up(&control).await;
+        if is_down || hear_changes(&control, &mut seen, &say).await.is_ok() {
             told = Instant::now();
         } else if told.elapsed() >= UNTOLD {
             told = Instant::now();
