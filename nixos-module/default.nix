@@ -40,6 +40,15 @@ let
     After=opnix-mirror.service
     ${lib.concatMapStrings (path: "AssertPathExists=${path}\n") paths}'';
 
+  # A start that was refused is tried again, not so often that systemd gives up. systemd takes no oneshot with this, and of a
+  # unit that comes from a package it is not known here whether it is one: those are left to opnix-mirror.service.
+  isRetried = unit: unit.onepassword.credentials != { }
+    && unit.serviceConfig ? ExecStart && (unit.serviceConfig.Type or "simple") != "oneshot";
+  retry = name: unit: pkgs.writeTextDir "lib/systemd/system/${name}.service.d/opnix-retry.conf" ''
+    [Service]
+    RestartForceExitStatus=243
+    ${lib.optionalString (!(unit.serviceConfig ? RestartSec)) "RestartSec=5s\n"}'';
+
   instanceOf = name: builtins.match "([^@]+@)(.+)" name;
   isKnown = name:
     let instance = instanceOf name; in
@@ -212,7 +221,8 @@ in
     ] ++ optional (cfg.users != [ ]) "z ${toString cfg.tokenFile} 0640 root onepassword-secrets -";
 
     # The unit files are the package's; here is only what depends on the configuration.
-    systemd.packages = [ cfg.package ] ++ lib.mapAttrsToList dropIn readers;
+    systemd.packages = [ cfg.package ] ++ lib.mapAttrsToList dropIn readers
+      ++ lib.mapAttrsToList retry (lib.filterAttrs (_: isRetried) config.systemd.services);
     systemd.sockets.opnix.wantedBy = [ "sockets.target" ];
     systemd.sockets.opnix-control.wantedBy = [ "sockets.target" ];
     systemd.services.opnix = {

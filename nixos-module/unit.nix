@@ -45,9 +45,6 @@ in
     after = wants;
     serviceConfig = lib.optionalAttrs (cfg.credentials != { }) {
       LoadCredential = map (id: "${id}:${socket}") (builtins.attrNames cfg.credentials);
-      # A start that was refused is tried again, not so often that systemd gives up. Whatever the unit says itself counts more.
-      RestartForceExitStatus = [ "243" ];
-      RestartSec = lib.mkOverride 1400 "5s";
     } // lib.optionalAttrs (refreshes && builtins.any reloads credentials) {
       RefreshOnReload = "credentials";
     } // lib.optionalAttrs (cfg.environment != { }) {

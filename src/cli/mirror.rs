@@ -11,7 +11,6 @@ use crate::config::{self, MIRROR_ROOT};
 use crate::files::StateDirectory;
 use crate::mirror::watch::{Jobs, watch};
 use crate::mirror::{Memory, Mirror, Occasion, mount, reload};
-use crate::systemd::notify::Notifier;
 use crate::{process, records};
 
 /// Write the files of the configuration, keep them current, act on units whose secret changed, and start those that
@@ -60,7 +59,6 @@ pub fn run(arguments: Arguments) -> Exit {
     if let Err(faults) = mirror.round(Occasion::Start) {
         return faulty(&faults);
     }
-    Notifier::direct().ready(&mirror.status());
     match runtime.block_on(watch(mirror, arguments.control, jobs)) {
         Ok(()) => Exit::Ok,
         Err(error) => fail(Exit::System, error),

@@ -87,6 +87,13 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     }
     let (hour, day) = (window(&status.budget.hour), window(&status.budget.day));
     line("requests", format!("{hour} in the last hour, {day} in the last day"));
+    let half = |window: &Window| window.limit.is_some_and(|limit| window.used * 2 >= limit);
+    if half(&status.budget.hour) || half(&status.budget.day) {
+        line(
+            "",
+            "half of the budget is spent: the background asks less often, the rest is for starts".to_owned(),
+        );
+    }
     if let Some(until) = status.budget.limited_until {
         line("", format!("a limit is reached; the background goes on {}", relative(until, now)));
     }

@@ -25,6 +25,9 @@ const TRIES: usize = 3;
 /// How long an answer that has begun may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long all of them may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// How long to wait for values.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -52,6 +55,7 @@ pub fn ask(socket: &Path, names: &[String], patience: Patience) -> Answers {
     let mut answers = Answers::new();
     let mut buffer = Zeroizing::new(vec![0; CREDENTIALS_MAX + 1]);
     // However many there are.
+    let limit = Instant::now() + LONGEST;
     let mut end = Instant::now() + patience.first;
     for names in names.chunks(AT_ONCE) {
         // All connections are made before the first answer is read, so that the service can fetch them together.
@@ -64,7 +68,7 @@ pub fn ask(socket: &Path, names: &[String], patience: Patience) -> Answers {
         }
         end = end.max(Instant::now() + patience.others.min(patience.first));
         while !open.is_empty() {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.min(limit).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }

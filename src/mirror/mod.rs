@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use self::ask::{Answers, NoValue, Patience, ask};
 use self::install::Accounts;
 use self::plan::{Contents, Plan, plan};
-use self::recover::{Left, Provided};
+use self::recover::Provided;
 pub use self::state::Memory;
 use self::state::State;
 use crate::config::{self, Config, MIRROR_ROOT, MirrorFile};
@@ -62,7 +62,6 @@ pub struct Mirror {
     has_news: bool,
     /// What was known when units were last looked at, and when that was.
     looked: Option<(BTreeMap<String, bool>, Instant)>,
-    starts: units::Starts,
 }
 
 /// Why a file is not as it should be.
@@ -97,7 +96,6 @@ impl Mirror {
             faults: None,
             has_news: true,
             looked: None,
-            starts: units::Starts::default(),
         })
     }
 
@@ -112,10 +110,13 @@ impl Mirror {
             }
         };
         self.faults = None;
-        let short = config.timing.short_deadline;
+        let long = START.min(config.timing.deadline);
+        let short = config.timing.short_deadline.min(long);
         let patience = match occasion {
-            Occasion::Start => Patience { first: START.min(config.timing.deadline), others: short },
-            Occasion::Reload | Occasion::Change => Patience { first: short, others: short },
+            Occasion::Start => Patience { first: long, others: short },
+            Occasion::Reload => Patience { first: short, others: short },
+            // Nobody waits for it: a value that takes its time need not be asked for again.
+            Occasion::Change => Patience { first: long, others: long },
         };
         let entries = config.files.iter().map(|file| &file.entry);
         let asked = names(entries.chain(config.changes.iter().map(|change| &change.entry)));
@@ -154,11 +155,15 @@ impl Mirror {
         let now = Instant::now();
         let is_due = |file: &MirrorFile| match self.troubles.get(&file.path) {
             Some(trouble) => trouble.again.is_some_and(|again| again <= now),
-            None => self.state.files.contains_key(&file.path) && file.path.symlink_metadata().is_err(),
+            None => {
+                let mut paths = file.symlinks.iter().chain([&file.path]);
+                self.state.files.contains_key(&file.path)
+                    && paths.any(|path| path.symlink_metadata().is_err())
+            }
         };
         let asked = names(config.files.iter().filter(|file| is_due(file)).map(|file| &file.entry));
         if !asked.is_empty() {
-            let short = config.timing.short_deadline;
+            let short = config.timing.short_deadline.min(START);
             let answers = ask(&self.socket, &asked, Patience { first: short, others: short });
             let units = self.take(&config, &answers);
             units::act(&units);
@@ -173,18 +178,24 @@ impl Mirror {
 
     /// Puts these values where they belong. Returns what is to be done to units.
     fn take(&mut self, config: &Config, answers: &Answers) -> BTreeMap<String, config::OnChange> {
-        let contents: Contents = answers
+        let mut contents: Contents = answers
             .iter()
             .filter_map(|(name, answer)| Some((name.clone(), self.state.fingerprint(answer.as_ref().ok()?))))
             .collect();
         if self.state.forgotten {
             // Recorded as different from everything that is known now.
-            self.state.seen = contents.keys().map(|name| (name.clone(), String::new())).collect();
+            for name in contents.keys() {
+                self.state.seen.entry(name.clone()).or_default();
+            }
         }
-        let Plan { write, remove, units, known } =
-            plan(config, &contents, &self.state.seen, &self.state.files, |path| {
-                path.symlink_metadata().is_ok()
-            });
+        let links: BTreeMap<&Path, &[PathBuf]> =
+            config.files.iter().map(|file| (file.path.as_path(), &file.symlinks[..])).collect();
+        let is_there = |path: &Path| {
+            let links = links.get(path).copied().unwrap_or_default();
+            links.iter().map(PathBuf::as_path).chain([path]).all(|path| path.symlink_metadata().is_ok())
+        };
+        let Plan { write, remove, .. } =
+            plan(config, &contents, &self.state.seen, &self.state.files, is_there);
         for change in &config.changes {
             if let Some(Err(why)) = answers.get(change.entry.content.mirror_name().as_str()) {
                 warn!("whether {} has changed is not known: {}", change.entry.name, why.describe());
@@ -216,7 +227,13 @@ impl Mirror {
                         self.has_news = true;
                     }
                 }
-                Err((why, is_ours)) => self.note(file, why, is_ours),
+                // Nobody waits for it.
+                Err((_, false)) if file.optional => {}
+                Err((why, is_ours)) => {
+                    // Whoever reads it is told when it is written.
+                    contents.remove(file.entry.content.mirror_name().as_str());
+                    self.note(file, why, is_ours);
+                }
             }
         }
         if written > 0 {
@@ -224,9 +241,11 @@ impl Mirror {
         }
         self.remove(config, &remove);
         self.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
-        self.state.forgotten = false;
+        let Plan { units, known, .. } =
+            plan(config, &contents, &self.state.seen, &self.state.files, is_there);
         self.state.seen.extend(contents);
         self.state.seen.retain(|name, _| known.contains(name));
+        self.state.forgotten &= known.iter().any(|name| !self.state.seen.contains_key(name));
         self.save();
         units
     }
@@ -280,40 +299,35 @@ impl Mirror {
         provided
     }
 
-    /// Whether the end of this job may be of a unit that waits for us, or was.
-    fn concerns(&self, ended: &Ended) -> bool {
-        let Left { files, dependents, lacking } = &self.state.left;
-        let is_known = files.contains_key(&ended.unit)
-            || dependents.contains_key(&ended.unit)
-            || lacking.contains(&ended.unit);
-        is_known || ["assert", "dependency"].contains(&ended.result.as_str())
-    }
-
-    fn ended(&mut self, ended: &Ended) {
-        let provided = self.provided(BTreeMap::new());
+    /// The ends of jobs. `missed` are the units that the service refused, and whether they would get everything now.
+    fn ended(&mut self, ended: &[Ended], missed: &BTreeMap<String, bool>) {
+        let provided = self.provided(missed.clone());
         match Manager::connect() {
-            Ok(mut manager) => self.state.left.ended(&ended.unit, &ended.result, &provided, &mut manager),
-            Err(error) => warn!("why {} did not start is not known: {error}", ended.unit),
+            Ok(mut manager) => {
+                for Ended { unit, result } in ended {
+                    self.state.left.ended(unit, result, &provided, &mut manager);
+                }
+            }
+            Err(error) => warn!("why {} units did not start is not known: {error}", ended.len()),
         }
-        self.has_news = true;
-        self.save();
     }
 
-    /// Starts units that were left behind, where they can go on. `missed` are those that the service refused, and whether they
-    /// would get everything now.
+    /// Starts units that were left behind, where they can go on.
     fn recover(&mut self, missed: BTreeMap<String, bool>) {
         let is_news = |(before, at): &(BTreeMap<String, bool>, Instant)| {
             *before != missed || at.elapsed() >= LOOK_AT_UNITS
         };
-        if !std::mem::take(&mut self.has_news) && !self.looked.as_ref().is_none_or(is_news) {
-            return;
+        let scans = std::mem::take(&mut self.has_news) || self.looked.as_ref().is_none_or(is_news);
+        if scans {
+            self.looked = Some((missed.clone(), Instant::now()));
         }
-        self.looked = Some((missed.clone(), Instant::now()));
         let provided = self.provided(missed);
-        if provided.files.is_empty() && provided.missed.is_empty() && self.state.left.lacking.is_empty() {
+        let nobody_asks = provided.files.is_empty() && provided.missed.is_empty();
+        if self.state.left.is_empty() && (nobody_asks || !scans) {
             return;
         }
-        if let Err(error) = self.starts.recover(&mut self.state.left, &provided) {
+        if let Err(error) = units::recover(&mut self.state.left, &provided, scans) {
+            self.has_news = true;
             warn!(
                 "units that miss a secret are not started for now: the service manager does not answer: {error}"
             );
@@ -331,7 +345,8 @@ impl Mirror {
 
     /// How everything is, in one line, for `systemctl status`.
     pub fn status(&self) -> String {
-        let all = self.config.as_ref().map_or(0, |config| config.files.len());
+        let is_wanted = |file: &&MirrorFile| !file.optional || self.state.files.contains_key(&file.path);
+        let all = self.config.as_ref().map_or(0, |config| config.files.iter().filter(is_wanted).count());
         let mut text = match (all, self.troubles.len()) {
             (0, _) => "There are no files to write.".to_owned(),
             (all, 0) => format!("All {all} files are in place."),

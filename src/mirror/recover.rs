@@ -3,15 +3,17 @@
 //! Whoever asked for their start asked once, and it failed for want of a secret; systemd does not try again by itself. A unit is
 //! started if
 //! - something that is active wants or requires it: a target or a service; what a timer, socket or path starts comes by itself;
-//! - an administrator lets it be started, it is not running, and no job of it is queued;
-//! - it last ended because of opnix: a condition or assertion on a file of ours failed and no other did; its
-//!   `EnvironmentFile=` of ours was not there; or it failed after a refusal that the service remembers ([`crate::server`]).
+//! - an administrator lets it be started, it is not running, no job of it is queued, and it would stop nothing that runs;
+//! - it last ended because of opnix: conditions or assertions on files of ours failed and no others did; its
+//!   `EnvironmentFile=` of ours was not there; it failed after a refusal that the service remembers ([`crate::server`]); or its
+//!   start failed with that of such a unit.
 //!
-//! Then come those that require it and failed with it. Nothing is started while the system goes down, or in rescue mode.
-//! What cannot be told from a stop by an administrator is not started.
+//! Nothing is started while the system goes down, or in rescue mode. What cannot be told from a stop by an administrator is
+//! not started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,9 @@ const AFTER_A_REFUSAL: [&str; 2] = ["start-limit-hit", "timeout"];
 /// What a socket or path failed by whose unit could not start.
 const OF_A_TRIGGER: [&str; 4] =
     ["trigger-limit-hit", "service-start-limit-hit", "unit-start-limit-hit", "start-limit-hit"];
+/// How soon a unit is started again that failed once more for the same reason; then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// What opnix provides.
 #[derive(Debug, Default)]
@@ -38,19 +43,29 @@ pub struct Provided {
     pub missed: BTreeMap<String, bool>,
 }
 
-/// What is remembered of units that could not start. systemd forgets units that nothing refers to, and keeps no word of a start
-/// that failed because that of another unit did.
+/// The units that could not start for want of something from opnix. It is remembered, because systemd forgets: of units that
+/// nothing refers to everything, of all units which of their tests failed when it reads its unit files anew, and of a start that
+/// failed with another's even that.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Left {
-    /// Units whose assertions failed, with the files of ours that were not there.
-    pub files: BTreeMap<String, BTreeSet<PathBuf>>,
-    /// Units whose start failed with that of others which opnix provides for.
-    pub dependents: BTreeMap<String, BTreeSet<String>>,
-    /// Units that lacked something from opnix, and are not seen to be active yet.
-    pub lacking: BTreeSet<String>,
+pub struct Left(BTreeMap<String, Wait>);
+
+/// What a unit waits for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Wait {
+    /// When it was last started before that, by [`Unit::started_at`]: later, it is over.
+    started_at: i128,
+    /// It was left failed: where an administrator resets that, nobody wants it to be tried again.
+    failed: bool,
+    files: BTreeSet<PathBuf>,
+    /// It was refused.
+    refused: bool,
+    /// Units that it requires and that wait themselves, with when they were last started.
+    needs: BTreeMap<String, i128>,
+    #[serde(skip)]
+    tried: Option<(Instant, Duration)>,
 }
 
-/// Looks at a unit.
+/// Looks at a unit; `None` if that cannot be done now.
 pub trait Look {
     fn unit(&mut self, name: &str) -> Option<Unit>;
 }
@@ -58,172 +73,200 @@ pub trait Look {
 impl Provided {
     /// The files of ours that must be there for these tests.
     fn files_of<'t>(&self, tests: &'t [Test]) -> BTreeSet<&'t Path> {
-        let tests = tests.iter().filter(|test| is_on_a_file(test) && !test.negated);
-        let paths = tests.map(|test| Path::new(&test.parameter));
+        let paths = tests.iter().filter(|test| is_on_a_file(test)).map(|test| Path::new(&test.parameter));
         paths.filter(|path| self.files.contains_key(*path)).collect()
     }
 
-    /// Whether it failed for want of a file of ours that is there now.
-    fn lacked_a_file(&self, unit: &Unit) -> bool {
-        let is_there = |path: &Path| self.files.contains_key(path) && path.exists();
-        match (unit.state(), unit.result()) {
-            ("inactive", _) => {
-                let mut failed = unit.tests();
-                failed.retain(|test| test.failed);
-                let is_ours =
-                    |test: &Test| is_on_a_file(test) && !test.negated && is_there(Path::new(&test.parameter));
-                !failed.is_empty() && failed.iter().all(is_ours)
-            }
-            ("failed", "resources") => unit.environment_files().any(|path| is_there(Path::new(path))),
-            _ => false,
+    /// What this unit lacked when it last was to start, if that was something from opnix and nothing else.
+    fn lacked_by(&self, unit: &Unit) -> Option<Wait> {
+        let of_it =
+            Wait { started_at: unit.started_at(), failed: unit.state() == "failed", ..Wait::default() };
+        let owned = |paths: BTreeSet<&Path>| paths.into_iter().map(Path::to_owned).collect();
+        let failed: Vec<Test> = unit.tests().into_iter().filter(|test| test.failed).collect();
+        let ours = self.files_of(&failed);
+        if !failed.is_empty() && failed.iter().all(|test| ours.contains(Path::new(&test.parameter))) {
+            return Some(Wait { files: owned(ours), ..of_it });
         }
+        if unit.state() != "failed" {
+            return None;
+        }
+        if unit.result() == "resources" {
+            let of_ours =
+                unit.environment_files().map(Path::new).filter(|path| self.files.contains_key(*path));
+            let missing: BTreeSet<&Path> =
+                of_ours.filter(|path| was_missing(path, unit.ended_at())).collect();
+            return (!missing.is_empty()).then(|| Wait { files: owned(missing), ..of_it });
+        }
+        let refused = self.missed.contains_key(&unit.id)
+            && (unit.may_have_lacked_credentials() || AFTER_A_REFUSAL.contains(&unit.result()));
+        refused.then_some(Wait { refused, ..of_it })
     }
 
-    /// Whether it failed after a refusal, and would get everything now.
-    fn was_refused(&self, unit: &Unit) -> bool {
-        let would_get = self.missed.get(&unit.id).copied().unwrap_or(false);
-        would_get
-            && unit.state() == "failed"
-            && (unit.may_have_lacked_credentials() || AFTER_A_REFUSAL.contains(&unit.result()))
-    }
-
-    /// Whether the configuration says that this unit reads a file that is there. That is as good as a target that wants it, where
-    /// nothing else starts it.
-    fn is_said_to_read(&self, unit: &Unit) -> bool {
-        let reads = self.files.iter().any(|(path, readers)| readers.contains(&unit.id) && path.exists());
-        reads && unit.texts("TriggeredBy").next().is_none()
+    /// Whether the configuration says that this unit reads a file that it waited for. That is as good as a target that wants it,
+    /// where nothing else starts it.
+    fn is_said_to_read(&self, unit: &Unit, files: &BTreeSet<PathBuf>) -> bool {
+        let reads = |path: &PathBuf| {
+            let readers = self.files.get(path);
+            readers.is_some_and(|readers| {
+                unit.texts("Names").chain([unit.id.as_str()]).any(|name| readers.contains(name))
+            })
+        };
+        files.iter().any(reads) && unit.texts("TriggeredBy").next().is_none()
     }
 }
 
+/// One of several tests of which one must pass says nothing by itself.
 fn is_on_a_file(test: &Test) -> bool {
     let kind = test.kind.strip_prefix("Assert").or(test.kind.strip_prefix("Condition"));
-    kind.is_some_and(|kind| ON_FILES.contains(&kind))
+    kind.is_some_and(|kind| ON_FILES.contains(&kind)) && !test.negated && !test.is_one_of_several
+}
+
+/// Whether a file was not there at that time, as far as that can be seen now.
+fn was_missing(path: &Path, at: SystemTime) -> bool {
+    let written = path.symlink_metadata().and_then(|metadata| metadata.modified());
+    written.is_err() || written.is_ok_and(|written| written > at)
 }
 
 impl Left {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the end of a job of this unit may tell something.
+    pub fn concerns(&self, unit: &str, result: &str) -> bool {
+        self.0.contains_key(unit) || ["assert", "dependency"].contains(&result)
+    }
+
     /// A job of a unit ended.
     pub fn ended(&mut self, name: &str, result: &str, provided: &Provided, look: &mut impl Look) {
-        self.files.remove(name);
-        self.dependents.remove(name);
-        let Some(unit) = (["assert", "dependency"].contains(&result)).then(|| look.unit(name)).flatten()
-        else {
-            return;
+        let Some(unit) = look.unit(name) else { return };
+        let started_at = unit.started_at();
+        let wait = match result {
+            "assert" => {
+                let tests = unit.tests();
+                let missing = provided.files_of(&tests).into_iter().filter(|path| !path.exists());
+                Wait { started_at, files: missing.map(Path::to_owned).collect(), ..Wait::default() }
+            }
+            "dependency" => {
+                let down =
+                    needs(&unit).filter_map(|name| look.unit(name)).filter(|unit| unit.state() != "active");
+                let ours = down.filter(|unit| self.is_ours(unit, provided));
+                Wait {
+                    started_at,
+                    needs: ours.map(|unit| (unit.id.clone(), unit.started_at())).collect(),
+                    ..Wait::default()
+                }
+            }
+            _ => return,
         };
-        if result == "assert" {
-            let missing: BTreeSet<PathBuf> = provided
-                .files_of(&unit.tests())
-                .into_iter()
-                .filter(|path| !path.exists())
-                .map(Path::to_owned)
-                .collect();
-            if !missing.is_empty() {
-                self.files.insert(unit.id, missing);
-            }
-        } else {
-            let down: Vec<Unit> = needs(&unit)
-                .filter_map(|name| look.unit(name))
-                .filter(|unit| unit.state() != "active")
-                .collect();
-            if down.iter().any(|unit| self.is_ours(unit, provided)) {
-                self.dependents.insert(unit.id.clone(), down.into_iter().map(|unit| unit.id).collect());
-            }
+        if !wait.files.is_empty() || !wait.needs.is_empty() {
+            self.note(unit.id, wait);
         }
     }
 
-    /// Whether opnix provides for a unit.
+    fn note(&mut self, unit: String, wait: Wait) {
+        let tried = self.0.get(&unit).and_then(|before| before.tried);
+        self.0.insert(unit, Wait { tried, ..wait });
+    }
+
+    /// Whether a unit may be down because of opnix.
     fn is_ours(&self, unit: &Unit, provided: &Provided) -> bool {
-        self.files.contains_key(&unit.id)
-            || self.dependents.contains_key(&unit.id)
+        self.0.contains_key(&unit.id)
             || provided.missed.contains_key(&unit.id)
             || !provided.files_of(&unit.tests()).is_empty()
             || unit.environment_files().any(|path| provided.files.contains_key(Path::new(path)))
     }
 
-    /// What is to be started now, in this order, of units that are inactive or failed. `may_start` says whether it is not too
-    /// early to start one again.
-    pub fn next_starts(
-        &mut self,
-        down: &[String],
-        provided: &Provided,
-        may_start: impl Fn(&str) -> bool,
-        look: &mut impl Look,
-    ) -> Vec<String> {
-        let mut units: BTreeMap<String, Unit> = BTreeMap::new();
-        self.lacking.extend(provided.missed.keys().cloned());
+    /// Looks at these units, which are inactive or failed, for what they lacked.
+    pub fn scan(&mut self, down: &[String], provided: &Provided, look: &mut impl Look) {
         for name in down {
             let Some(unit) = look.unit(name) else { continue };
-            let ours = provided.files_of(&unit.tests()).iter().any(|path| !path.exists());
-            if ours {
-                self.lacking.insert(unit.id.clone());
+            if let Some(wait) = provided.lacked_by(&unit) {
+                self.note(unit.id, wait);
             }
-            let (file, refused) = (provided.lacked_a_file(&unit), provided.was_refused(&unit));
-            if !file && !refused {
+        }
+    }
+
+    /// What is to be started now, in this order.
+    pub fn next_starts(&mut self, provided: &Provided, look: &mut impl Look) -> Vec<String> {
+        let mut starts: BTreeMap<String, Unit> = BTreeMap::new();
+        let now = Instant::now();
+        for name in self.0.keys().cloned().collect::<Vec<_>>() {
+            let Some(unit) = look.unit(&name) else { continue };
+            let Some(wait) = self.0.get(&name).cloned() else { continue };
+            if wait.is_over(&unit, provided) {
+                self.0.remove(&name);
+                starts.extend(dependents(&unit, look).into_iter().map(|unit| (unit.id.clone(), unit)));
                 continue;
             }
-            if is_startable(&unit)
-                && may_start(&unit.id)
-                && (is_wanted(&unit, look) || file && provided.is_said_to_read(&unit))
-            {
-                units.insert(unit.id.clone(), unit.clone());
+            if !wait.is_ready(&name, provided, look) {
+                // What comes next is news.
+                self.0.entry(name).and_modify(|wait| wait.tried = None);
+                continue;
             }
             for name in unit.texts("TriggeredBy") {
                 let Some(trigger) = look.unit(name) else { continue };
                 let is_down = trigger.state() == "failed" && OF_A_TRIGGER.contains(&trigger.result());
-                if is_down && is_startable(&trigger) && is_wanted(&trigger, look) {
-                    units.insert(trigger.id.clone(), trigger);
+                if is_down && is_startable(&trigger, look) && is_wanted(&trigger, look) {
+                    starts.insert(trigger.id.clone(), trigger);
                 }
             }
-        }
-        let there = |paths: &BTreeSet<PathBuf>| paths.iter().all(|path| path.exists());
-        let ready: Vec<String> =
-            self.files.iter().filter(|(_, paths)| there(paths)).map(|(name, _)| name.clone()).collect();
-        for name in ready {
-            self.files.remove(&name);
-            let Some(unit) = look.unit(&name) else { continue };
-            if unit.state() == "inactive"
-                && is_startable(&unit)
-                && (is_wanted(&unit, look) || provided.is_said_to_read(&unit))
+            let is_early = wait.tried.is_some_and(|(last, pause)| now < last + pause);
+            let is_down = ["inactive", "failed"].contains(&unit.state());
+            if is_down
+                && !is_early
+                && is_startable(&unit, look)
+                && (is_wanted(&unit, look) || provided.is_said_to_read(&unit, &wait.files))
             {
-                units.insert(unit.id.clone(), unit);
+                let pause = wait.tried.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+                self.0.entry(name).and_modify(|wait| wait.tried = Some((now, pause)));
+                starts.insert(unit.id.clone(), unit);
             }
         }
-        for unit in self.dependents_to_start(look) {
-            units.insert(unit.id.clone(), unit);
+        in_order(starts)
+    }
+}
+
+impl Wait {
+    /// It is up, or was started since and ended otherwise, or is gone.
+    fn is_over(&self, unit: &Unit, provided: &Provided) -> bool {
+        match unit.state() {
+            "active" | "reloading" | "refreshing" => true,
+            "inactive" => {
+                unit.started_at() > self.started_at || !unit.is_known() || self.failed && self.tried.is_none()
+            }
+            // Unless it failed in the same way again.
+            "failed" => unit.started_at() > self.started_at && provided.lacked_by(unit).is_none(),
+            _ => false,
         }
-        self.lacking.extend(units.keys().cloned());
-        in_order(units)
     }
 
-    /// Those that require a unit which lacked something, and has come up.
-    fn dependents_to_start(&mut self, look: &mut impl Look) -> Vec<Unit> {
-        let mut all = Vec::new();
-        let mut up = |name: &str| look.unit(name).filter(|unit| unit.state() == "active");
-        let came: Vec<Unit> = self.lacking.iter().filter_map(|name| up(name)).collect();
-        let whole: Vec<String> = self
-            .dependents
-            .iter()
-            .filter(|(_, needs)| needs.iter().all(|name| up(name).is_some()))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in &whole {
-            self.dependents.remove(name);
-            all.extend(look.unit(name).filter(|unit| unit.state() == "inactive"));
-        }
-        for unit in came {
-            self.lacking.remove(&unit.id);
-            let requiring =
-                ["RequiredBy", "BoundBy", "RequisiteOf"].into_iter().flat_map(|kind| unit.texts(kind));
-            let dependents = requiring.filter_map(|name| look.unit(name));
-            // No property tells that its start failed with another: but one that was never active was not stopped.
-            all.extend(dependents.filter(|unit| {
-                unit.state() == "inactive"
-                    && !unit.was_active()
-                    && unit.tests().iter().all(|test| !test.failed)
-            }));
-        }
-        all.retain(|unit| is_startable(unit) && is_wanted(unit, look));
-        all
+    fn is_ready(&self, unit: &str, provided: &Provided, look: &mut impl Look) -> bool {
+        let is_up = |(name, started_at): (&String, &i128), look: &mut dyn FnMut(&str) -> Option<Unit>| {
+            look(name).is_some_and(|unit| match unit.state() {
+                "active" | "reloading" | "refreshing" => true,
+                // It ran, and is done.
+                "inactive" => unit.started_at() > *started_at && unit.result() == "success",
+                _ => false,
+            })
+        };
+        self.files.iter().all(|path| path.exists())
+            // One that the service does not remember any more was given everything since.
+            && (!self.refused || provided.missed.get(unit).copied().unwrap_or(true))
+            && self.needs.iter().all(|need| is_up(need, &mut |name| look.unit(name)))
     }
+}
+
+/// Those that require a unit which lacked something and has come up, and were not started: no property tells that their start
+/// failed with another's, but one that never was started was not stopped either.
+fn dependents(unit: &Unit, look: &mut impl Look) -> Vec<Unit> {
+    let names = ["RequiredBy", "BoundBy", "RequisiteOf"].into_iter().flat_map(|kind| unit.texts(kind));
+    let mut all: Vec<Unit> = names.filter_map(|name| look.unit(name)).collect();
+    all.retain(|unit| {
+        unit.state() == "inactive" && unit.started_at() == 0 && unit.tests().iter().all(|test| !test.failed)
+    });
+    all.retain(|unit| is_startable(unit, look) && is_wanted(unit, look));
+    all
 }
 
 /// Whether units are started at all while the system is in this state.
@@ -231,8 +274,19 @@ pub fn is_up(system: &str) -> bool {
     UP.contains(&system)
 }
 
-pub fn is_startable(unit: &Unit) -> bool {
+/// Whether nothing and nobody keeps this unit down.
+pub fn is_startable(unit: &Unit, look: &mut impl Look) -> bool {
+    is_free(unit) && !is_opposed(unit, look)
+}
+
+fn is_free(unit: &Unit) -> bool {
     unit.may_start() && !unit.has_job()
+}
+
+/// Whether a start would stop something that runs.
+fn is_opposed(unit: &Unit, look: &mut impl Look) -> bool {
+    let mut others = ["Conflicts", "ConflictedBy"].into_iter().flat_map(|kind| unit.texts(kind));
+    others.any(|name| look.unit(name).is_some_and(|other| !["inactive", "failed"].contains(&other.state())))
 }
 
 /// What a unit cannot be without.
@@ -262,7 +316,7 @@ fn wanted(unit: &Unit, look: &mut impl Look, seen: &mut BTreeSet<String>) -> boo
             // It may have failed because this unit did; and a target waits for what it wants.
             "inactive" => {
                 other.has_job()
-                    || (!kind.starts_with("Wanted") && is_startable(&other) && wanted(&other, look, seen))
+                    || (!kind.starts_with("Wanted") && is_free(&other) && wanted(&other, look, seen))
             }
             _ => false,
         };
@@ -373,8 +427,14 @@ mod tests {
     }
 
     fn starts(units: &mut Units, provided: &Provided) -> Vec<String> {
+        let mut left = Left::default();
+        scan(&mut left, units, provided);
+        left.next_starts(provided, units)
+    }
+
+    fn scan(left: &mut Left, units: &mut Units, provided: &Provided) {
         let down: Vec<String> = units.0.keys().cloned().collect();
-        Left::default().next_starts(&down, provided, |_| true, units)
+        left.scan(&down, provided, units);
     }
 
     /// A unit whose assertion on a file of ours failed.
@@ -402,13 +462,17 @@ mod tests {
                 .collect();
             ("Asserts", tests_of(&tests))
         };
-        let cases: [(&str, Vec<(&'static str, Value)>); 12] = [
+        let cases: [(&str, Vec<(&'static str, Value)>); 16] = [
             ("it was stopped while it ran", vec![asserts(&[("AssertPathExists", there.clone(), false, 1)])]),
             ("it was never started", vec![asserts(&[("AssertPathExists", there.clone(), false, 0)])]),
+            ("its tests held as a whole", vec![("AssertResult", Value::Flag(true))]),
             ("its file is not there", vec![asserts(&[failed(&away)])]),
             ("another assertion failed too", vec![asserts(&[failed(&there), failed(&other)])]),
             ("it waits for a file to go", vec![asserts(&[("AssertPathExists", there.clone(), true, -1)])]),
             ("it is disabled", vec![("UnitFileState", text("disabled"))]),
+            ("it cannot be started by hand", vec![("CanStart", Value::Flag(false))]),
+            ("it would stop what runs", vec![("Conflicts", texts(&["other.service"]))]),
+            ("what runs would be stopped", vec![("ConflictedBy", texts(&["other.service"]))]),
             ("it is masked", vec![("LoadState", text("masked")), ("UnitFileState", text("masked"))]),
             ("it has a job", vec![("Job", job(7))]),
             ("it runs", vec![("ActiveState", text("active"))]),
@@ -417,52 +481,79 @@ mod tests {
             ("what wants it is down", vec![("WantedBy", texts(&["rescue.target"]))]),
         ];
         for (why, more) in cases {
-            let mut units = reader(&more).with("a.timer", &target()).with("rescue.target", &[]);
+            let mut units = reader(&more)
+                .with("a.timer", &target())
+                .with("rescue.target", &[])
+                .with("other.service", &target());
             assert!(starts(&mut units, &provided()).is_empty(), "{why}");
         }
         for system in ["stopping", "maintenance", "offline", "unknown", ""] {
             assert!(!is_up(system));
         }
-        let down = ["a.service".to_owned()];
-        assert!(Left::default().next_starts(&down, &provided(), |_| false, &mut reader(&[])).is_empty());
+    }
+
+    #[test]
+    fn what_systemd_forgets_is_remembered_until_the_unit_has_run() {
+        let place = std::env::temp_dir().join(format!("opnix-left-{}", std::process::id()));
+        let _ = std::fs::remove_file(&place);
+        let provided = Provided { files: [(place.clone(), BTreeSet::new())].into(), missed: BTreeMap::new() };
+        let tests = |path: &Path, state| ("Asserts", tests_of(&[("AssertPathExists", path, false, state)]));
+        let mut units = reader(&[tests(&place, -1)]);
+        let mut left = Left::default();
+        scan(&mut left, &mut units, &provided);
+        assert!(left.next_starts(&provided, &mut units).is_empty());
+        // It reads its unit files anew.
+        units.set("a.service", "Asserts", tests(&place, 0).1);
+        scan(&mut left, &mut units, &provided);
+        std::fs::write(&place, "").unwrap();
+        let saved = serde_json::to_string(&left).unwrap();
+        assert_eq!(left.next_starts(&provided, &mut units), ["a.service"]);
+        assert!(left.next_starts(&provided, &mut units).is_empty(), "not again at once");
+        // It ran, and was stopped.
+        units.set("a.service", "InactiveExitTimestampMonotonic", Value::Number(5));
+        let mut left: Left = serde_json::from_str(&saved).unwrap();
+        assert!(left.next_starts(&provided, &mut units).is_empty() && left.is_empty());
+        std::fs::remove_file(place).unwrap();
+    }
+
+    fn refused(result: &str, code: i128, status: i128, state: &str) -> Units {
+        Units::default().with("multi-user.target", &target()).with(
+            "a.service",
+            &[
+                ("WantedBy", texts(&["multi-user.target"])),
+                ("ActiveState", text(state)),
+                ("Result", text(result)),
+                ("ExecMainCode", Value::Number(code)),
+                ("ExecMainStatus", Value::Number(status)),
+            ],
+        )
+    }
+
+    fn missed(ready: bool) -> Provided {
+        Provided { missed: [("a.service".to_owned(), ready)].into(), ..Provided::default() }
     }
 
     #[test]
     fn a_unit_that_was_refused_starts_when_it_would_get_everything() {
-        let refused = |result: &str, status: i128, state: &str| {
-            Units::default().with("multi-user.target", &target()).with(
-                "a.service",
-                &[
-                    ("WantedBy", texts(&["multi-user.target"])),
-                    ("ActiveState", text(state)),
-                    ("Result", text(result)),
-                    ("ExecMainCode", Value::Number(1)),
-                    ("ExecMainStatus", Value::Number(status)),
-                ],
-            )
-        };
-        let missed =
-            |ready| Provided { missed: [("a.service".to_owned(), ready)].into(), ..Provided::default() };
         let started = ["a.service"];
-        assert_eq!(starts(&mut refused("exit-code", 243, "failed"), &missed(true)), started);
-        assert_eq!(starts(&mut refused("start-limit-hit", 1, "failed"), &missed(true)), started);
-        assert_eq!(starts(&mut refused("timeout", 0, "failed"), &missed(true)), started);
+        assert_eq!(starts(&mut refused("exit-code", 1, 243, "failed"), &missed(true)), started);
+        assert_eq!(starts(&mut refused("start-limit-hit", 1, 1, "failed"), &missed(true)), started);
+        assert_eq!(starts(&mut refused("timeout", 0, 0, "failed"), &missed(true)), started);
         let step = |code, status| {
             let command = Value::List(vec![text("/bin/true"), Value::Number(code), Value::Number(status)]);
-            let mut units = refused("exit-code", 0, "failed");
-            units.set("a.service", "ExecMainCode", Value::Number(0));
+            let mut units = refused("exit-code", 0, 0, "failed");
             units.set("a.service", "ExecStartPre", Value::List(vec![command]));
             units
         };
         assert_eq!(starts(&mut step(1, 243), &missed(true)), started);
         assert_eq!(starts(&mut step(0, 0), &missed(true)), started, "systemd forgot how it ended");
-        assert!(starts(&mut step(1, 1), &missed(true)).is_empty());
         let nothing = [
-            (refused("exit-code", 243, "failed"), missed(false)),
-            (refused("exit-code", 243, "failed"), Provided::default()),
-            (refused("exit-code", 1, "failed"), missed(true)),
-            (refused("exit-code", 243, "inactive"), missed(true)),
-            (refused("exit-code", 243, "activating"), missed(true)),
+            (step(1, 1), missed(true)),
+            (refused("exit-code", 1, 243, "failed"), missed(false)),
+            (refused("exit-code", 1, 243, "failed"), Provided::default()),
+            (refused("exit-code", 1, 1, "failed"), missed(true)),
+            (refused("exit-code", 1, 243, "inactive"), missed(true)),
+            (refused("exit-code", 1, 243, "activating"), missed(true)),
         ];
         for (mut units, provided) in nothing {
             assert!(starts(&mut units, &provided).is_empty());
@@ -470,63 +561,64 @@ mod tests {
     }
 
     #[test]
-    fn what_a_socket_starts_comes_by_itself_unless_the_socket_gave_up() {
-        let units = |socket: &str, result: &str| {
-            Units::default()
-                .with("sockets.target", &target())
-                .with(
-                    "a.socket",
-                    &[
-                        ("ActiveState", text(socket)),
-                        ("Result", text(result)),
-                        ("WantedBy", texts(&["sockets.target"])),
-                    ],
-                )
-                .with(
-                    "a.service",
-                    &[
-                        ("TriggeredBy", texts(&["a.socket"])),
-                        ("ActiveState", text("failed")),
-                        ("Result", text("exit-code")),
-                        ("ExecMainCode", Value::Number(1)),
-                        ("ExecMainStatus", Value::Number(243)),
-                    ],
-                )
-        };
-        let provided = Provided { missed: [("a.service".to_owned(), true)].into(), ..Provided::default() };
-        assert!(starts(&mut units("active", "success"), &provided).is_empty());
-        assert_eq!(starts(&mut units("failed", "trigger-limit-hit"), &provided), ["a.socket"]);
-        assert!(starts(&mut units("failed", "resources"), &provided).is_empty());
+    fn a_failure_that_an_administrator_reset_is_over() {
+        let mut units = refused("exit-code", 1, 243, "failed");
+        let mut left = Left::default();
+        scan(&mut left, &mut units, &missed(false));
+        assert!(left.next_starts(&missed(false), &mut units).is_empty());
+        units.set("a.service", "ActiveState", text("inactive"));
+        assert!(left.next_starts(&missed(true), &mut units).is_empty() && left.is_empty());
+        // One that was reset for a start of ours, which failed with another's, is not.
+        let mut units = refused("exit-code", 1, 243, "failed");
+        scan(&mut left, &mut units, &missed(true));
+        assert_eq!(left.next_starts(&missed(true), &mut units), ["a.service"]);
+        units.set("a.service", "ActiveState", text("inactive"));
+        assert!(left.next_starts(&missed(true), &mut units).is_empty() && !left.is_empty());
     }
 
     #[test]
-    fn a_unit_that_systemd_forgot_is_remembered_and_started_where_the_configuration_names_it() {
+    fn what_a_socket_starts_comes_by_itself_unless_the_socket_gave_up() {
+        let units = |socket: &str, result: &str| {
+            let mut units = refused("exit-code", 1, 243, "failed").with("sockets.target", &target()).with(
+                "a.socket",
+                &[
+                    ("ActiveState", text(socket)),
+                    ("Result", text(result)),
+                    ("WantedBy", texts(&["sockets.target"])),
+                ],
+            );
+            units.set("a.service", "WantedBy", texts(&[]));
+            units.set("a.service", "TriggeredBy", texts(&["a.socket"]));
+            units
+        };
+        assert!(starts(&mut units("active", "success"), &missed(true)).is_empty());
+        assert_eq!(starts(&mut units("failed", "trigger-limit-hit"), &missed(true)), ["a.socket"]);
+        assert!(starts(&mut units("failed", "resources"), &missed(true)).is_empty());
+    }
+
+    #[test]
+    fn a_unit_that_nothing_refers_to_is_started_where_the_configuration_names_it() {
         let (there, away, _) = files();
         // The tests of a unit that is read anew have no result.
-        let asserts = ("Asserts", tests_of(&[("AssertPathExists", &there, false, 0)]));
+        let asserts = |path: &Path| ("Asserts", tests_of(&[("AssertPathExists", path, false, 0)]));
         let mut units =
-            Units::default().with("a.service", &[asserts.clone(), ("UnitFileState", text("static"))]);
+            Units::default().with("a.service", &[asserts(&away), ("UnitFileState", text("static"))]);
         let named = |unit: &str| {
             let mut provided = provided();
             provided.files.get_mut(&there).unwrap().insert(unit.into());
             provided
         };
         let mut left = Left::default();
-        left.files.insert("a.service".into(), [there.clone()].into());
-        assert!(left.next_starts(&[], &named("b.service"), |_| true, &mut units).is_empty());
-        left.files.insert("a.service".into(), [there.clone()].into());
-        assert_eq!(left.next_starts(&[], &named("a.service"), |_| true, &mut units), ["a.service"]);
-        assert!(left.next_starts(&[], &named("a.service"), |_| true, &mut units).is_empty(), "once");
-        // It is noted when its start fails, and forgotten when it succeeds.
-        let mut units = Units::default()
-            .with("a.service", &[("Asserts", tests_of(&[("AssertPathExists", &away, false, 0)]))]);
         left.ended("a.service", "assert", &provided(), &mut units);
-        assert_eq!(left.files["a.service"], [away].into());
-        left.ended("a.service", "done", &provided(), &mut units);
-        assert!(left.files.is_empty());
-        let mut units = Units::default().with("a.service", &[asserts]);
+        assert_eq!(left.0["a.service"].files, [away].into());
+        // As if that file were there now.
+        left.0.get_mut("a.service").unwrap().files = [there.clone()].into();
+        assert!(left.next_starts(&named("b.service"), &mut units).is_empty());
+        assert_eq!(left.next_starts(&named("a.service"), &mut units), ["a.service"]);
+        let mut units = Units::default().with("a.service", &[asserts(&there)]);
+        let mut left = Left::default();
         left.ended("a.service", "assert", &provided(), &mut units);
-        assert!(left.files.is_empty(), "its file was there");
+        assert!(left.is_empty(), "its file was there");
     }
 
     #[test]
@@ -535,22 +627,46 @@ mod tests {
             "b.service",
             &[("WantedBy", texts(&["multi-user.target"])), ("Requires", texts(&["a.service"]))],
         );
-        let down = ["a.service".to_owned(), "b.service".to_owned()];
         let mut left = Left::default();
-        assert_eq!(left.next_starts(&down, &provided(), |_| true, &mut units), ["a.service"], "what b needs");
+        scan(&mut left, &mut units, &provided());
+        assert_eq!(left.next_starts(&provided(), &mut units), ["a.service"], "what b needs");
         units.set("a.service", "ActiveState", text("active"));
-        assert_eq!(left.next_starts(&down[1..], &provided(), |_| true, &mut units), ["b.service"]);
-        assert!(left.next_starts(&down[1..], &provided(), |_| true, &mut units).is_empty(), "once");
-        // One that ran may have been stopped.
-        left.lacking.insert("a.service".into());
-        units.set("b.service", "ActiveEnterTimestampMonotonic", Value::Number(5));
-        assert!(left.next_starts(&down[1..], &provided(), |_| true, &mut units).is_empty());
-        // Unless its start was seen to fail with that of the other.
+        assert_eq!(left.next_starts(&provided(), &mut units), ["b.service"]);
+        assert!(left.next_starts(&provided(), &mut units).is_empty(), "once");
+    }
+
+    #[test]
+    fn one_that_ran_comes_after_it_only_if_its_start_was_seen_to_fail_with_it() {
+        let mut units = refused("exit-code", 1, 243, "failed").with(
+            "b.service",
+            &[
+                ("WantedBy", texts(&["multi-user.target"])),
+                ("Requires", texts(&["a.service"])),
+                ("InactiveExitTimestampMonotonic", Value::Number(5)),
+            ],
+        );
+        units.set("a.service", "RequiredBy", texts(&["b.service"]));
+        for seen in [false, true] {
+            let mut left = Left::default();
+            units.set("a.service", "ActiveState", text("failed"));
+            scan(&mut left, &mut units, &missed(false));
+            if seen {
+                left.ended("b.service", "dependency", &missed(false), &mut units);
+            }
+            assert!(left.next_starts(&missed(false), &mut units).is_empty());
+            units.set("a.service", "ActiveState", text("active"));
+            let expected: &[&str] = if seen { &["b.service"] } else { &[] };
+            assert_eq!(left.next_starts(&Provided::default(), &mut units), expected);
+        }
+        // A step that ran and is done counts as well.
+        let mut left = Left::default();
         units.set("a.service", "ActiveState", text("failed"));
-        left.ended("b.service", "dependency", &provided(), &mut units);
-        assert!(left.next_starts(&down[1..], &provided(), |_| true, &mut units).is_empty());
-        units.set("a.service", "ActiveState", text("active"));
-        assert_eq!(left.next_starts(&down[1..], &provided(), |_| true, &mut units), ["b.service"]);
+        left.ended("b.service", "dependency", &missed(false), &mut units);
+        units.set("a.service", "ActiveState", text("inactive"));
+        units.set("a.service", "Result", text("success"));
+        assert!(left.next_starts(&Provided::default(), &mut units).is_empty());
+        units.set("a.service", "InactiveExitTimestampMonotonic", Value::Number(9));
+        assert_eq!(left.next_starts(&Provided::default(), &mut units), ["b.service"]);
     }
 
     #[test]
@@ -561,7 +677,7 @@ mod tests {
         );
         let mut left = Left::default();
         left.ended("b.service", "dependency", &provided(), &mut units);
-        assert!(left.dependents.is_empty());
+        assert!(left.is_empty());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -10,14 +9,6 @@ use super::recover::{Left, Look, Provided, is_startable, is_up, is_wanted};
 use crate::config::OnChange;
 use crate::records;
 use crate::systemd::manager::{Manager, Unit};
-
-/// How soon a unit is started again that was refused once more; then twice as long each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
-
-/// The starts of units that do not come up.
-#[derive(Debug, Default)]
-pub struct Starts(BTreeMap<String, (Instant, Duration)>);
 
 impl Look for Manager {
     fn unit(&mut self, name: &str) -> Option<Unit> {
@@ -53,7 +44,7 @@ fn act_by(manager: &mut Manager, units: &BTreeMap<String, OnChange>) -> io::Resu
             }
             let acted = match unit.state() {
                 "active" | "reloading" => act_on(manager, &unit.id, action),
-                "failed" if is_system_up && is_startable(&unit) && is_wanted(&unit, manager) => {
+                "failed" if is_system_up && is_startable(&unit, manager) && is_wanted(&unit, manager) => {
                     start(manager, &unit.id, "a secret changed")
                 }
                 _ => Ok(()),
@@ -90,25 +81,20 @@ fn start(manager: &mut Manager, unit: &str, why: &str) -> io::Result<()> {
     manager.queue("StartUnit", unit, "fail")
 }
 
-impl Starts {
-    /// Starts what was left behind and can go on now.
-    pub fn recover(&mut self, left: &mut Left, provided: &Provided) -> io::Result<()> {
-        let mut manager = Manager::connect()?;
-        let system = manager.state()?;
-        if !is_up(&system) {
-            return Ok(());
-        }
+/// Starts what was left behind and can go on now. `scans`: looks at everything that is down first.
+pub fn recover(left: &mut Left, provided: &Provided, scans: bool) -> io::Result<()> {
+    let mut manager = Manager::connect()?;
+    if scans {
         let down = manager.list(&["inactive", "failed"], &[])?;
-        let now = Instant::now();
-        self.0.retain(|unit, _| down.contains(unit));
-        let may_start = |unit: &str| self.0.get(unit).is_none_or(|(last, pause)| now >= *last + *pause);
-        for unit in left.next_starts(&down, provided, may_start, &mut manager) {
-            let pause = self.0.get(&unit).map_or(FIRST_PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
-            if let Err(error) = start(&mut manager, &unit, "what it lacked is there") {
-                warn!("{unit}: {error}");
-            }
-            self.0.insert(unit, (now, pause));
-        }
-        Ok(())
+        left.scan(&down, provided, &mut manager);
     }
+    if left.is_empty() || !is_up(&manager.state()?) {
+        return Ok(());
+    }
+    for unit in left.next_starts(provided, &mut manager) {
+        if let Err(error) = start(&mut manager, &unit, "what it lacked is there") {
+            warn!("{unit}: {error}");
+        }
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ use tracing::{error, warn};
 use zlink::tokio::unix::connect;
 
 use super::{Mirror, Occasion};
-use crate::control::interface::{Changes, Control};
+use crate::control::interface::Control;
 use crate::systemd::manager::{Ended, Manager};
 use crate::systemd::notify::Notifier;
 
@@ -26,6 +26,9 @@ use crate::systemd::notify::Notifier;
 const DEBOUNCE: Duration = Duration::from_secs(2);
 /// How soon to look for the service again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Ends of jobs within this time are handled together, and so many at most.
+const TOGETHER: Duration = Duration::from_millis(300);
+const MOST: usize = 1000;
 /// How often to look when there is no control socket, and so nobody who tells us of changes.
 const UNTOLD: Duration = Duration::from_secs(60);
 /// The service's unit.
@@ -42,15 +45,16 @@ impl Jobs {
     /// To be called before anything waits for the mirror, so that none is missed.
     pub fn listen() -> io::Result<Self> {
         let (say, hear) = unbounded_channel();
-        thread::Builder::new().name("jobs".into()).spawn(move || tell_ended(&say))?;
+        let first = Manager::connect().ok();
+        thread::Builder::new().name("jobs".into()).spawn(move || tell_ended(first, &say))?;
         Ok(Self(hear))
     }
 }
 
-fn tell_ended(say: &UnboundedSender<Ended>) {
+fn tell_ended(mut first: Option<Manager>, say: &UnboundedSender<Ended>) {
     let mut told = false;
     while !say.is_closed() {
-        let result = Manager::connect().and_then(|mut manager| {
+        let result = first.take().map_or_else(Manager::connect, Ok).and_then(|mut manager| {
             told = false;
             loop {
                 let ended = manager.next_ended()?;
@@ -74,6 +78,8 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let (say, mut changes) = unbounded_channel();
+    // Whoever sends a signal has waited for this.
+    Notifier::direct().ready(&mirror.status());
     let mut telling = pin!(tell_changes(control.clone(), say));
     let (mut next_look, mut is_up) = (Instant::now(), true);
     loop {
@@ -85,11 +91,22 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
             () = &mut telling => return Ok(()),
             _ = changes.recv() => Some(Occasion::Change),
             Some(ended) = jobs.0.recv() => {
-                if !mirror.concerns(&ended) {
+                let mut all = vec![ended];
+                // Many units that fail together are looked at together.
+                while let Ok(Some(ended)) = timeout(TOGETHER, jobs.0.recv()).await {
+                    all.push(ended);
+                    if all.len() >= MOST {
+                        break;
+                    }
+                }
+                all.retain(|ended| mirror.state.left.concerns(&ended.unit, &ended.result));
+                if all.is_empty() {
                     continue;
                 }
+                // The unit that one failed with may have been refused in this moment.
+                let missed = missed(&control).await;
                 mirror = spawn_blocking(move || {
-                    mirror.ended(&ended);
+                    mirror.ended(&all, &missed);
                     mirror
                 })
                 .await?;
@@ -150,10 +167,10 @@ async fn missed(control: &Path) -> BTreeMap<String, bool> {
 
 /// Says whenever something changed: the service says so, or it went away, and something may have changed meanwhile.
 async fn tell_changes(control: PathBuf, say: UnboundedSender<()>) {
-    let (mut seen, mut told) = (None, Instant::now());
+    let mut told = Instant::now();
     loop {
         let is_down = !service_is_up(&control).await;
-        if is_down || hear_changes(&control, &mut seen, &say).await.is_ok() {
+        if is_down || hear_changes(&control, &say).await.is_ok() {
             told = Instant::now();
         } else if told.elapsed() >= UNTOLD {
             told = Instant::now();
@@ -165,24 +182,13 @@ async fn tell_changes(control: PathBuf, say: UnboundedSender<()>) {
     }
 }
 
-/// Fails if the service cannot be asked; returns when it goes away.
-async fn hear_changes(
-    control: &Path,
-    seen: &mut Option<u64>,
-    say: &UnboundedSender<()>,
-) -> zlink::Result<()> {
+/// Fails if the service cannot be asked; returns when it goes away. Its first word is that it is there, which is a change.
+async fn hear_changes(control: &Path, say: &UnboundedSender<()>) -> zlink::Result<()> {
     let mut service = connect(control).await?;
     let mut changes = pin!(service.watch().await?);
-    let mut count = |change| match change {
-        Some(Ok(Ok(Changes { count }))) => Some(seen.replace(count) != Some(count)),
-        _ => None,
-    };
-    while let Some(is_new) = count(changes.next().await) {
-        if !is_new {
-            continue;
-        }
+    while let Some(Ok(Ok(_))) = changes.next().await {
         while let Ok(more) = timeout(DEBOUNCE, changes.next()).await {
-            if count(more).is_none() {
+            if !matches!(more, Some(Ok(Ok(_)))) {
                 break;
             }
         }

@@ -110,6 +110,7 @@ pub async fn run(
     if let Configuration::Valid { store, .. } = &*service.configuration() {
         store.save().await;
     }
+    service.missed.save().await;
     records::tell_repeated(true);
     Ok(())
 }

@@ -51,12 +51,14 @@ impl Missed {
     /// The unit was refused.
     pub fn note(&self, claim: &Claim, reason: String) {
         let mut list = self.list();
-        let is_full = list.len() >= MOST;
         match list.get_mut(claim) {
             Some(miss) if miss.reason == reason => return,
             Some(miss) => miss.reason = reason,
-            None if is_full => return,
             None => drop(list.insert(claim.clone(), Miss { since: SystemTime::now(), reason })),
+        }
+        if list.len() > MOST {
+            let oldest = list.iter().min_by_key(|(_, miss)| miss.since).map(|(claim, _)| claim.clone());
+            oldest.map(|oldest| list.remove(&oldest));
         }
         self.unsaved.notify_one();
     }
@@ -79,17 +81,18 @@ impl Missed {
 
     /// Writes it whenever it changes. Does not end.
     pub async fn keep_saved(self: Arc<Self>) {
-        let Some(directory) = self.directory.clone() else { return };
         loop {
             self.unsaved.notified().await;
-            let lines: Vec<Line> = self.all().into_iter().map(Line::from).collect();
-            let directory = directory.clone();
-            let saved = spawn_blocking(move || directory.replace(FILE, &serde_json::to_vec(&lines)?)).await;
-            if let Ok(Err(error)) = saved {
-                warn!(
-                    "which units were refused cannot be remembered through a restart of the service: {error}"
-                );
-            }
+            self.save().await;
+        }
+    }
+
+    pub async fn save(&self) {
+        let Some(directory) = self.directory.clone() else { return };
+        let lines: Vec<Line> = self.all().into_iter().map(Line::from).collect();
+        let saved = spawn_blocking(move || directory.replace(FILE, &serde_json::to_vec(&lines)?)).await;
+        if let Ok(Err(error)) = saved {
+            warn!("which units were refused cannot be remembered through a restart of the service: {error}");
         }
     }
 
@@ -168,5 +171,6 @@ mod tests {
             missed.note(&claim(&format!("u{number}.service")), "down".into());
         }
         assert_eq!(missed.all().len(), MOST);
+        assert!(missed.all().contains_key(&claim(&format!("u{MOST}.service"))), "the oldest goes");
     }
 }

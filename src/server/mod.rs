@@ -119,6 +119,14 @@ impl Service {
         }
     }
 
+    /// Nobody waits for this answer any more. The unit's own time to start may have been over, or somebody stopped it: how the
+    /// unit is will tell.
+    fn abandoned(&self, claim: &Claim) {
+        records::abandoned(Some(claim));
+        self.missed.note(claim, "its start ended before the value came".to_owned());
+        self.configuration().await_value(claim);
+    }
+
     /// What units were refused for want of a value, and have not got since.
     pub fn missed(&self) -> BTreeMap<Claim, Miss> {
         self.missed.all()

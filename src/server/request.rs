@@ -151,10 +151,7 @@ async fn wait(
                 select! {
                     value = value(grant, since, configuration, &service) => value,
                     () = answer::hung_up(&stream) => {
-                        records::abandoned(Some(&claim));
-                        // Its own time to start may have been over, or somebody stopped it: how the unit is will tell.
-                        service.missed.note(&claim, "its start ended before the value came".to_owned());
-                        service.configuration().await_value(&claim);
+                        service.abandoned(&claim);
                         return true;
                     }
                     () = service.refusing.cancelled() => Err(Refusal::Stopping),
@@ -209,7 +206,7 @@ async fn value(
 
 fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     if end == End::Gone {
-        return records::abandoned(Some(&grant.claim()));
+        return service.abandoned(&grant.claim());
     }
     service.missed.settle(&grant.claim());
     records::granted(grant);

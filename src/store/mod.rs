@@ -145,8 +145,9 @@ impl Store {
 
     /// A unit was refused for want of these: the background looks for them.
     pub fn await_values<'r>(&self, references: impl Iterator<Item = &'r Reference>) {
+        let (limits, now) = (self.0.limits(), Now::read());
         let mut state = self.0.state();
-        references.for_each(|reference| state.await_value(reference));
+        references.for_each(|reference| state.await_value(reference, &limits, now));
         drop(state);
         self.0.news.notify_one();
     }

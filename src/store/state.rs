@@ -412,20 +412,26 @@ impl State {
     }
 
     /// A unit was refused for want of this: the background looks for it.
-    pub fn await_value(&mut self, reference: &Reference) {
-        self.awaited.insert(reference.clone(), false);
+    pub fn await_value(&mut self, reference: &Reference, limits: &Limits<'_>, now: Now) {
+        // It may have been refused for another reason.
+        let is_kept = self.is_kept(reference, limits, now);
+        self.awaited.insert(reference.clone(), is_kept);
+    }
+
+    fn is_kept(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> bool {
+        use Decision::{Fetch, Serve, ServeAndRefresh};
+        matches!(self.decide(reference, limits, now), Serve | ServeAndRefresh | Fetch { fall_back: true })
     }
 
     /// Whether a unit that was refused for want of this would get it now.
     pub fn has(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> bool {
-        match self.decide(reference, limits, now) {
-            Decision::Serve | Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => true,
-            // It is never kept, but was seen to be there.
-            Decision::Fetch { fall_back: false } => {
-                self.health(limits, now) == Health::Up && self.awaited.get(reference) == Some(&true)
-            }
-            Decision::Refuse => false,
-        }
+        // Or it is never kept, but was seen to be there.
+        let was_seen = || {
+            self.decide(reference, limits, now) == Decision::Fetch { fall_back: false }
+                && self.health(limits, now) == Health::Up
+                && self.awaited.get(reference) == Some(&true)
+        };
+        self.is_kept(reference, limits, now) || was_seen()
     }
 
     /// What units were refused for want of and still is not there, with when to ask for it next; not what is being fetched.

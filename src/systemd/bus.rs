@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 
@@ -28,6 +28,8 @@ const SIGNAL: u8 = 4;
 pub struct Bus {
     stream: UnixStream,
     serial: u32,
+    /// A message was not read or written to its end: what follows has no beginning.
+    is_broken: bool,
 }
 
 /// What a call takes.
@@ -80,7 +82,7 @@ impl Bus {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, answer));
             }
         }
-        Ok(Self { stream, serial: 0 })
+        Ok(Self { stream, serial: 0, is_broken: false })
     }
 
     pub fn call(
@@ -90,14 +92,26 @@ impl Bus {
         method: &str,
         arguments: &[Argument<'_>],
     ) -> io::Result<Vec<Value>> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         self.serial += 1;
+        self.is_broken = true;
+        let end = Instant::now() + PATIENCE;
         self.stream.write_all(&message(self.serial, path, interface, method, arguments))?;
         loop {
+            // Signals come as well.
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left))?;
             let message = self.receive()?;
             match message.kind {
                 REPLY | ERROR if message.reply_to != self.serial => {}
-                REPLY => return Ok(message.body),
+                REPLY => {
+                    self.is_broken = false;
+                    return Ok(message.body);
+                }
                 ERROR => {
+                    self.is_broken = false;
                     let why = message.body.first().and_then(Value::text).unwrap_or(&message.error);
                     return Err(io::Error::other(why.to_owned()));
                 }

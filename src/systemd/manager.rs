@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use nix::unistd::Uid;
 
@@ -35,6 +36,9 @@ pub struct Test {
     /// The opposite is to hold.
     pub negated: bool,
     pub parameter: String,
+    /// It is enough if one of all that say this holds.
+    pub is_one_of_several: bool,
+    /// It was the reason, or one of the reasons, that the unit was not started.
     pub failed: bool,
 }
 
@@ -129,7 +133,7 @@ impl Unit {
 
     /// The texts of a property that is a list of them.
     pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.properties.get(name).map_or(&[][..], Value::list).iter().filter_map(Value::text)
+        self.list(name).iter().filter_map(Value::text)
     }
 
     /// `active`, `inactive`, `failed` and so on.
@@ -149,41 +153,63 @@ impl Unit {
     /// Whether there is such a unit, and an administrator lets it be started.
     pub fn may_start(&self) -> bool {
         self.text("LoadState") == "loaded"
+            && self.properties.get("CanStart") != Some(&Value::Flag(false))
             && !["disabled", "masked", "masked-runtime"].contains(&self.text("UnitFileState"))
     }
 
-    /// Whether it was active since the machine booted, as far as systemd remembers.
-    pub fn was_active(&self) -> bool {
-        self.properties.get("ActiveEnterTimestampMonotonic").and_then(Value::number).is_some_and(|at| at != 0)
+    pub fn is_known(&self) -> bool {
+        self.text("LoadState") != "not-found"
+    }
+
+    fn number(&self, name: &str) -> i128 {
+        self.properties.get(name).and_then(Value::number).unwrap_or(0)
+    }
+
+    /// When it was last started, in microseconds of systemd's clock; 0: never since the machine booted, as far as systemd
+    /// remembers. A start that fails by an assertion or a dependency is none.
+    pub fn started_at(&self) -> i128 {
+        self.number("InactiveExitTimestampMonotonic")
+    }
+
+    /// When it last became inactive, or failed.
+    pub fn ended_at(&self) -> SystemTime {
+        let since = u64::try_from(self.number("InactiveEnterTimestamp")).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_micros(since)
     }
 
     /// Its conditions and assertions.
     pub fn tests(&self) -> Vec<Test> {
-        let tests = ["Conditions", "Asserts"].into_iter().filter_map(|name| self.properties.get(name));
-        tests
-            .flat_map(Value::list)
-            .filter_map(|test| match test.list() {
-                [
-                    Value::Text(kind),
-                    _,
-                    Value::Flag(negated),
-                    Value::Text(parameter),
-                    Value::Number(state),
-                ] => Some(Test {
-                    kind: kind.clone(),
-                    negated: *negated,
-                    parameter: parameter.clone(),
-                    failed: *state < 0,
-                }),
-                _ => None,
-            })
-            .collect()
+        let kinds = [("Conditions", "ConditionResult"), ("Asserts", "AssertResult")].into_iter();
+        let all = kinds.flat_map(|(name, result)| {
+            let all_hold = self.properties.get(result) == Some(&Value::Flag(true));
+            self.list(name).iter().map(move |test| (test, all_hold))
+        });
+        all.filter_map(|(test, all_hold)| match test.list() {
+            [
+                Value::Text(kind),
+                Value::Flag(is_one_of_several),
+                Value::Flag(negated),
+                Value::Text(parameter),
+                Value::Number(state),
+            ] => Some(Test {
+                kind: kind.clone(),
+                negated: *negated,
+                parameter: parameter.clone(),
+                is_one_of_several: *is_one_of_several,
+                failed: *state < 0 && !all_hold,
+            }),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn list(&self, name: &str) -> &[Value] {
+        self.properties.get(name).map_or(&[][..], Value::list)
     }
 
     /// The files of `EnvironmentFile=` that it does not start without.
     pub fn environment_files(&self) -> impl Iterator<Item = &str> {
-        let files = self.properties.get("EnvironmentFiles").map_or(&[][..], Value::list);
-        files.iter().filter_map(|file| match file.list() {
+        self.list("EnvironmentFiles").iter().filter_map(|file| match file.list() {
             [Value::Text(path), Value::Flag(false)] => Some(path.as_str()),
             _ => None,
         })
@@ -192,7 +218,6 @@ impl Unit {
     /// Whether it failed because one of its processes was not given its credentials, or nothing is known against that: systemd
     /// forgets how all processes but the main one ended when it reads its unit files anew.
     pub fn may_have_lacked_credentials(&self) -> bool {
-        let number = |name: &str| self.properties.get(name).and_then(Value::number).unwrap_or(0);
         let is_command = |name: &str| name.starts_with("Exec");
         let commands =
             self.properties.iter().filter(|(name, _)| is_command(name)).flat_map(|(_, value)| value.list());
@@ -201,7 +226,9 @@ impl Unit {
             _ => None,
         });
         let mut ends: Vec<(i128, i128)> = ends.filter(|(code, _)| *code != 0).collect();
-        ends.extend(Some((number("ExecMainCode"), number("ExecMainStatus"))).filter(|(code, _)| *code != 0));
+        ends.extend(
+            Some((self.number("ExecMainCode"), self.number("ExecMainStatus"))).filter(|(code, _)| *code != 0),
+        );
         self.result() == "exit-code"
             && (ends.iter().any(|(_, status)| *status == CREDENTIALS)
                 || ends.iter().all(|(_, status)| *status == 0))

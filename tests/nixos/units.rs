@@ -18,6 +18,14 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
           };
           onepassword.environment.KEY = "op://Vault/Web/key";
         };
+        systemd.services.slow = {
+          serviceConfig = { ExecStart = "/usr/bin/slow"; RestartSec = "1min"; };
+          onepassword.credentials.key = "op://Vault/Web/key";
+        };
+        systemd.services.once = {
+          serviceConfig = { Type = "oneshot"; ExecStart = "/usr/bin/once"; };
+          onepassword.credentials.key = "op://Vault/Web/key";
+        };
         systemd.services.job = {
           serviceConfig.ExecStart = "/usr/bin/job";
           onepassword.environment.KEY = "op://Vault/Job/key";
@@ -28,8 +36,11 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
     let mapping = mapping(&unit);
     assert_eq!(
         mapping["secrets"],
-        json!([{"name": "key@web@", "reference": "op://Vault/Web/key",
-            "units": [{"unit": "web@*.service", "credential": "key", "on_change": "none"}]}])
+        json!(["once", "slow", "web@"].map(|unit| {
+            let units = if unit == "web@" { "web@*.service".to_owned() } else { format!("{unit}.service") };
+            json!({"name": format!("key@{unit}"), "reference": "op://Vault/Web/key",
+                "units": [{"unit": units, "credential": "key", "on_change": "none"}]})
+        }))
     );
     assert_eq!(mapping["templates"][0]["units"][0]["on_change"], "reload");
     assert_eq!(mapping["templates"][0]["units"][0]["deadline"], "10m");
@@ -45,5 +56,13 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
-    nix::build(&unit, "tree").unwrap_or_else(|why| panic!("{why}"));
+    let tree = nix::build(&unit, "tree").unwrap_or_else(|why| panic!("{why}"));
+    // Refused, they try again; not so a oneshot, which systemd would not take.
+    let retry = |unit: &str| {
+        let path = format!("etc/systemd/system/{unit}.service.d/opnix-retry.conf");
+        std::fs::read_to_string(tree.join(path)).ok()
+    };
+    assert_eq!(retry("web@").as_deref(), Some("[Service]\nRestartForceExitStatus=243\nRestartSec=5s\n"));
+    assert_eq!(retry("slow").as_deref(), Some("[Service]\nRestartForceExitStatus=243\n"));
+    assert_eq!((retry("once"), retry("job")), (None, None));
 }

@@ -160,21 +160,22 @@ pub fn a_power_cut_leaves_the_old_or_the_new_value(_: &Machine) {
     let mut written = Vec::new();
     for round in 0..=power_cuts() {
         let before = progress();
+        // Nothing but the cache can have the value now.
+        let _ = fs::remove_file(disk.0.join(&VAULT[1..]));
         let machine = Machine::boot_from(&disk.0);
         if round == 0 {
             machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
-            let unit = "[Service]\nType=oneshot\nLoadCredential=key:/run/opnix/creds.sock\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/key'\nStandardOutput=file:/run/power\n";
+            let unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nLoadCredential=key:/run/opnix/creds.sock\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/key'\n\
+                        StandardOutput=file:/run/power\n[Install]\nWantedBy=multi-user.target\n";
             machine.write(&format!("{UNITS}/power.service"), unit, "0644");
             // Who may read the vault: a group that every machine has under the same number.
             let group = "[Service]\nSupplementaryGroups=systemd-journal\n";
             machine.write(&format!("{UNITS}/opnix.service.d/vault.conf"), group, "0644");
             machine.systemctl(&["daemon-reload"]).ok();
+            machine.systemctl(&["enable", "opnix.socket", "opnix-control.socket", "power.service"]).ok();
+            machine.systemctl(&["start", "opnix.socket", "opnix-control.socket"]).ok();
         } else {
-            // Nothing but the cache can have the value now.
-            machine.sh(&format!("rm -f {VAULT}")).ok();
-            let start = "systemctl start opnix.socket opnix-control.socket; systemctl start power.service";
-            let started = machine.sh(start);
-            assert_eq!(started.code, Some(0), "{started}\n{}", machine.sh("journalctl --no-pager"));
+            machine.wait("the unit", || machine.show("power.service", "ActiveState") == "active", LONG);
             let found = machine.sh("cat /run/power").ok();
             let found: u64 =
                 found.strip_prefix("canary-").and_then(|n| n.parse().ok()).expect("a whole value");
@@ -183,7 +184,6 @@ pub fn a_power_cut_leaves_the_old_or_the_new_value(_: &Machine) {
             assert!(!journal.contains("is not used"), "{journal}");
             written.push(found);
         }
-        machine.sh("systemctl start opnix.socket opnix-control.socket opnix.service").ok();
         let _writer =
             machine.spawn(&["sh", "-c", &write, "sh", &written.last().copied().unwrap_or(0).to_string()]);
         // Not before something new was written once, then at any moment.
@@ -243,13 +243,16 @@ pub fn a_cache_that_is_copied_to_another_machine_does_not_open(machine: &Machine
         "{}",
         machine.journal_text()
     );
-    machine.systemctl(&["start", "copied@2.service"]).fails();
+    machine.unit("copied.target", "[Unit]\nWants=copied@2.service\n");
+    machine.systemctl(&["start", "copied.target"]).ok();
+    machine.wait("the refusal", || machine.show("copied@2.service", "ActiveState") == "failed", LONG);
     assert_refused(machine, "copied@2.service", "key", "provider");
     assert!(machine.journal_text().contains("it is damaged, or was sealed with another key"));
     // And goes on as any other when it is online.
     simulator.server.clear_faults();
-    machine.systemctl(&["start", "copied@3.service"]).ok();
-    assert_eq!(found(machine, "copied@3.service"), value("OpenAI").into_bytes());
+    machine.wait("the unit", || machine.show("copied@2.service", "ActiveState") == "active", 3 * LONG);
+    assert_eq!(found(machine, "copied@2.service"), value("OpenAI").into_bytes());
+    machine.systemctl(&["stop", "copied.target"]).ok();
 }
 
 pub fn a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any(machine: &Machine) {
