@@ -1,6 +1,7 @@
 //! The control socket: the commands that use it, and what others say over it.
 
 mod explain;
+mod missed;
 mod refresh;
 mod status;
 mod varlink;
@@ -26,10 +27,14 @@ impl Host {
         }
         let vault = directory.join("vault.json");
         write_vault(&vault, &[("OpenAI", "canary-1"), ("Datadog", "canary-2")]);
-        let environment =
-            [("STATE_DIRECTORY", directory.as_path()), ("CREDENTIALS_DIRECTORY", directory.as_path())];
-        let daemon = Daemon::configured(&environment, &config(&vault), "none");
+        let daemon = Self::daemon(&directory);
         Self { daemon, directory }
+    }
+
+    fn daemon(directory: &Path) -> Daemon {
+        let environment = ["STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY"];
+        let environment = environment.map(|name| (name, directory));
+        Daemon::configured(&environment, &config(&directory.join("vault.json")), "none")
     }
 
     fn vault(&self) -> PathBuf {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Host;
 use crate::daemon::UNIT;
-use crate::helpers::status;
+use crate::helpers::{status, wait};
 
 #[test]
 fn status_tells_how_the_service_is() {
@@ -29,6 +29,8 @@ fn status_tells_how_the_service_is() {
     assert_eq!((&secret("code")["state"], &secret("code")["age"]), (&json!("missing"), &json!(null)));
     assert!(secret("gone")["error"].as_str().unwrap().contains("there is no item \"Gone\""));
 
+    // It is written a moment after the values were served.
+    wait("the cache to be written", || host.daemon.command(&["status"]).0.contains(", written "));
     let (text, code) = host.daemon.command(&["status"]);
     assert_eq!(code, 0, "{text}");
     for line in [
