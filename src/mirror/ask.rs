@@ -69,10 +69,11 @@ pub fn ask(socket: &Path, names: &[String], patience: Patience) -> Answers {
         end = end.max(Instant::now() + patience.others.min(patience.first));
         while !open.is_empty() {
             let left = end.min(limit).saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let ready = readable(&open, left);
+            if ready.is_empty() && left.is_zero() {
                 break;
             }
-            for index in readable(&open, left).into_iter().rev() {
+            for index in ready.into_iter().rev() {
                 let (name, stream) = open.swap_remove(index);
                 let answer = answer(socket, name, stream, &mut buffer);
                 if answer.is_ok() {

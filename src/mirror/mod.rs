@@ -31,7 +31,7 @@ use self::plan::{Contents, Plan, plan};
 use self::recover::Provided;
 pub use self::state::Memory;
 use self::state::State;
-use crate::config::{self, Config, MIRROR_ROOT, MirrorFile};
+use crate::config::{self, Config, MIRROR_ROOT, MirrorFile, OnChange};
 use crate::policy::Entry;
 use crate::systemd::manager::{Ended, Manager};
 
@@ -56,12 +56,14 @@ pub struct Mirror {
     config: Option<Config>,
     /// The files that are not as they should be.
     troubles: BTreeMap<PathBuf, Trouble>,
+    /// What is still to be done to units whose secret changed.
+    untold: BTreeMap<String, OnChange>,
     /// Why the configuration that is there now is not used.
     faults: Option<String>,
     /// Something came that units may have been waiting for, or a start failed.
     has_news: bool,
     /// What was known when units were last looked at, and when that was.
-    looked: Option<(BTreeMap<String, bool>, Instant)>,
+    looked: Option<(Option<BTreeMap<String, bool>>, Instant)>,
 }
 
 /// Why a file is not as it should be.
@@ -93,6 +95,7 @@ impl Mirror {
             state,
             config: None,
             troubles: BTreeMap::new(),
+            untold: BTreeMap::new(),
             faults: None,
             has_news: true,
             looked: None,
@@ -118,14 +121,13 @@ impl Mirror {
             // Nobody waits for it: a value that takes its time need not be asked for again.
             Occasion::Change => Patience { first: long, others: long },
         };
-        let entries = config.files.iter().map(|file| &file.entry);
-        let asked = names(entries.chain(config.changes.iter().map(|change| &change.entry)));
+        let asked = names(entries(&config));
         let mut answers = ask(&self.socket, &asked, patience);
         if occasion == Occasion::Reload {
             self.ask_again(&mut answers, short);
         }
         let units = self.take(&config, &answers);
-        units::act(&units);
+        self.act(units);
         self.config = Some(config);
         Ok(())
     }
@@ -166,7 +168,10 @@ impl Mirror {
             let short = config.timing.short_deadline.min(START);
             let answers = ask(&self.socket, &asked, Patience { first: short, others: short });
             let units = self.take(&config, &answers);
-            units::act(&units);
+            self.act(units);
+        }
+        if !self.untold.is_empty() {
+            self.act(BTreeMap::new());
         }
         self.config = Some(config);
     }
@@ -177,7 +182,7 @@ impl Mirror {
     }
 
     /// Puts these values where they belong. Returns what is to be done to units.
-    fn take(&mut self, config: &Config, answers: &Answers) -> BTreeMap<String, config::OnChange> {
+    fn take(&mut self, config: &Config, answers: &Answers) -> BTreeMap<String, OnChange> {
         let mut contents: Contents = answers
             .iter()
             .filter_map(|(name, answer)| Some((name.clone(), self.state.fingerprint(answer.as_ref().ok()?))))
@@ -208,7 +213,8 @@ impl Mirror {
             let Some(answer) = answers.get(file.entry.content.mirror_name().as_str()) else { continue };
             let below = no_memory.as_ref().filter(|_| file.path.starts_with(MIRROR_ROOT));
             let done = match (answer, write.get(&file.path), below) {
-                (Err(why), ..) => Err((why.describe(), matches!(why, NoValue::NoService(_)))),
+                // The service tells when it has what it refused.
+                (Err(why), ..) => Err((why.describe(), *why != NoValue::Refused)),
                 (Ok(_), _, Some(why)) => Err((why.clone(), true)),
                 (Ok(_), None, None) => Ok(false),
                 (Ok(value), Some(_), None) => accounts
@@ -230,8 +236,11 @@ impl Mirror {
                 // Nobody waits for it.
                 Err((_, false)) if file.optional => {}
                 Err((why, is_ours)) => {
-                    // Whoever reads it is told when it is written.
-                    contents.remove(file.entry.content.mirror_name().as_str());
+                    // Whoever reads it is told when it is written; but nobody else waits for that.
+                    let name = file.entry.content.mirror_name();
+                    if entries(config).filter(|entry| entry.content.mirror_name() == name).count() == 1 {
+                        contents.remove(name.as_str());
+                    }
                     self.note(file, why, is_ours);
                 }
             }
@@ -246,8 +255,24 @@ impl Mirror {
         self.state.seen.extend(contents);
         self.state.seen.retain(|name, _| known.contains(name));
         self.state.forgotten &= known.iter().any(|name| !self.state.seen.contains_key(name));
-        self.save();
         units
+    }
+
+    /// Acts on units whose secret changed. What could not be done is done at the next look; until it is, a mirror that begins
+    /// anew sees the change once more.
+    fn act(&mut self, units: BTreeMap<String, OnChange>) {
+        self.untold.extend(units);
+        match units::act(&self.untold) {
+            Ok(()) => {
+                self.untold.clear();
+                self.save();
+            }
+            Err(error) => {
+                warn!(
+                    "a secret changed, and no unit was told yet: the service manager does not answer: {error}"
+                );
+            }
+        }
     }
 
     /// A file could not be written. `again`: what stands in the way is here, and nobody tells when it is gone.
@@ -288,7 +313,7 @@ impl Mirror {
     }
 
     /// What units may have been waiting for, with what the service says they missed.
-    fn provided(&self, missed: BTreeMap<String, bool>) -> Provided {
+    fn provided(&self, missed: Option<BTreeMap<String, bool>>) -> Provided {
         let mut provided = Provided { missed, ..Provided::default() };
         for file in self.config.iter().flat_map(|config| &config.files) {
             let readers: BTreeSet<String> = file.services.iter().map(|(unit, _)| unit.to_string()).collect();
@@ -300,8 +325,9 @@ impl Mirror {
     }
 
     /// The ends of jobs. `missed` are the units that the service refused, and whether they would get everything now.
-    fn ended(&mut self, ended: &[Ended], missed: &BTreeMap<String, bool>) {
-        let provided = self.provided(missed.clone());
+    fn ended(&mut self, ended: &[Ended], missed: Option<BTreeMap<String, bool>>) {
+        let known = self.looked.as_ref().map(|(known, _)| known.clone()).unwrap_or_default();
+        let provided = self.provided(missed.or(known));
         match Manager::connect() {
             Ok(mut manager) => {
                 for Ended { unit, result } in ended {
@@ -313,8 +339,8 @@ impl Mirror {
     }
 
     /// Starts units that were left behind, where they can go on.
-    fn recover(&mut self, missed: BTreeMap<String, bool>) {
-        let is_news = |(before, at): &(BTreeMap<String, bool>, Instant)| {
+    fn recover(&mut self, missed: Option<BTreeMap<String, bool>>) {
+        let is_news = |(before, at): &(Option<BTreeMap<String, bool>>, Instant)| {
             *before != missed || at.elapsed() >= LOOK_AT_UNITS
         };
         let scans = std::mem::take(&mut self.has_news) || self.looked.as_ref().is_none_or(is_news);
@@ -322,7 +348,8 @@ impl Mirror {
             self.looked = Some((missed.clone(), Instant::now()));
         }
         let provided = self.provided(missed);
-        let nobody_asks = provided.files.is_empty() && provided.missed.is_empty();
+        let nobody_asks =
+            provided.files.is_empty() && provided.missed.as_ref().is_none_or(BTreeMap::is_empty);
         if self.state.left.is_empty() && (nobody_asks || !scans) {
             return;
         }
@@ -346,11 +373,12 @@ impl Mirror {
     /// How everything is, in one line, for `systemctl status`.
     pub fn status(&self) -> String {
         let is_wanted = |file: &&MirrorFile| !file.optional || self.state.files.contains_key(&file.path);
-        let all = self.config.as_ref().map_or(0, |config| config.files.iter().filter(is_wanted).count());
-        let mut text = match (all, self.troubles.len()) {
+        let files = self.config.iter().flat_map(|config| &config.files).filter(is_wanted);
+        let missing = files.clone().filter(|file| self.troubles.contains_key(&file.path)).count();
+        let mut text = match (files.count(), missing) {
             (0, _) => "There are no files to write.".to_owned(),
             (all, 0) => format!("All {all} files are in place."),
-            (all, troubles) => format!("{} of {all} files are in place.", all - troubles),
+            (all, missing) => format!("{} of {all} files are in place.", all - missing),
         };
         if let Some(faults) = &self.faults {
             text.push_str(&format!(" The new configuration is faulty, the old one is in force: {faults}"));
@@ -370,6 +398,11 @@ impl NoValue {
             Self::NoService(why) => why.clone(),
         }
     }
+}
+
+/// All entries that the mirror asks for, once for each use.
+fn entries(config: &Config) -> impl Iterator<Item = &Arc<Entry>> {
+    config.files.iter().map(|file| &file.entry).chain(config.changes.iter().map(|change| &change.entry))
 }
 
 /// The names to ask for these entries by.

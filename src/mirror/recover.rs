@@ -33,14 +33,16 @@ const OF_A_TRIGGER: [&str; 4] =
 /// How soon a unit is started again that failed once more for the same reason; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// No longer than this if what it lacks went away and came again.
+const NEWS_PAUSE: Duration = Duration::from_secs(60);
 
 /// What opnix provides.
 #[derive(Debug, Default)]
 pub struct Provided {
     /// The files and links of the mirror, and who is said to read them.
     pub files: BTreeMap<PathBuf, BTreeSet<String>>,
-    /// Units that were refused, and whether they would get everything now.
-    pub missed: BTreeMap<String, bool>,
+    /// Units that were refused, and whether they would get everything now; `None`: that is not known.
+    pub missed: Option<BTreeMap<String, bool>>,
 }
 
 /// The units that could not start for want of something from opnix. It is remembered, because systemd forgets: of units that
@@ -61,6 +63,8 @@ struct Wait {
     refused: bool,
     /// Units that it requires and that wait themselves, with when they were last started.
     needs: BTreeMap<String, i128>,
+    /// It was reset for a start of ours: that it is not failed any more says nothing.
+    reset: bool,
     #[serde(skip)]
     tried: Option<(Instant, Duration)>,
 }
@@ -97,9 +101,13 @@ impl Provided {
                 of_ours.filter(|path| was_missing(path, unit.ended_at())).collect();
             return (!missing.is_empty()).then(|| Wait { files: owned(missing), ..of_it });
         }
-        let refused = self.missed.contains_key(&unit.id)
+        let refused = self.was_refused(&unit.id)
             && (unit.may_have_lacked_credentials() || AFTER_A_REFUSAL.contains(&unit.result()));
         refused.then_some(Wait { refused, ..of_it })
+    }
+
+    fn was_refused(&self, unit: &str) -> bool {
+        self.missed.as_ref().is_some_and(|missed| missed.contains_key(unit))
     }
 
     /// Whether the configuration says that this unit reads a file that it waited for. That is as good as a target that wants it,
@@ -143,13 +151,19 @@ impl Left {
         let started_at = unit.started_at();
         let wait = match result {
             "assert" => {
+                // systemd may have forgotten already which of them failed.
                 let tests = unit.tests();
-                let missing = provided.files_of(&tests).into_iter().filter(|path| !path.exists());
+                let others_failed =
+                    tests.iter().any(|test| test.failed) && provided.lacked_by(&unit).is_none();
+                let missing =
+                    provided.files_of(&tests).into_iter().filter(|path| !others_failed && !path.exists());
                 Wait { started_at, files: missing.map(Path::to_owned).collect(), ..Wait::default() }
             }
             "dependency" => {
-                let down =
-                    needs(&unit).filter_map(|name| look.unit(name)).filter(|unit| unit.state() != "active");
+                let needed: Vec<Unit> = needs(&unit).filter_map(|name| look.unit(name)).collect();
+                // What it failed with may have come up since.
+                let all_up = needed.iter().all(|unit| unit.state() == "active");
+                let down = needed.iter().filter(|unit| all_up || unit.state() != "active");
                 let ours = down.filter(|unit| self.is_ours(unit, provided));
                 Wait {
                     started_at,
@@ -165,14 +179,16 @@ impl Left {
     }
 
     fn note(&mut self, unit: String, wait: Wait) {
-        let tried = self.0.get(&unit).and_then(|before| before.tried);
-        self.0.insert(unit, Wait { tried, ..wait });
+        let before = self.0.get(&unit);
+        let (tried, reset) = before.map_or((None, false), |before| (before.tried, before.reset));
+        // Failed once more, it can be reset by an administrator once more.
+        self.0.insert(unit, Wait { tried, reset: reset && !wait.failed, ..wait });
     }
 
     /// Whether a unit may be down because of opnix.
     fn is_ours(&self, unit: &Unit, provided: &Provided) -> bool {
         self.0.contains_key(&unit.id)
-            || provided.missed.contains_key(&unit.id)
+            || provided.was_refused(&unit.id)
             || !provided.files_of(&unit.tests()).is_empty()
             || unit.environment_files().any(|path| provided.files.contains_key(Path::new(path)))
     }
@@ -185,25 +201,50 @@ impl Left {
                 self.note(unit.id, wait);
             }
         }
+        // One that tries again by itself is not down; but others may have failed with it.
+        for name in provided.missed.iter().flat_map(BTreeMap::keys) {
+            let Some(unit) = look.unit(name).filter(|unit| unit.state() == "activating") else { continue };
+            let of_it = Wait { started_at: unit.started_at(), refused: true, ..Wait::default() };
+            self.note(unit.id, of_it);
+        }
+    }
+
+    /// Goes on with those that require a unit which is not waited for any more.
+    fn pass_on(&mut self, provided: &Provided, look: &mut impl Look) {
+        for name in self.0.keys().cloned().collect::<Vec<_>>() {
+            let Some(unit) = look.unit(&name) else { continue };
+            let Some(wait) = self.0.get(&name).filter(|wait| wait.is_over(&unit, provided)) else { continue };
+            let before = wait.started_at;
+            self.0.remove(&name);
+            if !has_come(&unit, before) {
+                continue;
+            }
+            for dependent in dependents(&unit, look) {
+                let needs = [(unit.id.clone(), before)].into();
+                self.note(dependent.id, Wait { needs, ..Wait::default() });
+            }
+        }
     }
 
     /// What is to be started now, in this order.
     pub fn next_starts(&mut self, provided: &Provided, look: &mut impl Look) -> Vec<String> {
+        self.pass_on(provided, look);
         let mut starts: BTreeMap<String, Unit> = BTreeMap::new();
         let now = Instant::now();
         for name in self.0.keys().cloned().collect::<Vec<_>>() {
             let Some(unit) = look.unit(&name) else { continue };
             let Some(wait) = self.0.get(&name).cloned() else { continue };
-            if wait.is_over(&unit, provided) {
-                self.0.remove(&name);
-                starts.extend(dependents(&unit, look).into_iter().map(|unit| (unit.id.clone(), unit)));
-                continue;
-            }
             if !wait.is_ready(&name, provided, look) {
-                // What comes next is news.
-                self.0.entry(name).and_modify(|wait| wait.tried = None);
+                // What comes next is news: it is not to wait for long.
+                let calm = |(last, pause): (Instant, Duration)| (last, pause.min(NEWS_PAUSE));
+                self.0.entry(name).and_modify(|wait| wait.tried = wait.tried.map(calm));
                 continue;
             }
+            let is_early = wait.tried.is_some_and(|(last, pause)| now < last + pause);
+            if is_early || !["inactive", "failed"].contains(&unit.state()) {
+                continue;
+            }
+            let count = starts.len();
             for name in unit.texts("TriggeredBy") {
                 let Some(trigger) = look.unit(name) else { continue };
                 let is_down = trigger.state() == "failed" && OF_A_TRIGGER.contains(&trigger.result());
@@ -211,16 +252,17 @@ impl Left {
                     starts.insert(trigger.id.clone(), trigger);
                 }
             }
-            let is_early = wait.tried.is_some_and(|(last, pause)| now < last + pause);
-            let is_down = ["inactive", "failed"].contains(&unit.state());
-            if is_down
-                && !is_early
-                && is_startable(&unit, look)
+            let mut reset = wait.reset;
+            if is_startable(&unit, look)
                 && (is_wanted(&unit, look) || provided.is_said_to_read(&unit, &wait.files))
             {
-                let pause = wait.tried.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
-                self.0.entry(name).and_modify(|wait| wait.tried = Some((now, pause)));
+                reset = true;
                 starts.insert(unit.id.clone(), unit);
+            }
+            if starts.len() > count {
+                let pause = wait.tried.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+                let tried = Some((now, pause));
+                self.0.entry(name).and_modify(|wait| (wait.tried, wait.reset) = (tried, reset));
             }
         }
         in_order(starts)
@@ -233,27 +275,41 @@ impl Wait {
         match unit.state() {
             "active" | "reloading" | "refreshing" => true,
             "inactive" => {
-                unit.started_at() > self.started_at || !unit.is_known() || self.failed && self.tried.is_none()
+                unit.started_at() > self.started_at
+                    || !unit.is_known()
+                    || self.failed && !self.reset
+                    || self.is_settled(&unit.id, provided)
             }
             // Unless it failed in the same way again.
-            "failed" => unit.started_at() > self.started_at && provided.lacked_by(unit).is_none(),
+            "failed" => {
+                let is_past = unit.started_at() > self.started_at || self.is_settled(&unit.id, provided);
+                is_past && provided.lacked_by(unit).is_none()
+            }
             _ => false,
         }
     }
 
+    /// It was refused, and has got everything since, or has no right to it any more.
+    fn is_settled(&self, unit: &str, provided: &Provided) -> bool {
+        self.refused && provided.missed.as_ref().is_some_and(|missed| !missed.contains_key(unit))
+    }
+
     fn is_ready(&self, unit: &str, provided: &Provided, look: &mut impl Look) -> bool {
-        let is_up = |(name, started_at): (&String, &i128), look: &mut dyn FnMut(&str) -> Option<Unit>| {
-            look(name).is_some_and(|unit| match unit.state() {
-                "active" | "reloading" | "refreshing" => true,
-                // It ran, and is done.
-                "inactive" => unit.started_at() > *started_at && unit.result() == "success",
-                _ => false,
-            })
-        };
         self.files.iter().all(|path| path.exists())
-            // One that the service does not remember any more was given everything since.
-            && (!self.refused || provided.missed.get(unit).copied().unwrap_or(true))
-            && self.needs.iter().all(|need| is_up(need, &mut |name| look.unit(name)))
+            && (!self.refused || provided.missed.as_ref().and_then(|missed| missed.get(unit)) == Some(&true))
+            && self
+                .needs
+                .iter()
+                .all(|(name, before)| look.unit(name).is_some_and(|unit| has_come(&unit, *before)))
+    }
+}
+
+/// Whether a unit has come up since it was last started at that time, or ran and is done.
+fn has_come(unit: &Unit, before: i128) -> bool {
+    match unit.state() {
+        "active" | "reloading" | "refreshing" => true,
+        "inactive" => unit.started_at() > before && unit.result() == "success",
+        _ => false,
     }
 }
 
@@ -422,7 +478,7 @@ mod tests {
         let (there, away, _) = files();
         Provided {
             files: [(there, BTreeSet::new()), (away, BTreeSet::new())].into(),
-            missed: BTreeMap::new(),
+            missed: Some(BTreeMap::new()),
         }
     }
 
@@ -496,7 +552,8 @@ mod tests {
     fn what_systemd_forgets_is_remembered_until_the_unit_has_run() {
         let place = std::env::temp_dir().join(format!("opnix-left-{}", std::process::id()));
         let _ = std::fs::remove_file(&place);
-        let provided = Provided { files: [(place.clone(), BTreeSet::new())].into(), missed: BTreeMap::new() };
+        let provided =
+            Provided { files: [(place.clone(), BTreeSet::new())].into(), missed: Some(BTreeMap::new()) };
         let tests = |path: &Path, state| ("Asserts", tests_of(&[("AssertPathExists", path, false, state)]));
         let mut units = reader(&[tests(&place, -1)]);
         let mut left = Left::default();
@@ -530,7 +587,7 @@ mod tests {
     }
 
     fn missed(ready: bool) -> Provided {
-        Provided { missed: [("a.service".to_owned(), ready)].into(), ..Provided::default() }
+        Provided { missed: Some([("a.service".to_owned(), ready)].into()), ..Provided::default() }
     }
 
     #[test]

@@ -18,23 +18,19 @@ impl Look for Manager {
 
 /// Acts on units whose secret changed: on those that are active, and on those that failed, perhaps over the old value; on
 /// each only once.
-pub fn act(units: &BTreeMap<String, OnChange>) {
+pub fn act(units: &BTreeMap<String, OnChange>) -> io::Result<()> {
     if units.is_empty() {
-        return;
+        return Ok(());
     }
-    if let Err(error) = Manager::connect().and_then(|mut manager| act_by(&mut manager, units)) {
-        warn!("a secret changed, and no unit was told: the service manager does not answer: {error}");
-    }
-}
-
-fn act_by(manager: &mut Manager, units: &BTreeMap<String, OnChange>) -> io::Result<()> {
+    let manager = &mut Manager::connect()?;
     let is_system_up = is_up(&manager.state()?);
     // A restart covers what else is planned for an instance of a template.
     let mut done = BTreeSet::new();
     let mut planned: Vec<_> = units.iter().collect();
     planned.sort_by(|(_, one), (_, other)| other.cmp(one));
     for (pattern, action) in planned {
-        let found = manager.list(&["active", "reloading", "failed"], &[pattern])?;
+        let found =
+            manager.list(&["active", "reloading", "refreshing", "activating", "failed"], &[pattern])?;
         // A name may be an alias, which no list has.
         let named = if pattern.contains('*') { Vec::new() } else { vec![pattern.clone()] };
         for name in found.into_iter().chain(named) {
@@ -43,7 +39,9 @@ fn act_by(manager: &mut Manager, units: &BTreeMap<String, OnChange>) -> io::Resu
                 continue;
             }
             let acted = match unit.state() {
-                "active" | "reloading" => act_on(manager, &unit.id, action),
+                "active" | "reloading" | "refreshing" => act_on(manager, &unit.id, action),
+                // It may have the old value already.
+                "activating" if *action >= OnChange::ReloadOrRestart => act_on(manager, &unit.id, action),
                 "failed" if is_system_up && is_startable(&unit, manager) && is_wanted(&unit, manager) => {
                     start(manager, &unit.id, "a secret changed")
                 }

@@ -13,7 +13,7 @@ use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, warn};
 use zlink::tokio::unix::connect;
 
@@ -26,9 +26,8 @@ use crate::systemd::notify::Notifier;
 const DEBOUNCE: Duration = Duration::from_secs(2);
 /// How soon to look for the service again.
 const AGAIN: Duration = Duration::from_secs(2);
-/// Ends of jobs within this time are handled together, and so many at most.
+/// Ends of jobs within this time are handled together.
 const TOGETHER: Duration = Duration::from_millis(300);
-const MOST: usize = 1000;
 /// How often to look when there is no control socket, and so nobody who tells us of changes.
 const UNTOLD: Duration = Duration::from_secs(60);
 /// The service's unit.
@@ -93,11 +92,9 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
             Some(ended) = jobs.0.recv() => {
                 let mut all = vec![ended];
                 // Many units that fail together are looked at together.
-                while let Ok(Some(ended)) = timeout(TOGETHER, jobs.0.recv()).await {
+                let end = tokio::time::Instant::now() + TOGETHER;
+                while let Ok(Some(ended)) = timeout_at(end, jobs.0.recv()).await {
                     all.push(ended);
-                    if all.len() >= MOST {
-                        break;
-                    }
                 }
                 all.retain(|ended| mirror.state.left.concerns(&ended.unit, &ended.result));
                 if all.is_empty() {
@@ -106,7 +103,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
                 // The unit that one failed with may have been refused in this moment.
                 let missed = missed(&control).await;
                 mirror = spawn_blocking(move || {
-                    mirror.ended(&all, &missed);
+                    mirror.ended(&all, missed);
                     mirror
                 })
                 .await?;
@@ -115,6 +112,8 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
             () = sleep_until(wake.into()) => None,
         };
         is_up = service_is_up(&control).await;
+        // What changed with its end is told when it is back.
+        let occasion = occasion.filter(|occasion| is_up || *occasion == Occasion::Reload);
         let mends = occasion.is_none() && is_up;
         mirror = spawn_blocking(move || {
             match occasion.map(|occasion| mirror.round(occasion)) {
@@ -133,7 +132,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
         })
         .await?;
         next_look = Instant::now() + LOOK;
-        let missed = if is_up { missed(&control).await } else { BTreeMap::new() };
+        let missed = missed(&control).await;
         mirror = spawn_blocking(move || {
             mirror.recover(missed);
             mirror
@@ -153,16 +152,18 @@ async fn service_is_up(control: &Path) -> bool {
     !matches!(state.await, Ok(Ok(state)) if ["inactive", "deactivating"].contains(&state.as_str()))
 }
 
-/// The units that were refused, and whether they would get everything now. Nothing if the service does not say.
-async fn missed(control: &Path) -> BTreeMap<String, bool> {
-    let ask = async { connect(control).await?.status().await };
-    let mut all = BTreeMap::new();
-    if let Ok(Ok(Ok(status))) = timeout(PATIENCE, ask).await {
-        for missed in status.missed {
-            *all.entry(missed.unit).or_insert(true) &= missed.ready;
-        }
+/// The units that were refused, and whether they would get everything now; `None` if the service does not say.
+async fn missed(control: &Path) -> Option<BTreeMap<String, bool>> {
+    if !service_is_up(control).await {
+        return None;
     }
-    all
+    let ask = async { connect(control).await?.status().await };
+    let status = timeout(PATIENCE, ask).await.ok()?.ok()?.ok()?;
+    let mut all = BTreeMap::new();
+    for missed in status.missed {
+        *all.entry(missed.unit).or_insert(true) &= missed.ready;
+    }
+    Some(all)
 }
 
 /// Says whenever something changed: the service says so, or it went away, and something may have changed meanwhile.

@@ -75,6 +75,11 @@ fn install_five(machine: &Machine) {
                   EnvironmentFile=/run/secrets/opencode.env\nExecStart=sh -c 'echo $OPENAI_API_KEY'\nStandardOutput=truncate:/run/reader\n";
     machine.write(&format!("{UNITS}/reader.service"), reader, "0644");
     machine.sh(&format!("ln -sf ../reader.service {UNITS}/multi-user.target.wants/")).ok();
+    enable_sockets(machine);
+}
+
+/// From the next boot on: `/etc` is not on the disk that outlives the machine.
+fn enable_sockets(machine: &Machine) {
     machine
         .sh(&format!(
             "mkdir -p {UNITS}/sockets.target.wants; for unit in opnix.socket opnix-control.socket; do \
@@ -166,13 +171,13 @@ pub fn a_power_cut_leaves_the_old_or_the_new_value(_: &Machine) {
         if round == 0 {
             machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
             let unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nLoadCredential=key:/run/opnix/creds.sock\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/key'\n\
-                        StandardOutput=file:/run/power\n[Install]\nWantedBy=multi-user.target\n";
+                        StandardOutput=file:/run/power\n";
             machine.write(&format!("{UNITS}/power.service"), unit, "0644");
             // Who may read the vault: a group that every machine has under the same number.
             let group = "[Service]\nSupplementaryGroups=systemd-journal\n";
             machine.write(&format!("{UNITS}/opnix.service.d/vault.conf"), group, "0644");
-            machine.systemctl(&["daemon-reload"]).ok();
-            machine.systemctl(&["enable", "opnix.socket", "opnix-control.socket", "power.service"]).ok();
+            machine.sh(&format!("mkdir -p {UNITS}/multi-user.target.wants && ln -sf ../power.service {UNITS}/multi-user.target.wants/")).ok();
+            enable_sockets(&machine);
             machine.systemctl(&["start", "opnix.socket", "opnix-control.socket"]).ok();
         } else {
             machine.wait("the unit", || machine.show("power.service", "ActiveState") == "active", LONG);
