@@ -214,7 +214,7 @@ pub fn without_a_key_values_are_in_memory_only_and_status_says_so(machine: &Mach
     assert!(status.contains("1 values, in memory only: there is no key: run `opnix setup`"), "{status}");
     machine
         .sh(&format!(
-            "systemctl stop opnix.service; ! test -e {CACHE}; test -e /var/lib/private/opnix/requests.json"
+            "systemctl stop opnix-mirror.service opnix.service; ! test -e {CACHE}; test -e /var/lib/private/opnix/requests.json"
         ))
         .ok();
     // As status says.
@@ -238,7 +238,7 @@ pub fn a_cache_that_is_copied_to_another_machine_does_not_open(machine: &Machine
     set_up_with(machine, &config);
     consumer(machine, "copied@.service", "key", "");
     machine.systemctl(&["start", "copied@1.service"]).ok();
-    machine.systemctl(&["stop", "opnix.service"]).ok();
+    machine.systemctl(&["stop", "opnix-mirror.service", "opnix.service"]).ok();
     machine.sh(&format!("test -e {CACHE}")).ok();
     simulator.server.fault("", usize::MAX, Fault::Reset);
     // Another machine has another host key, with which not even the sealed key opens: it makes one of its own.

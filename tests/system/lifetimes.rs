@@ -184,7 +184,7 @@ fn all_refused(machine: &Machine) {
 
 pub fn units_that_wait_are_refused_when_the_service_is_stopped(machine: &Machine) {
     let vault = fifty_waiting(machine);
-    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+    machine.systemctl(&["stop", "opnix-mirror.service", "opnix.service", "opnix.socket"]).ok();
     all_refused(machine);
     let stopping = machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_CHECK=stopping"]);
     assert_eq!(stopping.len(), UNITS);

@@ -219,7 +219,7 @@ pub fn readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mir
         machine.run(&["opnix", "refresh"]).ok();
         // Written at once, without the wait for what else may change.
         machine.sh("systemctl kill --signal=HUP opnix-mirror.service || true").ok();
-        if round % 5 == 0 {
+        if round % 15 == 0 {
             machine.systemctl(&["kill", "--signal=KILL", "opnix-mirror.service"]).ok();
         }
     }

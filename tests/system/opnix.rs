@@ -39,7 +39,8 @@ pub fn worker(machine: &Machine) -> String {
 }
 
 pub fn stop(machine: &Machine) {
-    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+    // The mirror with it: a question that it asks in this moment would start the service again.
+    machine.systemctl(&["stop", "opnix-mirror.service", "opnix.service", "opnix.socket"]).ok();
 }
 
 /// What it kept: on disk, and from systemd 254 on in the store, which outlives a stop there. Who counts what is in the

@@ -61,7 +61,7 @@ struct DropIn<'m> {
 
 impl<'m> DropIn<'m> {
     fn new(machine: &'m Machine, unit: &'static str, lines: &str) -> Self {
-        machine.systemctl(&["stop", "opnix.service", unit]).ok();
+        machine.systemctl(&["stop", "opnix-mirror.service", "opnix.service", unit]).ok();
         machine.unit(&format!("{unit}.d/70-fault.conf"), lines);
         Self { machine, unit }
     }
@@ -71,7 +71,7 @@ impl Drop for DropIn<'_> {
     fn drop(&mut self) {
         let Self { machine, unit } = self;
         let clean = format!(
-            "systemctl stop opnix.service {unit}; rm -rf /run/systemd/system/{unit}.d; systemctl daemon-reload"
+            "systemctl stop opnix-mirror.service opnix.service {unit}; rm -rf /run/systemd/system/{unit}.d; systemctl daemon-reload"
         );
         // The test may have failed already, and a second panic would hide why.
         let _ = machine.sh(&clean);

@@ -60,7 +60,7 @@ pub fn a_request_whose_value_is_at_hand_when_the_next_instance_finds_it_is_ended
     const CACHE: &str = "/var/lib/private/opnix/cache";
     machine.wait("the sealed cache", || machine.run(&["test", "-s", CACHE]).code == Some(0), LONG);
     // Without it the next instance has to wait for the vault.
-    machine.systemctl(&["stop", "opnix.service"]).ok();
+    machine.systemctl(&["stop", "opnix-mirror.service", "opnix.service"]).ok();
     machine.sh(&format!("mv {CACHE} /run/kept-cache")).ok();
     let vault = slow_vault(machine);
     client(machine, "kept", &ASK.replace("sys.argv[1], sys.argv[2]", "'kept.service', 'kept'"));

@@ -40,7 +40,9 @@ pub fn the_control_socket_answers_no_other_user_even_where_its_mode_lets_everybo
 
 pub fn as_installed_no_other_user_connects_to_either_socket(machine: &Machine) {
     set_up(machine, &[secret("key", &["any.service"])], &[("key", value("key"))], "30s");
-    machine.systemctl(&["stop", "opnix.service", "opnix.socket", "opnix-control.socket"]).ok();
+    machine
+        .systemctl(&["stop", "opnix-mirror.service", "opnix.service", "opnix.socket", "opnix-control.socket"])
+        .ok();
     machine.systemctl(&["start", "opnix.socket", "opnix-control.socket"]).ok();
     let program = r"
 import errno, socket

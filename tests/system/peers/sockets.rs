@@ -27,12 +27,12 @@ pub fn every_control_socket_is_served(machine: &Machine) {
     let second =
         Lines::of(machine, "opnix-control.socket", "[Socket]\nListenStream=/run/opnix/control-2.sock\n");
     machine
-        .sh("systemctl stop opnix.service opnix-control.socket; systemctl start opnix-control.socket")
+        .sh("systemctl stop opnix-mirror.service opnix.service opnix-control.socket; systemctl start opnix-control.socket")
         .ok();
     let asks = |path: &str| machine.run(&["timeout", "10", "opnix", "status", "--json", "--control", path]);
     let answers = ["/run/opnix/control-2.sock", "/run/opnix/control.sock"].map(|path| asks(path).code);
     drop(second);
-    machine.sh("systemctl stop opnix.service opnix-control.socket").ok();
+    machine.sh("systemctl stop opnix-mirror.service opnix.service opnix-control.socket").ok();
     assert_eq!(answers, [Some(0); 2]);
 }
 
