@@ -2,6 +2,8 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use tracing::warn;
@@ -12,6 +14,9 @@ use crate::files::StateDirectory;
 use crate::mirror::watch::{Jobs, watch};
 use crate::mirror::{Memory, Mirror, Occasion, mount, reload};
 use crate::{process, records};
+
+/// How long a faulty configuration is left alone.
+const FAULTY: Duration = Duration::from_secs(8);
 
 /// Write the files of the configuration, keep them current, act on units whose secret changed, and start those that
 /// missed theirs: what opnix-mirror.service runs
@@ -57,7 +62,10 @@ pub fn run(arguments: Arguments) -> Exit {
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
     if let Err(faults) = mirror.round(Occasion::Start) {
-        return faulty(&faults);
+        let exit = faulty(&faults);
+        // systemd starts us again at once, and nobody mends it in a moment.
+        sleep(FAULTY);
+        return exit;
     }
     match runtime.block_on(watch(mirror, arguments.control, jobs)) {
         Ok(()) => Exit::Ok,

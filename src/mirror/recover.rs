@@ -56,7 +56,7 @@ pub struct Left(BTreeMap<String, Wait>);
 struct Wait {
     /// When it was last started before that, by [`Unit::started_at`]: later, it is over.
     started_at: i128,
-    /// It was left failed: where an administrator resets that, nobody wants it to be tried again.
+    /// It was left failed: if it is inactive later, an administrator has reset that.
     failed: bool,
     files: BTreeSet<PathBuf>,
     /// It was refused.
@@ -181,8 +181,8 @@ impl Left {
     fn note(&mut self, unit: String, wait: Wait) {
         let before = self.0.get(&unit);
         let (tried, reset) = before.map_or((None, false), |before| (before.tried, before.reset));
-        // Failed once more, it can be reset by an administrator once more.
-        self.0.insert(unit, Wait { tried, reset: reset && !wait.failed, ..wait });
+        // Refused or failed once more, it can be stopped or reset by an administrator once more.
+        self.0.insert(unit, Wait { tried, reset: reset && !wait.failed && !wait.refused, ..wait });
     }
 
     /// Whether a unit may be down because of opnix.
@@ -277,7 +277,7 @@ impl Wait {
             "inactive" => {
                 unit.started_at() > self.started_at
                     || !unit.is_known()
-                    || self.failed && !self.reset
+                    || (self.failed || self.refused) && !self.reset
                     || self.is_settled(&unit.id, provided)
             }
             // Unless it failed in the same way again.
@@ -623,6 +623,12 @@ mod tests {
         let mut left = Left::default();
         scan(&mut left, &mut units, &missed(false));
         assert!(left.next_starts(&missed(false), &mut units).is_empty());
+        units.set("a.service", "ActiveState", text("inactive"));
+        assert!(left.next_starts(&missed(true), &mut units).is_empty() && left.is_empty());
+        // So is one that was stopped while it tried again by itself.
+        let mut units = refused("exit-code", 1, 243, "activating");
+        scan(&mut left, &mut units, &missed(false));
+        assert!(!left.is_empty());
         units.set("a.service", "ActiveState", text("inactive"));
         assert!(left.next_starts(&missed(true), &mut units).is_empty() && left.is_empty());
         // One that was reset for a start of ours, which failed with another's, is not.

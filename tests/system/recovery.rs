@@ -187,19 +187,21 @@ pub fn units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do(machin
 pub fn units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do(machine: &Machine) {
     let of =
         |units: &[&str]| -> Vec<String> { units.iter().map(|unit| format!("left-{unit}.service")).collect() };
-    let mapped = of(&["once", "again", "triggered", "stopped", "reset", "disabled", "two"]);
+    let mapped = of(&["once", "again", "triggered", "stopped", "stopping", "reset", "disabled", "two"]);
     let mapped: Vec<&str> = mapped.iter().map(String::as_str).collect();
     let host =
         Host::new(machine, &[secret("key", &mapped), secret("other", &["left-two.service"])], &["other"]);
     let once = holder("key", "");
     let again = holder("key", "Restart=on-failure\nRestartSec=100ms\n");
     let two = holder("key", "LoadCredential=other:/run/opnix/creds.sock\nExecStartPre=true\n");
+    let patient = holder("key", "Restart=on-failure\nRestartSec=1h\n");
     let denied = holder("key", "");
     host.units(&[
         ("left-once.service", once.as_str()),
         ("left-again.service", again.as_str()),
         ("left-two.service", two.as_str()),
         ("left-stopped.service", again.as_str()),
+        ("left-stopping.service", patient.as_str()),
         ("left-reset.service", once.as_str()),
         ("left-disabled.service", once.as_str()),
         ("left-denied.service", denied.as_str()),
@@ -228,6 +230,7 @@ pub fn units_that_were_refused_come_up_when_their_value_is_there_and_no_others_d
     }
     // What an administrator does meanwhile. A stop during the pause before a restart leaves the unit inactive.
     machine.systemctl(&["reset-failed", "left-reset.service", "left-stopped.service"]).ok();
+    machine.systemctl(&["stop", "left-stopping.service"]).ok();
     machine.systemctl(&["disable", "--runtime", "left-disabled.service"]).ok();
     let status = machine.run(&["opnix", "status"]).text();
     assert!(status.contains("left-once.service was refused \"key\""), "{status}");
@@ -243,6 +246,7 @@ pub fn units_that_were_refused_come_up_when_their_value_is_there_and_no_others_d
         "left-denied.service",
         "left-reset.service",
         "left-stopped.service",
+        "left-stopping.service",
         "left-disabled.service",
     ]);
     machine.wait(
