@@ -172,7 +172,7 @@ impl Shared {
             let due = missing.into_iter().filter(|(_, next)| *next <= now.moment);
             let mut acts = Acts::default();
             for (reference, _) in due {
-                acts.0.extend(state.join(&reference, false).1.0);
+                acts.0.extend(state.seek(&reference).0);
             }
             acts
         };

@@ -13,8 +13,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 pub struct Failure {
     pub error: FetchError,
     pub at: Moment,
-    /// How many fetches in a row came to nothing although the provider works.
+    /// How many fetches in a row that units asked for came to nothing although the provider works.
     in_a_row: u32,
+    /// The same of those that the background asked for since, which keep no unit from asking.
+    sought: u32,
 }
 
 impl Failure {
@@ -24,29 +26,37 @@ impl Failure {
         let is_outage =
             error.consequences().provider_is_down && !matches!(error, FetchError::RateLimited { .. });
         let before = last.map_or(0, |last| last.in_a_row);
-        Self { error, at, in_a_row: if is_outage { 0 } else { before + 1 } }
+        let sought = last.map_or(0, |last| last.sought);
+        Self { error, at, in_a_row: if is_outage { 0 } else { before + 1 }, sought }
+    }
+
+    /// The same of a fetch that only the background asked for.
+    pub fn sought(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
+        let sought = last.map_or(0, |last| last.sought);
+        Self { sought: sought.saturating_add(1), ..Self::passing(error, at, last) }
     }
 
     /// The same of one that is tried again at once, or goes on: it is told, and does not count.
     pub fn passing(error: FetchError, at: Moment, last: Option<&Self>) -> Self {
-        Self { error, at, in_a_row: last.map_or(0, |last| last.in_a_row) }
+        let (in_a_row, sought) = last.map_or((0, 0), |last| (last.in_a_row, last.sought));
+        Self { error, at, in_a_row, sought }
     }
 
     /// When the background asks again for somebody who waits.
     pub fn next(&self) -> Moment {
-        self.at + self.pause().unwrap_or(FIRST_PAUSE)
+        self.at + pause(self.in_a_row.max(self.sought + 1)).unwrap_or(FIRST_PAUSE)
     }
 
     /// Whether it is too early to ask again. A unit that systemd starts again and again, for a value that cannot be had, must
     /// not use up the limits of the account.
     pub fn stands(&self, now: Moment) -> bool {
-        self.pause().is_some_and(|pause| now.since(self.at) < pause)
+        pause(self.in_a_row).is_some_and(|pause| now.since(self.at) < pause)
     }
+}
 
-    fn pause(&self) -> Option<Duration> {
-        let doublings = self.in_a_row.checked_sub(2)?;
-        Some(FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE))
-    }
+fn pause(in_a_row: u32) -> Option<Duration> {
+    let doublings = in_a_row.checked_sub(2)?;
+    Some(FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE))
 }
 
 #[cfg(test)]
@@ -67,6 +77,21 @@ mod tests {
             assert!(failure.stands(at + Duration::from_secs(pause - 1)), "{pause}");
             assert!(!failure.stands(at + Duration::from_secs(pause)), "{pause}");
         }
+    }
+
+    #[test]
+    fn the_background_asks_less_and_less_often_and_keeps_no_unit_from_asking() {
+        let mut at = Moment::BOOT;
+        let mut failure = Failure::new(denied(), at, None);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            pauses.push(failure.next().since(at).as_secs());
+            at = failure.next();
+            failure = Failure::sought(denied(), at, Some(&failure));
+            assert!(!failure.stands(at));
+        }
+        assert_eq!(pauses, [5, 5, 10, 20, 40, 80, 160, 320, 640, 900]);
+        assert!(Failure::new(denied(), at, Some(&failure)).stands(at), "units alone count for units");
     }
 
     #[test]

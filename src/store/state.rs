@@ -57,6 +57,8 @@ struct Fetching {
     outcome: Waiter,
     /// Whether somebody waits who has no other value: a failure that may pass is then tried again.
     urgent: bool,
+    /// Whether nobody but the background asked for it.
+    sought: bool,
 }
 
 /// Where those who asked for one reference wait for it.
@@ -137,9 +139,19 @@ impl State {
         let at_work = self.fetching.get_mut(reference).filter(|of| of.outcome.0.has_changed().is_ok());
         if let Some(fetching) = at_work {
             fetching.urgent |= urgent;
+            fetching.sought = false;
             return (fetching.outcome.clone(), Acts::default());
         }
         self.want(reference, urgent)
+    }
+
+    /// Has a reference fetched for nobody but the background.
+    pub fn seek(&mut self, reference: &Reference) -> Acts {
+        let (_, acts) = self.want(reference, false);
+        if let Some(fetching) = self.fetching.get_mut(reference) {
+            fetching.sought = true;
+        }
+        acts
     }
 
     /// The same, but what is under way already does not do: it may be from before the change that somebody knows of. Whether
@@ -160,7 +172,8 @@ impl State {
         let outcome = Waiter(receiver);
         self.joined += 1;
         let number = self.joined;
-        self.fetching.insert(reference.clone(), Fetching { number, outcome: outcome.clone(), urgent });
+        self.fetching
+            .insert(reference.clone(), Fetching { number, outcome: outcome.clone(), urgent, sought: false });
         let begin = self.wanted.is_empty().then_some(Act::Fetch);
         self.wanted.push(Wanted { reference: reference.clone(), number, since: self.began, sender });
         (outcome, Acts(begin.into_iter().collect()))
@@ -316,7 +329,7 @@ impl State {
         let reference = &wanted.reference;
         // What was asked for anew meanwhile has the last word.
         if self.is_latest(&wanted) {
-            self.fetching.remove(reference);
+            let sought = self.fetching.remove(reference).is_some_and(|fetching| fetching.sought);
             match (&outcome, begun) {
                 (Ok(value), Some((begun, comparable))) => {
                     self.failures.remove(reference);
@@ -333,7 +346,9 @@ impl State {
                         self.values.deny(reference, now.date);
                         self.unsaved = true;
                     }
-                    let failure = Failure::new(error.clone(), now.moment, self.failures.get(reference));
+                    let last = self.failures.get(reference);
+                    let of = if sought { Failure::sought } else { Failure::new };
+                    let failure = of(error.clone(), now.moment, last);
                     self.failures.insert(reference.clone(), failure);
                 }
             }
