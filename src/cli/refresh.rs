@@ -77,8 +77,9 @@ fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
     // As if everything had been written as it is configured.
     let written = plan(&config, &seen, &Contents::new(), &BTreeMap::new(), |_| false).write;
     let plan = plan(&config, &now, &seen, &written, |_| true);
+    let units = plan.units(&config, |_| true);
     let rows = plan.write.keys().map(|path| ("write".to_owned(), path.display().to_string()));
-    let rows = rows.chain(plan.units.iter().map(|(unit, action)| (verb(action), unit.clone())));
+    let rows = rows.chain(units.iter().map(|(unit, action)| (verb(action), unit.clone())));
     for (number, (what, on)) in rows.enumerate() {
         if number == 0 {
             println!();

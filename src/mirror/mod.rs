@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use self::ask::{Answers, NoValue, Patience, ask};
 use self::install::Accounts;
-use self::plan::{Contents, Plan, plan};
+use self::plan::{Contents, plan};
 use self::recover::Provided;
 pub use self::state::Memory;
 use self::state::State;
@@ -183,7 +183,7 @@ impl Mirror {
 
     /// Puts these values where they belong. Returns what is to be done to units.
     fn take(&mut self, config: &Config, answers: &Answers) -> BTreeMap<String, OnChange> {
-        let mut contents: Contents = answers
+        let contents: Contents = answers
             .iter()
             .filter_map(|(name, answer)| Some((name.clone(), self.state.fingerprint(answer.as_ref().ok()?))))
             .collect();
@@ -199,8 +199,7 @@ impl Mirror {
             let links = links.get(path).copied().unwrap_or_default();
             links.iter().map(PathBuf::as_path).chain([path]).all(|path| path.symlink_metadata().is_ok())
         };
-        let Plan { write, remove, .. } =
-            plan(config, &contents, &self.state.seen, &self.state.files, is_there);
+        let plan = plan(config, &contents, &self.state.seen, &self.state.files, is_there);
         for change in &config.changes {
             if let Some(Err(why)) = answers.get(change.entry.content.mirror_name().as_str()) {
                 warn!("whether {} has changed is not known: {}", change.entry.name, why.describe());
@@ -212,7 +211,7 @@ impl Mirror {
         for file in &config.files {
             let Some(answer) = answers.get(file.entry.content.mirror_name().as_str()) else { continue };
             let below = no_memory.as_ref().filter(|_| file.path.starts_with(MIRROR_ROOT));
-            let done = match (answer, write.get(&file.path), below) {
+            let done = match (answer, plan.write.get(&file.path), below) {
                 // The service tells when it has what it refused.
                 (Err(why), ..) => Err((why.describe(), *why != NoValue::Refused)),
                 (Ok(_), _, Some(why)) => Err((why.clone(), true)),
@@ -226,7 +225,7 @@ impl Mirror {
             match done {
                 Ok(is_new) => {
                     self.troubles.remove(&file.path);
-                    if let Some(write) = write.get(&file.path).filter(|_| is_new) {
+                    if let Some(write) = plan.write.get(&file.path).filter(|_| is_new) {
                         self.state.files.insert(file.path.clone(), write.clone());
                         self.state.links.extend(file.symlinks.iter().cloned());
                         written += 1;
@@ -235,23 +234,16 @@ impl Mirror {
                 }
                 // Nobody waits for it.
                 Err((_, false)) if file.optional => {}
-                Err((why, is_ours)) => {
-                    // Whoever reads it is told when it is written; but nobody else waits for that.
-                    let name = file.entry.content.mirror_name();
-                    if entries(config).filter(|entry| entry.content.mirror_name() == name).count() == 1 {
-                        contents.remove(name.as_str());
-                    }
-                    self.note(file, why, is_ours);
-                }
+                Err((why, is_ours)) => self.note(file, why, is_ours),
             }
         }
         if written > 0 {
             info!("wrote {written} file{}", if written == 1 { "" } else { "s" });
         }
-        self.remove(config, &remove);
+        self.remove(config, &plan.remove);
         self.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
-        let Plan { units, known, .. } =
-            plan(config, &contents, &self.state.seen, &self.state.files, is_there);
+        let units = plan.units(config, |path| !self.troubles.contains_key(path));
+        let known = plan.known;
         self.state.seen.extend(contents);
         self.state.seen.retain(|name, _| known.contains(name));
         self.state.forgotten &= known.iter().any(|name| !self.state.seen.contains_key(name));

@@ -29,8 +29,10 @@ pub struct Plan {
     pub write: BTreeMap<PathBuf, Written>,
     /// Files that left the configuration.
     pub remove: Vec<PathBuf>,
-    /// What to do with units, each once: a unit's name, or a pattern for all instances of a template.
-    pub units: BTreeMap<String, OnChange>,
+    /// The files whose content changes.
+    changed: BTreeSet<PathBuf>,
+    /// What to do with units whose credentials changed.
+    units: BTreeMap<String, OnChange>,
     /// The contents that the configuration wants here.
     pub known: BTreeSet<String>,
 }
@@ -53,13 +55,16 @@ pub fn plan(
         let name = file.entry.content.mirror_name().to_string();
         if let Some(fingerprint) = contents.get(&name) {
             let written = written(file, &name, fingerprint);
-            if files.get(&file.path) != Some(&written) || !exists(&file.path) {
-                plan.write.insert(file.path.clone(), written);
+            let before = files.get(&file.path);
+            let is_changed = before.map_or_else(
+                || changed(&name),
+                |before| before.content == name && before.fingerprint != *fingerprint,
+            );
+            if is_changed {
+                plan.changed.insert(file.path.clone());
             }
-        }
-        if changed(&name) {
-            for (unit, action) in &file.services {
-                plan.act(unit.to_string(), action);
+            if before != Some(&written) || !exists(&file.path) {
+                plan.write.insert(file.path.clone(), written);
             }
         }
         plan.known.insert(name);
@@ -67,7 +72,7 @@ pub fn plan(
     for change in &config.changes {
         let name = change.entry.content.mirror_name().to_string();
         if changed(&name) {
-            plan.act(change.units.to_string(), &change.action);
+            act(&mut plan.units, change.units.to_string(), &change.action);
         }
         plan.known.insert(name);
     }
@@ -88,11 +93,23 @@ fn written(file: &MirrorFile, content: &str, fingerprint: &str) -> Written {
 }
 
 impl Plan {
-    fn act(&mut self, unit: String, action: &OnChange) {
-        if *action != OnChange::Nothing {
-            let planned = self.units.entry(unit).or_insert_with(|| action.clone());
-            *planned = planned.clone().max(action.clone());
+    /// What to do with units, each once: a unit's name, or a pattern for all instances of a template. Who reads a file is told
+    /// when it has the new content, not before.
+    pub fn units(&self, config: &Config, has_it: impl Fn(&Path) -> bool) -> BTreeMap<String, OnChange> {
+        let mut units = self.units.clone();
+        let told = config.files.iter().filter(|file| self.changed.contains(&file.path) && has_it(&file.path));
+        for (unit, action) in told.flat_map(|file| &file.services) {
+            act(&mut units, unit.to_string(), action);
         }
+        units
+    }
+}
+
+/// The greatest of several actions counts.
+fn act(units: &mut BTreeMap<String, OnChange>, unit: String, action: &OnChange) {
+    if *action != OnChange::Nothing {
+        let planned = units.entry(unit).or_insert_with(|| action.clone());
+        *planned = planned.clone().max(action.clone());
     }
 }
 
@@ -109,7 +126,7 @@ mod tests {
     }
 
     fn does_nothing(plan: &Plan) -> bool {
-        plan.write.is_empty() && plan.remove.is_empty() && plan.units.is_empty()
+        plan.write.is_empty() && plan.remove.is_empty() && plan.changed.is_empty() && plan.units.is_empty()
     }
 
     fn contents(config: &Config, version: &str) -> Contents {
@@ -128,7 +145,7 @@ mod tests {
         let config = config(TWO);
         let plan = plan(&config, &contents(&config, "1"), &Contents::new(), &BTreeMap::new(), |_| false);
         assert_eq!(plan.write.len(), 2);
-        assert!(plan.units.is_empty() && plan.remove.is_empty());
+        assert!(plan.units(&config, |_| true).is_empty() && plan.remove.is_empty());
     }
 
     #[test]
@@ -140,8 +157,9 @@ mod tests {
         assert!(does_nothing(&same), "{same:?}");
         let both = plan(&config, &contents(&config, "2"), &first, &written, |_| true);
         assert_eq!(both.write.len(), 2);
+        let all = both.units(&config, |_| true);
         let units: Vec<(&str, &OnChange)> =
-            both.units.iter().map(|(unit, action)| (unit.as_str(), action)).collect();
+            all.iter().map(|(unit, action)| (unit.as_str(), action)).collect();
         assert_eq!(
             units,
             [
@@ -154,7 +172,13 @@ mod tests {
         only_a.insert(config.files[0].entry.content.mirror_name().to_string(), "2".to_owned());
         let one = plan(&config, &only_a, &first, &written, |_| true);
         assert_eq!(one.write.len(), 1);
-        assert_eq!(one.units["app.service"], OnChange::Signal("SIGHUP".parse().unwrap()));
+        assert_eq!(one.units(&config, |_| true)["app.service"], OnChange::Signal("SIGHUP".parse().unwrap()));
+        // Who reads a file that could not be written is told when it is.
+        let without = both.units(&config, |path| !path.ends_with("a"));
+        assert_eq!(without["app.service"], OnChange::Restart);
+        assert!(!one.units(&config, |_| false).contains_key("app.service"));
+        let later = plan(&config, &only_a, &only_a, &written, |_| true);
+        assert_eq!(later.units(&config, |_| true).len(), 2, "although the value is known by now");
     }
 
     #[test]
@@ -178,6 +202,6 @@ mod tests {
         let moved = plan(&moved, &first, &first, &written, |_| true);
         assert_eq!(moved.remove, [PathBuf::from("/run/secrets/b")]);
         assert_eq!(moved.write.keys().collect::<Vec<_>>(), [&PathBuf::from("/run/secrets/c")]);
-        assert!(moved.units.is_empty());
+        assert!(moved.units(&config, |_| true).is_empty());
     }
 }
