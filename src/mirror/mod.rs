@@ -13,6 +13,7 @@ pub mod mount;
 pub mod plan;
 mod recover;
 pub mod reload;
+mod startable;
 mod state;
 mod units;
 pub mod watch;

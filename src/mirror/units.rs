@@ -5,7 +5,8 @@ use std::io;
 
 use tracing::warn;
 
-use super::recover::{Left, Look, Provided, is_startable, is_up, is_wanted};
+use super::recover::{Left, Provided};
+use super::startable::{Look, is_startable, is_up, is_wanted};
 use crate::config::OnChange;
 use crate::records;
 use crate::systemd::manager::{Manager, Unit};
