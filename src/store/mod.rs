@@ -4,6 +4,7 @@
 //! what is known, and decides what follows from what happens; this file and its siblings do it. What changed in memory
 //! is written to disk after each fetch ([`disk`]). [`background`] renews values that nobody asks for.
 
+mod awaited;
 pub mod background;
 pub mod breaker;
 pub mod decide;

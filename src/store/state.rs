@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::breaker::Breaker;
-use super::decide::{Decision, Health, Keep, Limits};
+use super::decide::Keep;
 use super::disk::Snapshot;
 use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
@@ -29,7 +29,7 @@ pub struct State {
     /// Why the last fetch of a reference failed.
     pub failures: HashMap<Reference, Failure>,
     /// What units were refused for want of, and whether it could be had since.
-    awaited: HashMap<Reference, bool>,
+    pub awaited: HashMap<Reference, bool>,
     /// How many units wait that have a deadline of their own.
     pub patient: usize,
     /// What is being fetched, or will be with the next fetch.
@@ -143,6 +143,11 @@ impl State {
             return (fetching.outcome.clone(), Acts::default());
         }
         self.want(reference, urgent)
+    }
+
+    pub fn is_fetching(&self, reference: &Reference) -> bool {
+        // One that nobody will tell any more was given up.
+        self.fetching.get(reference).is_some_and(|of| of.outcome.0.has_changed().is_ok())
     }
 
     /// Has a reference fetched for nobody but the background.
@@ -424,39 +429,6 @@ impl State {
             || !self.failures.is_empty()
             || self.awaited.values().any(|had| !had)
             || !self.values.iter().all(is_fresh)
-    }
-
-    /// A unit was refused for want of this: the background looks for it.
-    pub fn await_value(&mut self, reference: &Reference, limits: &Limits<'_>, now: Now) {
-        // It may have been refused for another reason.
-        let is_kept = self.is_kept(reference, limits, now);
-        self.awaited.insert(reference.clone(), is_kept);
-    }
-
-    fn is_kept(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> bool {
-        use Decision::{Fetch, Serve, ServeAndRefresh};
-        matches!(self.decide(reference, limits, now), Serve | ServeAndRefresh | Fetch { fall_back: true })
-    }
-
-    /// Whether a unit that was refused for want of this would get it now.
-    pub fn has(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> bool {
-        // Or it is never kept, but was seen to be there.
-        let was_seen = || {
-            self.decide(reference, limits, now) == Decision::Fetch { fall_back: false }
-                && self.health(limits, now) == Health::Up
-                && self.awaited.get(reference) == Some(&true)
-        };
-        self.is_kept(reference, limits, now) || was_seen()
-    }
-
-    /// What units were refused for want of and still is not there, with when to ask for it next; not what is being fetched.
-    pub fn missing(&self, limits: &Limits<'_>, now: Now) -> Vec<(Reference, Moment)> {
-        let missing = self.awaited.keys().filter(|reference| {
-            let at_work = self.fetching.get(*reference).is_some_and(|of| of.outcome.0.has_changed().is_ok());
-            !at_work && self.values.settings().contains_key(*reference) && !self.has(reference, limits, now)
-        });
-        let next = |reference: &Reference| self.failures.get(reference).map_or(now.moment, Failure::next);
-        missing.map(|reference| (reference.clone(), next(reference))).collect()
     }
 
     /// Nobody goes on with what is asked for: who still waits has to ask anew.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use super::{examples, readme_configuration};
 use crate::root;
@@ -74,15 +74,20 @@ fn systemd_takes_the_unit_files_that_the_documentation_shows() {
     assert!(verify().1.contains("vault.conf:3: Unknown key"), "{}", verify().1);
 }
 
+/// What `opnix check` says of the units and the configuration there.
+fn check(place: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_opnix"))
+        .args(["check", "--config", "etc/opnix/secrets.json", "--units", "etc/systemd/system"])
+        .current_dir(place)
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn the_units_and_the_configuration_of_the_readme_agree() {
     let place = installed("docs-root-agree");
     let check = || {
-        let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
-            .args(["check", "--config", "etc/opnix/secrets.json", "--units", "etc/systemd/system"])
-            .current_dir(&place)
-            .output()
-            .unwrap();
+        let output = check(&place);
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(text).unwrap())
     };
@@ -101,11 +106,7 @@ fn the_unit_that_waits_in_the_documentation_has_time_to_start() {
     let (_, config) = examples("json").into_iter().find(is_patient).unwrap();
     fs::write(place.join("etc/opnix/secrets.json"), config).unwrap();
     let check = || {
-        let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
-            .args(["check", "--config", "etc/opnix/secrets.json", "--units", "etc/systemd/system"])
-            .current_dir(&place)
-            .output()
-            .unwrap();
+        let output = check(&place);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
