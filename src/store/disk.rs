@@ -19,8 +19,10 @@ const KEY_MAX: usize = 4 << 10;
 /// The files in the state directory.
 const CACHE: &str = "cache";
 const REQUESTS: &str = "requests.json";
-/// The credential with the key: `LoadCredentialEncrypted=` in `systemd/opnix.service`.
+/// The credential with the key, which `systemd/opnix-key.service` opens and `systemd/opnix.service` loads from it.
 pub const KEY_CREDENTIAL: &str = "opnix.cache-key";
+/// Stands for the key where there is none to load: `SetCredential=` in `systemd/opnix.service`.
+const NO_KEY: &[u8] = b"\n";
 
 #[derive(Debug)]
 pub struct Disk {
@@ -109,6 +111,11 @@ fn read_key(credentials: Option<&Path>) -> Result<Key, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing()),
         Err(error) => return Err(format!("the key {} cannot be read: {error}", path.display())),
     };
+    if *bytes == *NO_KEY {
+        return Err("there is no key, or it does not open; why: systemctl status opnix-setup.service opnix-key.service; \
+            then: systemctl restart opnix-setup.service opnix.service"
+            .to_owned());
+    }
     Key::new(&bytes).ok_or_else(|| {
         format!("the key {} is not a key: it has {} bytes, not {KEY_LENGTH}", path.display(), bytes.len())
     })
