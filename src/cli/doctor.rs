@@ -10,7 +10,9 @@ use super::{ConfigArguments, Exit};
 use crate::config;
 use crate::control::interface::{Control, Health};
 use crate::mirror::install::in_memory;
+use crate::peer::Legacy;
 use crate::providers::child::token::{self, Loaded};
+use crate::remedy::Remedy;
 
 /// The key of the sealed cache, as opnix-setup.service keeps it.
 const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
@@ -60,7 +62,7 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     if !Path::new(KEY).exists() {
         let what = "there is no key for the sealed cache: after a reboot units depend on the network";
-        say(Finding::Warning(format!("cache: {what}\nsystemctl start opnix-setup.service")));
+        say(Finding::Warning(format!("cache: {what}\nsystemctl restart opnix-setup.service opnix.service")));
     }
     for path in KEPT.map(Path::new) {
         if is_volatile(path) {
@@ -70,7 +72,9 @@ pub fn run(arguments: Arguments) -> Exit {
             )));
         }
     }
-    say(service(&arguments.control));
+    for finding in service(&arguments.control) {
+        say(finding);
+    }
     if faults == 0 { Exit::Ok } else { Exit::Unavailable }
 }
 
@@ -119,16 +123,28 @@ fn is_volatile(path: &Path) -> bool {
     File::open(path).and_then(|file| in_memory(&file.as_fd())).unwrap_or(false)
 }
 
-fn service(control: &ControlArguments) -> Finding {
-    match control.ask(async |mut service| service.status().await) {
-        Ok(status) => match (status.faults, status.provider) {
-            (Some(faults), _) => Finding::Fault(format!("service: {faults}")),
-            (None, Some(provider)) if provider.health == Health::Down => {
-                let why = provider.error.unwrap_or_else(|| "1Password does not work".into());
-                Finding::Fault(format!("service: {why}"))
-            }
-            _ => Finding::Fine("service: it answers; `opnix status` says more".into()),
-        },
-        Err(why) => Finding::Fault(format!("service: {}", control.describe(why).1)),
+fn service(control: &ControlArguments) -> Vec<Finding> {
+    let status = match control.ask(async |mut service| service.status().await) {
+        Ok(status) => status,
+        Err(why) => {
+            let why = Finding::Fault(format!("service: {}", control.describe(why).1));
+            // What it would say if it were there.
+            let obstacle = Legacy::here().map(|legacy| Finding::Fault(format!("machine: {}", legacy.lines())));
+            return obstacle.into_iter().chain([why]).collect();
+        }
+    };
+    let mut findings = Vec::new();
+    if let Some(why) = status.cache.unsealed_because.filter(|_| Path::new(KEY).exists()) {
+        findings.push(Finding::Warning(format!("cache: in memory only: {why}")));
     }
+    findings.push(match (status.obstacle, status.faults, status.provider) {
+        (Some(obstacle), ..) => Finding::Fault(format!("machine: {obstacle}")),
+        (None, Some(faults), _) => Finding::Fault(format!("service: {faults}")),
+        (None, None, Some(provider)) if provider.health == Health::Down => {
+            let why = provider.error.unwrap_or_else(|| "1Password does not work".into());
+            Finding::Fault(format!("service: {why}"))
+        }
+        _ => Finding::Fine("service: it answers; `opnix status` says more".into()),
+    });
+    findings
 }

@@ -9,8 +9,8 @@ use crate::policy::MIRROR;
 
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
 ///
-/// Exits with 0 if every secret could be served now, with 69 if the service is not there or a secret could not be
-/// served, with 78 if the configuration is faulty.
+/// Exits with 0 if every secret could be served now, with 69 if the service is not there, a secret could not be
+/// served, or this machine keeps it from serving any, with 78 if the configuration is faulty.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink
@@ -35,6 +35,7 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     match &status {
         Status { faults: Some(_), .. } => Exit::Config,
+        Status { obstacle: Some(_), .. } => Exit::Unavailable,
         // A missing value can still be had, unless the provider is known not to work.
         status if status.secrets.iter().all(|secret| is_servable(secret.state, status)) => Exit::Ok,
         _ => Exit::Unavailable,
@@ -58,6 +59,9 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     let mut text = String::new();
     let mut line = |name: &str, what: String| text.push_str(&format!("{name:<10} {what}\n"));
     line("opnix", format!("{}, {} requests waiting", status.version, status.waiting));
+    if let Some(obstacle) = &status.obstacle {
+        line("obstacle", format!("every request is refused: {}", obstacle.replace('\n', "\n           ")));
+    }
     if let Some(faults) = &status.faults {
         line("faulty", faults.replace('\n', "\n           "));
         return text;

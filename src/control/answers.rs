@@ -29,6 +29,7 @@ pub fn status(service: &Service) -> Status {
         missed: missed(service),
         records: Records { queued, dropped: dropped.iter().sum() },
         requests: service.requests().into_iter().map(Request::from).collect(),
+        obstacle: service.obstacle().map(|obstacle| obstacle.lines()),
     };
     match &*service.configuration() {
         Configuration::Valid { provider, store, entries, .. } => {

@@ -32,6 +32,9 @@ pub struct Status {
     /// The requests of units that wait for their value. An older service does not report them.
     #[serde(default)]
     pub requests: Vec<Request>,
+    /// What keeps the service from serving any unit; it refuses every request then. An older service does not report it.
+    #[serde(default)]
+    pub obstacle: Option<String>,
 }
 
 /// A unit that waits for a credential.

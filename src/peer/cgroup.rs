@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::names::UnitName;
+use crate::remedy::Remedy;
 
 /// The cgroup below which a service manager keeps its units, without a slash at its end: empty for a system manager
 /// that sits at the root of the hierarchy.
@@ -12,6 +13,37 @@ pub struct ManagerCgroup(String);
 /// The path on the line of the unified hierarchy. On hybrid hosts the other lines prove nothing.
 pub fn unified_path(cgroup: &str) -> Option<&str> {
     cgroup.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/'))
+}
+
+/// Why no peer can be told from another on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this machine has the legacy cgroup hierarchy only, which does not say for certain which unit a process is in"
+)]
+pub struct Legacy;
+
+impl Legacy {
+    /// If it is so on this machine.
+    pub fn here() -> Option<Self> {
+        Self::seen_in(&fs::read_to_string("/proc/1/cgroup").unwrap_or_default())
+    }
+
+    /// By the cgroups of the system's service manager: it has put itself into one of version 1, and not into one of the
+    /// unified hierarchy, as it does on hybrid hosts.
+    fn seen_in(cgroups: &str) -> Option<Self> {
+        let of_manager = |path: &str| path.ends_with("/init.scope");
+        let legacy = cgroups.lines().any(|line| line.contains(":name=systemd:") && of_manager(line));
+        (legacy && !unified_path(cgroups).is_some_and(of_manager)).then_some(Self)
+    }
+}
+
+impl Remedy for Legacy {
+    fn remedy(&self) -> Option<String> {
+        Some(
+            "boot it with systemd.unified_cgroup_hierarchy=1 on the kernel's command line; a container has what its host gives it"
+                .to_owned(),
+        )
+    }
 }
 
 /// The unit in which a cgroup lies, and what is below the unit's own cgroup.
@@ -99,6 +131,18 @@ mod tests {
         assert_eq!(unified_path(hybrid), Some("/system.slice/foo.service"));
         assert_eq!(unified_path("1:name=systemd:/system.slice/foo.service\n"), None);
         assert_eq!(unified_path("0::\n"), None);
+    }
+
+    #[test]
+    fn a_manager_that_is_in_cgroups_of_version_1_only_cannot_tell_units_apart() {
+        let old = "2:pids:/init.scope\n1:name=systemd:/init.scope\n";
+        for legacy in [old, &format!("{old}0::/\n"), "1:name=systemd:/outer/box/init.scope\n0::/\n"] {
+            assert_eq!(Legacy::seen_in(legacy), Some(Legacy), "{legacy}");
+        }
+        // The last is a machine without systemd, on a hybrid host.
+        for other in ["0::/init.scope\n", &format!("{old}0::/init.scope\n"), "", "1:name=systemd:/\n0::/\n"] {
+            assert_eq!(Legacy::seen_in(other), None, "{other}");
+        }
     }
 
     #[test]

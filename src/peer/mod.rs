@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
+pub use self::cgroup::Legacy;
 use self::cgroup::{ManagerCgroup, unified_path};
 use self::claim::spell;
 pub use self::claim::{Claim, asks_for_a_unit, claim_of, is_named, is_of_a_unit};
@@ -66,28 +67,36 @@ pub struct Stranger {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
     /// System units only: the peer is root and its cgroup is the unit's.
-    System { manager: ManagerCgroup },
+    System { manager: ManagerCgroup, obstacle: Option<Legacy> },
     /// Units of one user's manager only: the peer is that user and its cgroup is the unit's.
-    User { uid: u32, manager: ManagerCgroup },
+    User { uid: u32, manager: ManagerCgroup, obstacle: Option<Legacy> },
     /// The claim itself: for development, where no systemd is at hand. Proves nothing.
     Names,
 }
 
 impl Trust {
     pub fn system() -> Self {
-        Self::System { manager: ManagerCgroup::of_system() }
+        Self::System { manager: ManagerCgroup::of_system(), obstacle: Legacy::here() }
     }
 
     pub fn user() -> Self {
         let uid = nix::unistd::getuid().as_raw();
-        Self::User { uid, manager: ManagerCgroup::of_user(uid) }
+        Self::User { uid, manager: ManagerCgroup::of_user(uid), obstacle: Legacy::here() }
+    }
+
+    /// Why no claim of any peer can hold, if that is so.
+    pub fn obstacle(&self) -> Option<Legacy> {
+        match self {
+            Self::System { obstacle, .. } | Self::User { obstacle, .. } => *obstacle,
+            Self::Names => None,
+        }
     }
 
     /// The manager whose units are served, and its uid.
     fn manager(&self) -> Option<(u32, &ManagerCgroup)> {
         match self {
-            Self::System { manager } => Some((0, manager)),
-            Self::User { uid, manager } => Some((*uid, manager)),
+            Self::System { manager, .. } => Some((0, manager)),
+            Self::User { uid, manager, .. } => Some((*uid, manager)),
             Self::Names => None,
         }
     }
@@ -113,6 +122,8 @@ pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Res
                     let group = match (group, &why) {
                         (Some(cgroup), _) => describe(manager, Some(cgroup.path)),
                         (None, Unidentified::Gone) => "a process that has ended".to_owned(),
+                        // All that is known is what it says itself.
+                        (None, Unidentified::Legacy(_)) => claim.unit.to_string(),
                         (None, _) => locate(stream, trust)?.1,
                     };
                     Ok(Identity::Pretender(Pretender { claim: Some(claim), why, group, foreign }))
@@ -152,6 +163,9 @@ fn verify(
     let Some((expected, manager)) = trust.manager() else { return Ok((credentials.pid(), None)) };
     if credentials.uid() != expected {
         return Err(Unidentified::WrongUid { found: credentials.uid(), expected });
+    }
+    if let Some(obstacle) = trust.obstacle() {
+        return Err(Unidentified::Legacy(obstacle));
     }
     let pin = Pin::of(stream)?;
     let mut buffer = [0; CGROUP_MAX];

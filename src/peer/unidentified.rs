@@ -2,6 +2,9 @@
 
 use nix::errno::Errno;
 
+use super::cgroup::Legacy;
+use crate::remedy::Remedy;
+
 /// Why a claim does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unidentified {
@@ -17,6 +20,21 @@ pub enum Unidentified {
     Forged { cgroup: String },
     #[error("the peer belongs to a user's service manager: it sits in cgroup {cgroup:?}")]
     UserManager { cgroup: String },
+    #[error(transparent)]
+    Legacy(Legacy),
     #[error("the kernel does not say who the peer is: {0}")]
     Kernel(Errno),
+}
+
+impl Unidentified {
+    /// The check that failed, in one word, for the journal's OPNIX_CHECK field.
+    pub fn check(&self) -> &'static str {
+        if matches!(self, Self::Legacy(_)) { "hierarchy" } else { "peer" }
+    }
+}
+
+impl Remedy for Unidentified {
+    fn remedy(&self) -> Option<String> {
+        if let Self::Legacy(legacy) = self { legacy.remedy() } else { None }
+    }
 }

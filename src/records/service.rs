@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 
 use super::id;
 use crate::config::Faults;
+use crate::peer::Legacy;
 use crate::providers::FetchError;
 use crate::remedy::Remedy;
 
@@ -14,6 +15,11 @@ pub fn faults(faults: &Faults) {
     for fault in faults.iter() {
         error!(message_id = id::FAULT, "{}", fault.line());
     }
+}
+
+/// The service serves nobody, whatever its configuration says.
+pub fn obstacle(why: &Legacy) {
+    error!(message_id = id::OBSTACLE, "every request is refused: {}", why.line());
 }
 
 pub fn reloaded() {

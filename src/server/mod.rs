@@ -29,7 +29,7 @@ use self::refusal::Refusal;
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::files::StateDirectory;
-use crate::peer::{Claim, Trust};
+use crate::peer::{Claim, Legacy, Trust};
 use crate::providers::ledger::Meter;
 use crate::records;
 use crate::remedy::Remedy;
@@ -61,6 +61,9 @@ impl Service {
         let base = Base { runtime, meter: Meter::new(disk.ledger()), disk, changes: Arc::default() };
         if let Some(why) = base.disk.unsealable() {
             info!("values are kept in memory only: {why}");
+        }
+        if let Some(obstacle) = trust.obstacle() {
+            records::obstacle(&obstacle);
         }
         let configuration = Configuration::load(sources, &base, None).unwrap_or_else(|faults| {
             records::faults(&faults);
@@ -127,6 +130,11 @@ impl Service {
         self.configuration().await_value(claim);
     }
 
+    /// Why no unit gets anything, if that is so.
+    pub fn obstacle(&self) -> Option<Legacy> {
+        self.trust.obstacle()
+    }
+
     /// What units were refused for want of a value, and have not got since.
     pub fn missed(&self) -> BTreeMap<Claim, Miss> {
         self.missed.all()
@@ -156,6 +164,9 @@ impl Service {
     }
 
     fn status(&self) -> String {
+        if let Some(obstacle) = self.obstacle() {
+            return format!("Refusing every request: {obstacle}.");
+        }
         match &*self.configuration() {
             Configuration::Valid { policy, .. } => format!("Serving {} credentials.", policy.rules().count()),
             Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),

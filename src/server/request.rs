@@ -243,7 +243,7 @@ async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<S
 /// Refuses a peer that is not, or may not be, the unit that it claims to be.
 async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>) {
     let Pretender { claim, why, group, foreign } = pretender;
-    records::refused_pretender(claim.as_ref(), &group, "peer", &why.to_string());
+    records::refused_pretender(claim.as_ref(), &group, why.check(), &why.line());
     let (leave, left) = oneshot::channel();
     // Only a peer that certainly sits in another unit is closed before it has read everything: what it has read so far
     // would be a valid secret.

@@ -26,7 +26,9 @@ fn the_unit_files_and_the_program_agree() {
     assert!(shipped("opnix-control.socket").contains("FileDescriptorName=control\n"));
     assert!(sources["systemd/activation.rs"].contains("CONTROL: &str = \"control\""));
     let key = opnix::internals::KEY_CREDENTIAL;
-    assert!(shipped("opnix.service").contains(&format!("LoadCredentialEncrypted={key}\n")));
+    assert!(shipped("opnix-key.service").contains(&format!("LoadCredentialEncrypted={key}\n")));
+    let opened = format!("LoadCredential={key}:/run/credentials/opnix-key.service/{key}\nSetCredential={key}:\\n\n");
+    assert!(shipped("opnix.service").contains(&opened));
 }
 
 #[test]
@@ -38,5 +40,5 @@ fn every_kind_of_record_is_in_the_catalog() {
     let ids = |code: &String| after(&code.replace("\"8e3f0c5f", "\"id 8e3f0c5f"), "\"id ");
     let used: BTreeSet<String> = sources().values().flat_map(ids).collect();
     assert_eq!(used, after(&shipped("opnix.catalog"), "\n-- "));
-    assert_eq!(used.len(), 20);
+    assert_eq!(used.len(), 21);
 }
