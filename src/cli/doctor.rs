@@ -129,7 +129,8 @@ fn service(control: &ControlArguments) -> Vec<Finding> {
         Err(why) => {
             let why = Finding::Fault(format!("service: {}", control.describe(why).1));
             // What it would say if it were there.
-            let obstacle = Legacy::here().map(|legacy| Finding::Fault(format!("machine: {}", legacy.lines())));
+            let obstacle =
+                Legacy::here().map(|legacy| Finding::Fault(format!("machine: {}", legacy.lines())));
             return obstacle.into_iter().chain([why]).collect();
         }
     };

@@ -14,6 +14,16 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// A cgroup of this name and the number of a dead process is what a killed run left behind.
 const CGROUP_NAME: &str = "opnix-test-";
 
+/// What is special about a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Usual,
+    /// Cgroups of version 1 only.
+    Legacy,
+    /// A container with a user namespace of its own, which may make no further one.
+    Unprivileged,
+}
+
 pub struct Container {
     process: Child,
     /// The container's PID 1, as the host numbers it.
@@ -24,11 +34,17 @@ pub struct Container {
 impl Container {
     /// Boots `root` under an overlay, with what `opnix` installs or is, and returns when systemd has settled. What is in `disk`
     /// stays when the container is gone.
-    pub fn boot(root: &Path, binary: &Path, opnix: &Path, disk: Option<&Path>) -> Result<Container, String> {
+    pub fn boot(
+        root: &Path,
+        binary: &Path,
+        opnix: &Path,
+        disk: Option<&Path>,
+        kind: Kind,
+    ) -> Result<Container, String> {
         sweep();
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        // A machine with a disk is a second one, beside that of the other tests.
-        let which = if disk.is_some() { "second" } else { "machine" };
+        // Such a machine is a second one, beside that of the other tests.
+        let which = if disk.is_some() || kind != Kind::Usual { "second" } else { "machine" };
         let place = scratch.join(which);
         let console = scratch.join(format!("{which}.log"));
         let cgroup = unified_cgroups().join(format!("{CGROUP_NAME}{}-{which}", std::process::id()));
@@ -37,14 +53,31 @@ impl Container {
                 .map_err(|fault| format!("cannot make {}: {fault}", directory.display()))?;
         }
         let disk = disk.unwrap_or(Path::new(""));
-        let process = start([&place, root, &cgroup, binary, opnix, disk], &console)
+        let process = start([&place, root, &cgroup, binary, opnix, disk], kind, &console)
             .map_err(|fault| format!("cannot start the container: {fault}"))?;
         let mut container = Container { process, leader: 0, cgroup };
-        container.settle().map_err(|fault| {
+        let mut booted = container.settle();
+        if kind == Kind::Unprivileged {
+            booted = booted.and_then(|()| container.forbid_user_namespaces());
+        }
+        booted.map_err(|fault| {
             let log = fs::read_to_string(&console).unwrap_or_default();
             format!("{fault}\n--- console of the container\n{log}")
         })?;
         Ok(container)
+    }
+
+    /// As an administrator does it for a whole machine. The limit is that of the user namespace in which it is written: the
+    /// host has its own.
+    fn forbid_user_namespaces(&self) -> Result<(), String> {
+        let limit = "echo 0 >/proc/sys/user/max_user_namespaces";
+        let entered = Command::new("nsenter")
+            .args(["--user", "--target", &self.leader.to_string(), "sh", "-c", limit])
+            .status();
+        match entered {
+            Ok(status) if status.success() => Ok(()),
+            failed => Err(format!("user namespaces cannot be forbidden: {failed:?}")),
+        }
     }
 
     fn settle(&mut self) -> Result<(), String> {
@@ -101,7 +134,7 @@ impl Drop for Container {
 /// that everything in there; the mount namespace follows.
 ///
 /// The signal is bound to the *thread* that starts the container: it must be the main thread.
-fn start(arguments: [&Path; 6], console: &Path) -> io::Result<Child> {
+fn start(arguments: [&Path; 6], kind: Kind, console: &Path) -> io::Result<Child> {
     let console = File::create(console)?;
     Command::new("setpriv")
         .args([
@@ -116,6 +149,9 @@ fn start(arguments: [&Path; 6], console: &Path) -> io::Result<Child> {
         ])
         .args(["sh", "-c", include_str!("boot.sh"), "boot.sh"])
         .args(arguments)
+        .arg(if kind == Kind::Legacy { "0" } else { "1" })
+        // Of a whole machine's users, so that no file has to change hands.
+        .args((kind == Kind::Unprivileged).then_some("--private-users=identity"))
         .env_clear()
         .env("PATH", SANE_PATH)
         // Ctrl-C at the terminal is for us; to systemd-nspawn it would mean a slow, orderly shutdown.

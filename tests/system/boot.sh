@@ -3,9 +3,11 @@
 # however it dies, every process and every mount made here goes with it.
 #   $1 an empty directory   $2 the root to boot   $3 our cgroup   $4 the opnix binary
 #   $5 what installs it (systemd/install), or a directory to lay over the root instead
-#   $6 a directory with what outlives the machine, or nothing
+#   $6 a directory with what outlives the machine, or nothing   $7 1, or 0 for cgroups of version 1 only
+#   and further options of systemd-nspawn
 set -eu
-place=$1 lower=$2 cgroup=$3 binary=$4 opnix=$5 disk=$6
+place=$1 lower=$2 cgroup=$3 binary=$4 opnix=$5 disk=$6 unified=$7
+shift 7
 
 # systemd-nspawn makes its own cgroups beside the one it is in: give it one where it disturbs nobody.
 echo $$ >"$cgroup/cgroup.procs"
@@ -49,7 +51,6 @@ else
 fi
 
 # The machine's disk, as far as it is to be the same after the next boot.
-set --
 if [ -n "$disk" ]; then
     # Of a host that was laid out as a whole, its own units say what is kept.
     kept="/var/lib/private /var/lib/systemd /etc/credstore.encrypted /etc/opnix /usr/local/lib/systemd/system"
@@ -65,6 +66,6 @@ if [ -n "$disk" ]; then
 fi
 
 # 262 boots on the unified hierarchy only; opnix is meant for it.
-export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=$unified
 exec systemd-nspawn --boot --directory="$root" --machine=opnix-test --private-network \
     --register=no --keep-unit --link-journal=no --resolv-conf=off --timezone=off "$@"

@@ -13,7 +13,7 @@ const LIMIT_SECONDS: &str = "120";
 /// Joins the cgroup `$1` before it enters the container: inside, the process then has a cgroup line of its own
 /// (`0::/test-7`, no unit's) as everybody has, and all that it starts can be killed at once.
 const ENTER: &str = r#"
-mkdir "$1" && echo $$ >"$1/cgroup.procs" || exit 125
+mkdir -p "$1" && echo $$ >"$1/cgroup.procs" || exit 125
 limit=$2 leader=$3; shift 3
 exec timeout --kill-after=5 "$limit" nsenter --all --target "$leader" "$@"
 "#;

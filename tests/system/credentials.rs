@@ -78,7 +78,7 @@ pub fn a_value_of_any_size_up_to_systemds_limit_arrives_whole(machine: &Machine)
 pub fn the_sandbox_is_tight_and_the_service_small(machine: &Machine) {
     set_up(machine, &[secret("key", &["key.service"])], &[("key", value("key"))], "30s");
     machine.systemctl(&["start", "opnix.service"]).ok();
-    for (unit, limit) in [("opnix.service", 1.5), ("opnix-mirror.service", 2.0)] {
+    for (unit, limit) in [("opnix.service", 1.5), ("opnix-mirror.service", 2.0), ("opnix-key.service", 2.0)] {
         let verdict = machine.run(&["systemd-analyze", "security", "--no-pager", unit]).text();
         let last = verdict.lines().last().unwrap_or_default();
         let level = last.split_whitespace().find_map(|word| word.parse::<f64>().ok());
@@ -89,6 +89,7 @@ pub fn the_sandbox_is_tight_and_the_service_small(machine: &Machine) {
         "opnix.socket",
         "opnix-control.socket",
         "opnix-setup.service",
+        "opnix-key.service",
         "opnix-mirror.service",
         "opnix-mount.service",
     ];

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
-use crate::boot::Container;
+use crate::boot::{Container, Kind};
 use crate::command::{Output, Running};
 use crate::lease::Lease;
 
@@ -27,23 +27,28 @@ pub struct Machine {
 impl Machine {
     /// To be called on the main thread: see `Container`.
     pub fn boot() -> Result<Machine, String> {
-        Self::boot_with(&installer(), None)
+        Self::boot_with(&installer(), None, Kind::Usual)
     }
 
     /// A second machine, whose disk outlives it.
     pub fn boot_from(disk: &Path) -> Machine {
-        Self::boot_with(&installer(), Some(disk)).unwrap_or_else(|why| panic!("{why}"))
+        Self::boot_with(&installer(), Some(disk), Kind::Usual).unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// The same, with these files laid over its root instead of an installed opnix.
     pub fn boot_host(files: &Path, disk: &Path) -> Machine {
-        Self::boot_with(files, Some(disk)).unwrap_or_else(|why| panic!("{why}"))
+        Self::boot_with(files, Some(disk), Kind::Usual).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn boot_with(opnix: &Path, disk: Option<&Path>) -> Result<Machine, String> {
+    /// A second machine, which is special.
+    pub fn boot_as(kind: Kind) -> Machine {
+        Self::boot_with(&installer(), None, kind).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn boot_with(opnix: &Path, disk: Option<&Path>, kind: Kind) -> Result<Machine, String> {
         let root = root();
         let root = root.canonicalize().map_err(|fault| format!("{}: {fault}", root.display()))?;
-        let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), opnix, disk)?;
+        let container = Container::boot(&root, Path::new(env!("CARGO_BIN_EXE_opnix")), opnix, disk, kind)?;
         let mut machine = Machine {
             container,
             systemd: 0,

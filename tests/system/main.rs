@@ -17,6 +17,7 @@ mod journal;
 mod lease;
 mod lifetimes;
 mod machine;
+mod machines;
 mod mirror;
 #[path = "../nixos/evaluation.rs"]
 mod nix;
@@ -71,6 +72,9 @@ fn main() -> std::process::ExitCode {
         cache::five_units_start_at_a_boot_without_network,
         cache::a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any,
         cache::a_power_cut_leaves_the_old_or_the_new_value,
+        machines::a_key_that_does_not_open_fails_only_the_unit_that_opens_it,
+        machines::in_a_container_that_may_make_no_user_namespace_units_get_their_secrets,
+        machines::with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_told_so,
         mirror::five_files_are_there_with_their_owners_before_what_comes_after_the_mirror,
         mirror::what_is_missing_is_told_and_the_others_are_delivered,
         mirror::a_changed_secret_acts_on_the_units_that_use_it_once,

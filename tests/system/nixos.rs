@@ -154,7 +154,13 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
     // What `nixos-rebuild switch` does for an upgrade: by X-StopIfChanged=false, a restart. No consumer is restarted with it.
     let runs = || ["caddy.service", "opencode.service"].map(|unit| machine.show(unit, "InvocationID"));
     let before = runs();
-    let ours = ["opnix-setup.service", "opnix-mount.service", "opnix-mirror.service", "opnix.service"];
+    let ours = [
+        "opnix-setup.service",
+        "opnix-key.service",
+        "opnix-mount.service",
+        "opnix-mirror.service",
+        "opnix.service",
+    ];
     machine.systemctl(&[&["restart"][..], &ours].concat()).ok();
     assert_eq!(runs(), before);
     everything_is_there(&machine);

@@ -27,7 +27,8 @@ fn the_unit_files_and_the_program_agree() {
     assert!(sources["systemd/activation.rs"].contains("CONTROL: &str = \"control\""));
     let key = opnix::internals::KEY_CREDENTIAL;
     assert!(shipped("opnix-key.service").contains(&format!("LoadCredentialEncrypted={key}\n")));
-    let opened = format!("LoadCredential={key}:/run/credentials/opnix-key.service/{key}\nSetCredential={key}:\\n\n");
+    let opened =
+        format!("LoadCredential={key}:/run/credentials/opnix-key.service/{key}\nSetCredential={key}:\\n\n");
     assert!(shipped("opnix.service").contains(&opened));
 }
 

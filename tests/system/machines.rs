@@ -1,0 +1,130 @@
+//! opnix starts wherever systemd does: with a key that does not open, without user namespaces, with the cgroups of long ago.
+
+use serde_json::json;
+
+use crate::boot::Kind;
+use crate::machine::Machine;
+use crate::opnix::*;
+
+const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
+/// As opnix-key.service holds it.
+const OPENED: &str = "/run/credentials/opnix-key.service/opnix.cache-key";
+const IN_MEMORY: &str = "in memory only: there is no key, or it does not open";
+
+fn status(machine: &Machine) -> String {
+    machine.sh("opnix status || true").text()
+}
+
+pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Machine) {
+    set_up(machine, &[secret("key", &["keyed@*.service"])], &[("key", value("key"))], "30s");
+    consumer(machine, "keyed@.service", "key", "");
+    machine.sh(&format!("rm -f {KEY}; systemctl restart opnix-setup.service")).ok();
+    machine.systemctl(&["start", "keyed@1.service"]).ok();
+    assert!(status(machine).contains("1 of them sealed on disk"), "{}", status(machine));
+    let opened = machine.sh(&format!("sha256sum <{OPENED}")).ok();
+    // Nothing of it goes to disk, and the mirror, which is root, does not see it.
+    let system = machine.sh(&format!("findmnt --noheadings --output FSTYPE,OPTIONS --target {OPENED}")).ok();
+    assert!(system.starts_with("ramfs") || system.contains("noswap"), "{system}");
+    machine.wait("the mirror", || machine.show("opnix-mirror.service", "ActiveState") == "active", LONG);
+    let of_mirror = "nsenter --mount --target $(systemctl show --value -p MainPID opnix-mirror.service) --";
+    machine.sh(&format!("{of_mirror} test -e /run/secrets; ! {of_mirror} test -e {OPENED}")).ok();
+
+    // It cannot be opened, and no other can be written in its place.
+    let lines = Lines::of(machine, "opnix-setup.service", "[Service]\nReadOnlyPaths=/etc\n");
+    machine.sh(&format!("echo bm90IGEga2V5 >{KEY}")).ok();
+    machine.systemctl(&["restart", "opnix-setup.service"]).fails();
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    assert_eq!(machine.show("opnix-key.service", "ActiveState"), "failed");
+    machine.systemctl(&["start", "keyed@2.service"]).ok();
+    assert_eq!(found(machine, "keyed@2.service"), value("key").into_bytes());
+    assert_eq!(machine.show("opnix.service", "NRestarts"), "0");
+    assert!(status(machine).contains(IN_MEMORY), "{}", status(machine));
+    assert!(machine.journal_text().contains(&format!("values are kept {IN_MEMORY}")));
+    let doctor = machine.sh("opnix doctor || true").text();
+    assert!(doctor.contains(&format!("warning  cache: {IN_MEMORY}")), "{doctor}");
+    drop(lines);
+
+    // What status says to do.
+    let mend = "systemctl restart opnix-setup.service opnix.service";
+    assert!(status(machine).contains(mend), "{}", status(machine));
+    let is_mended = || {
+        machine.sh(mend).ok();
+        assert_eq!(machine.show("opnix-key.service", "ActiveState"), "active");
+        assert!(status(machine).contains("sealed on disk"), "{}", status(machine));
+    };
+    is_mended();
+    assert_ne!(machine.sh(&format!("sha256sum <{OPENED}")).ok(), opened);
+
+    // The host key is another one, while the machine runs: what made the key ran at the boot.
+    machine.sh("rm /var/lib/systemd/credential.secret; systemctl restart opnix.service").ok();
+    assert_eq!(machine.show("opnix-setup.service", "ActiveState"), "active");
+    machine.systemctl(&["start", "keyed@3.service"]).ok();
+    assert!(status(machine).contains(IN_MEMORY), "{}", status(machine));
+    is_mended();
+
+    // However often it is restarted or killed, it has its key.
+    for _ in 0..8 {
+        machine.systemctl(&["restart", "opnix.service"]).ok();
+    }
+    let instance = machine.show("opnix.service", "InvocationID");
+    machine.systemctl(&["kill", "--signal=KILL", "opnix.service"]).ok();
+    let is_another = || {
+        machine.show("opnix.service", "InvocationID") != instance
+            && machine.show("opnix.service", "ActiveState") == "active"
+    };
+    machine.wait("the next instance", is_another, LONG);
+    assert!(status(machine).contains("sealed on disk"), "{}", status(machine));
+    // And it is put away with the service.
+    stop(machine);
+    machine.run(&["test", "-e", OPENED]).fails();
+}
+
+pub fn in_a_container_that_may_make_no_user_namespace_units_get_their_secrets(_: &Machine) {
+    let machine = Machine::boot_as(Kind::Unprivileged);
+    machine.begin();
+    machine.run(&["systemd-run", "--quiet", "--wait", "--property=PrivateUsers=yes", "true"]).fails();
+    set_up(&machine, &[secret("key", &["app.service"])], &[("key", value("key"))], "30s");
+    let config = json!({"provider": {"kind": "local", "path": VAULT}, "secrets": [
+        {"name": "key", "reference": "op://Vault/key/value", "units": ["app.service"], "path": "key"}]});
+    machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+    consumer(&machine, "app.service", "key", "");
+    machine.systemctl(&["start", "app.service"]).ok();
+    assert_eq!(found(&machine, "app.service"), value("key").into_bytes());
+    assert!(status(&machine).contains("1 of them sealed on disk"), "{}", status(&machine));
+    // The mirror as well.
+    machine.wait("its file", || machine.run(&["cat", "/run/secrets/key"]).text() == value("key"), LONG);
+}
+
+pub fn with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_told_so(usual: &Machine) {
+    // Later ones do not boot with it.
+    if usual.systemd_version() > 257 {
+        return;
+    }
+    let machine = Machine::boot_as(Kind::Legacy);
+    machine.begin();
+    let units = ["a.service", "b.service"];
+    set_up(&machine, &[secret("key", &units)], &[("key", value("key"))], "30s");
+    let why = "this machine has the legacy cgroup hierarchy only";
+    let remedy = "boot it with systemd.unified_cgroup_hierarchy=1";
+    let doctor = || machine.sh("opnix doctor || true").text();
+    assert!(doctor().contains(&format!("fault    machine: {why}")), "before it runs: {}", doctor());
+    machine.systemctl(&["start", "opnix-control.socket"]).ok();
+    for unit in units {
+        consumer(&machine, unit, "key", "");
+        machine.systemctl(&["start", unit]).fails();
+        assert_refused(&machine, unit, "key", "hierarchy");
+    }
+    let told = machine.journal(&[&kind("15")]);
+    let message = told[0]["MESSAGE"].as_str().unwrap_or_default();
+    assert!(told.len() == 1 && message.contains(why) && message.contains(remedy), "{told:?}");
+    let status = machine.sh("opnix status");
+    assert_eq!(status.code, Some(69), "{status}");
+    assert!(status.text().contains(&format!("obstacle   every request is refused: {why}")), "{status}");
+    assert!(machine.systemctl(&["status", "opnix.service"]).text().contains("Refusing every request"));
+    assert!(
+        doctor().contains(&format!("fault    machine: {why}")) && doctor().contains(remedy),
+        "{}",
+        doctor()
+    );
+    assert!(!machine.journal_text().contains("forged"));
+}
