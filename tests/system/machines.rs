@@ -64,6 +64,19 @@ pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Mach
     assert!(status(machine).contains(IN_MEMORY), "{}", status(machine));
     is_mended();
 
+    // What is to open it does not answer, as a TPM may do. A socket stands for that.
+    machine.unit("mute.socket", "[Socket]\nListenStream=/run/mute.sock\n");
+    machine.unit("mute.service", "[Service]\nExecStart=sleep infinity\n");
+    machine.systemctl(&["start", "mute.socket"]).ok();
+    let mute = "[Service]\nTimeoutStartSec=2s\nLoadCredentialEncrypted=\nLoadCredentialEncrypted=opnix.cache-key:/run/mute.sock\n";
+    let lines = Lines::of(machine, "opnix-key.service", mute);
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    assert_eq!(machine.show("opnix-key.service", "Result"), "timeout");
+    machine.systemctl(&["start", "keyed@4.service"]).ok();
+    assert!(status(machine).contains(IN_MEMORY), "{}", status(machine));
+    drop(lines);
+    is_mended();
+
     // However often it is restarted or killed, it has its key.
     for _ in 0..6 {
         machine.systemctl(&["restart", "opnix.service"]).ok();

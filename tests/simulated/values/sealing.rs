@@ -9,7 +9,9 @@ use crate::simulators::service_account::ServiceAccount;
 
 #[test]
 fn without_a_key_nothing_is_on_disk() {
-    for key in [None, Some(&[7; 31][..])] {
+    let no_key = "there is no key, or it does not open";
+    for (key, why) in [(None, "there is no key"), (Some(&[7; 31][..]), "is not a key"), (Some(b"\n"), no_key)]
+    {
         let host = Host::new(&["a"]);
         let path = host.credentials.join("opnix.cache-key");
         match key {
@@ -19,7 +21,7 @@ fn without_a_key_nothing_is_on_disk() {
         let daemon = host.start(&host.config(json!({}), &[("a", json!({}))]));
         assert!(daemon.ask("a").is_some());
         let log = daemon.stop();
-        assert!(log.contains("values are kept in memory only"), "{log}");
+        assert!(log.contains("values are kept in memory only") && log.contains(why), "{log}");
         assert_eq!(host.cache(), None);
     }
     let host = Host::new(&["a"]);
