@@ -301,6 +301,6 @@ fn error_cases(bench: &mut Bench, seed: u64) -> Vec<Case> {
 }
 
 fn tidy(machine: &Machine) {
-    machine.sh("rm -rf /run/systemd/system/opnix.service.d/70-death.conf; systemctl daemon-reload").ok();
+    machine.sh("rm -rf /run/systemd/system/opnix.service.d/70-death.conf; systemctl unmask --runtime opnix-key.service; systemctl daemon-reload").ok();
     stop(machine);
 }

@@ -129,7 +129,7 @@ pub fn with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_t
         machine.systemctl(&["start", unit]).fails();
         assert_refused(&machine, unit, "key", "hierarchy");
     }
-    let told = machine.journal(&[&kind("15")]);
+    let told = machine.journal(&[&kind("16")]);
     let message = told[0]["MESSAGE"].as_str().unwrap_or_default();
     assert!(told.len() == 1 && message.contains(why) && message.contains(remedy), "{told:?}");
     let status = machine.sh("opnix status");
