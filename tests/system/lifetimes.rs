@@ -210,6 +210,18 @@ pub fn units_that_wait_are_refused_when_the_worker_dies_or_hangs_while_it_is_sto
     }
 }
 
+/// systemd would take a question that nobody answers any more for a reason to start the service again, and give the stop up.
+pub fn who_asks_in_the_moment_of_a_stop_does_not_start_the_service_again(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    let asking = "for n in $(seq 200); do opnix status >/dev/null 2>&1; done";
+    machine.run(&["systemd-run", "--quiet", "--unit=asks", "sh", "-c", asking]).ok();
+    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+    all_refused(machine);
+    machine.wait("it to give up", || machine.show("asks.service", "ActiveState") != "active", LONG);
+    assert_eq!(machine.show("opnix.service", "ActiveState"), "inactive");
+    drop(vault);
+}
+
 /// The worker reads what the keeper passes on when it has time: here, after hundreds of other signals.
 pub fn the_signal_to_stop_is_not_lost_among_others(machine: &Machine) {
     let vault = fifty_waiting(machine);

@@ -103,6 +103,7 @@ fn main() -> std::process::ExitCode {
         deadline::a_unit_with_its_own_deadline_waits_through_restarts_until_its_value_is_there,
         deadline::a_restart_does_not_prolong_a_deadline,
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
+        lifetimes::who_asks_in_the_moment_of_a_stop_does_not_start_the_service_again,
         lifetimes::units_that_wait_are_refused_when_the_worker_dies_or_hangs_while_it_is_stopped,
         lifetimes::the_signal_to_stop_is_not_lost_among_others,
         lifetimes::a_broken_configuration_keeps_the_old_one,
