@@ -232,6 +232,7 @@ in
       serviceConfig.LoadCredential = [ "token:${toString cfg.tokenFile}" ];
     };
     systemd.services.opnix-setup.stopIfChanged = false;
+    systemd.services.opnix-token.stopIfChanged = false;
     systemd.services.opnix-mount.stopIfChanged = false;
     systemd.services.opnix-mirror = {
       wantedBy = [ "multi-user.target" ];

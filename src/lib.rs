@@ -59,7 +59,9 @@ pub mod internals {
         pub use crate::systemd::asker::ask;
     }
     pub mod config {
-        pub use crate::config::{Config, DEFAULT_PATH, Faults, MirrorFile, OnChange, load, schema};
+        pub use crate::config::{
+            Config, DEFAULT_PATH, Faults, MirrorFile, OnChange, load, load_from_anybody, schema,
+        };
     }
     pub mod sealed {
         pub use crate::store::sealed::{Key, open, seal};

@@ -23,6 +23,8 @@ const FIRST_COST: u32 = 8;
 const LATER: Duration = Duration::from_secs(5 * 60);
 /// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
+/// How often to look for a new token, if that may be what is wanted.
+const TOKEN: Duration = Duration::from_secs(10);
 /// A longer interval makes no difference, and could overflow.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -90,6 +92,8 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             else {
                 return;
             };
+            // Where the file itself is read, nobody tells us.
+            shared.notice_new_token(std::iter::empty());
             let Now { date, moment: now } = Now::read();
             let (probe, renewed, missing) = {
                 let (state, now) = (shared.state(), Now { date, moment: now });
@@ -131,6 +135,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 Some(wait) => wait.min(LONGEST_SLEEP),
                 None => LONGEST_SLEEP,
             }
+            .min(if shared.is_barred() { TOKEN } else { LONGEST_SLEEP })
         };
         select! {
             () = sleep(wait) => {}
