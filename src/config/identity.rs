@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::owners::{self, Untrusted};
 use super::sources::expand;
 use crate::files;
 
 /// What the files were at one time. Two that are equal mean that nothing was changed, replaced, added or taken away between.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Identity(Vec<(PathBuf, Option<files::Identity>)>);
+pub struct Identity(Vec<(PathBuf, Option<files::Identity>, Option<Untrusted>)>);
 
 impl Identity {
     /// Of these files, and those in these directories.
@@ -16,7 +17,11 @@ impl Identity {
             let within = expand(path).unwrap_or_default();
             [path.clone()].into_iter().chain(within)
         });
-        Self(all.map(|path| (path.clone(), files::Identity::of(&path))).collect())
+        let look = |path: PathBuf| {
+            let (identity, untrusted) = (files::Identity::of(&path), owners::look(&path).ok().flatten());
+            (path, identity, untrusted)
+        };
+        Self(all.map(look).collect())
     }
 }
 

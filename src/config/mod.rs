@@ -44,7 +44,7 @@ fn read_all(paths: &[PathBuf], is_to_be_ours: bool) -> Result<Config, Faults> {
             Err(error) => unreadable(path, error, &mut faults),
         }
     }
-    if is_to_be_ours {
+    if is_to_be_ours && owners::guard_the_program() {
         let mut told = Vec::new();
         // Of directories also those in which there is no file yet.
         for path in found.iter().chain(paths.iter().filter(|path| path.is_dir())) {

@@ -39,6 +39,13 @@ impl Remedy for Untrusted {
     }
 }
 
+/// Whether this program itself is safe from others. In a checkout that belongs to somebody else it is not, and then whoever could
+/// change the configuration could as well change what reads it.
+pub fn guard_the_program() -> bool {
+    let own = std::env::current_exe().and_then(|path| look(&path));
+    !matches!(own, Ok(Some(_)))
+}
+
 /// Looks at a file, and at each directory and link on its way, past all links.
 pub fn look(path: &Path) -> io::Result<Option<Untrusted>> {
     let mut left: Vec<OsString> = components(&std::path::absolute(path)?);

@@ -89,10 +89,7 @@ pub fn units_that_wait_survive_a_package_upgrade(machine: &Machine) {
     let running =
         || machine.sh("sha256sum </proc/$(systemctl show --value -p MainPID opnix.service)/exe").ok();
     let old = running();
-    // As a package manager does it: the new file under another name, then renamed over the old one. A byte after its
-    // end makes another file of a program, and no other program.
-    machine.sh("cp /usr/bin/opnix /usr/bin/opnix.new && echo >>/usr/bin/opnix.new && mv /usr/bin/opnix.new /usr/bin/opnix").ok();
-    machine.sh("systemctl daemon-reload && systemctl restart opnix.service").ok();
+    upgrade_to_another_program(machine, &["opnix.service"]);
     assert_ne!(running(), old, "the new program runs");
     assert_eq!(in_state(machine, "active"), 0);
     drop(vault);

@@ -7,6 +7,7 @@ mod birth;
 mod boot;
 mod cache;
 mod command;
+mod configuration;
 mod credentials;
 mod crowd;
 mod deadline;
@@ -78,6 +79,7 @@ fn main() -> std::process::ExitCode {
         mirror::a_reload_refreshes_credentials_where_systemd_can,
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
         mirror::values_reach_the_environment_as_they_are,
+        recovery::what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both,
         recovery::units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do,
         recovery::units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do,
         recovery::what_stands_in_the_way_of_a_file_is_tried_again_until_it_is_gone,
@@ -107,6 +109,10 @@ fn main() -> std::process::ExitCode {
         lifetimes::who_asks_in_the_moment_of_a_stop_does_not_start_the_service_again,
         lifetimes::units_that_wait_are_refused_when_the_worker_dies_or_hangs_while_it_is_stopped,
         lifetimes::the_signal_to_stop_is_not_lost_among_others,
+        configuration::a_unit_that_only_the_new_files_allow_starts_before_any_reload,
+        configuration::a_faulty_configuration_is_named_and_a_mended_one_is_taken,
+        configuration::a_configuration_that_others_could_have_written_is_not_taken,
+        configuration::a_service_that_comes_up_with_a_faulty_configuration_takes_the_mended_one,
         lifetimes::a_broken_configuration_keeps_the_old_one,
         lifetimes::a_service_that_starts_with_a_broken_configuration_refuses_and_says_so,
         peers::a_crowd_with_forged_names_that_does_not_read_holds_up_no_start,
