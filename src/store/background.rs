@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::Notify;
@@ -26,11 +26,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
 /// A longer interval makes no difference, and could overflow.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What the next round is planned from. The wall clock may be set at any time: only the ledger, which counts by the
-/// day, goes by it.
+/// What the next round is planned from. Nothing of it goes by the wall clock, which may be set at any time.
 #[derive(Debug, Clone)]
 pub struct Outlook {
-    pub now: SystemTime,
+    pub now: Moment,
     /// How long ago the last round began, or all values were last confirmed.
     pub last: Option<Duration>,
     /// How long ago the service began.
@@ -90,17 +89,21 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             else {
                 return;
             };
-            let Now { date, moment: now } = Now::read();
+            let clocks = Now::read();
+            let now = clocks.moment;
+            if shared.state().is_misdated(clocks) {
+                shared.save().await;
+            }
             let (probe, renewed, missing) = {
-                let (state, now) = (shared.state(), Now { date, moment: now });
-                let awaited = state.is_awaited(now);
-                let missing = state.missing(&shared.limits(), now);
+                let state = shared.state();
+                let awaited = state.is_awaited(clocks);
+                let missing = state.missing(&shared.limits(), clocks);
                 let probe = state.breaker.down().map(|down| down.probe(awaited));
                 (probe, state.renewed, missing.into_iter().map(|(_, next)| next).min())
             };
-            let limit = shared.meter.ledger().limited_until(date, now);
+            let limit = shared.meter.ledger().limited_until(clocks);
             let outlook = Outlook {
-                now: date,
+                now,
                 last: last.max(renewed).map(|last| now.since(last)),
                 up: now.since(began),
                 interval: shared.timing.refresh,
@@ -109,7 +112,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 cost: if probe.is_some() { 1 } else { cost },
                 probe: probe.map(|probe| probe.since(now)),
                 missing: missing.map(|next| next.since(now)),
-                limit: limit.map_or(Duration::ZERO, |until| until.duration_since(date).unwrap_or_default()),
+                limit: limit.map_or(Duration::ZERO, |until| until.since(now)),
                 spread,
             };
             let due = next_round(&outlook, &shared.meter.ledger());
@@ -120,9 +123,9 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                     continue;
                 }
                 Some(Duration::ZERO) => {
-                    let before = shared.meter.ledger().last_day(date);
+                    let before = shared.meter.ledger().last_day(now);
                     shared.round().await;
-                    let spent = shared.meter.ledger().last_day(SystemTime::now()).saturating_sub(before);
+                    let spent = shared.meter.ledger().last_day(Moment::now()).saturating_sub(before);
                     (last, spread) = (Some(now), random());
                     // A round that cost nothing, because nothing was reached, says nothing about the next one.
                     cost = if spent > 1 { spent } else { cost };
@@ -208,7 +211,7 @@ mod tests {
 
     fn outlook() -> Outlook {
         Outlook {
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            now: Moment::BOOT + 100 * MINUTE,
             last: None,
             up: Duration::ZERO,
             interval: Some(120 * MINUTE),
@@ -244,7 +247,7 @@ mod tests {
     fn no_interval_and_no_date_is_too_much_to_reckon_with() {
         for interval in [Duration::MAX, Duration::from_secs(u64::MAX)] {
             for last in [None, Some(Duration::ZERO), Some(Duration::MAX)] {
-                for now in [SystemTime::UNIX_EPOCH, outlook().now] {
+                for now in [Moment::BOOT, outlook().now, Moment::BOOT + Duration::MAX] {
                     let far = Outlook { now, last, interval: Some(interval), spread: 1.0, ..outlook() };
                     assert!(next_round(&far, &Ledger::default()).is_some());
                 }

@@ -233,14 +233,14 @@ fn a_value_that_is_denied_is_served_for_the_grace_and_then_gone_from_disk_as_wel
         fetch(&mut state, at, &[("a", Err(denied()))], true);
         assert!(state.fall_back(&reference("a"), denied(), at).is_ok());
     }
-    state.take_unsaved().unwrap();
+    state.take_unsaved(now(1)).unwrap();
     // In a loop, so that the next denial comes from memory; an hour after the first one the grace is over.
     state
         .failures
         .insert(reference("a"), Failure::new(denied(), now(80).moment, state.failures.get(&reference("a"))));
     assert_eq!(asks(&mut state, "a", now(80)), format!("{}, save", denied()));
     assert!(state.values.get(&reference("a")).is_none());
-    assert!(state.take_unsaved().unwrap().entries.is_empty());
+    assert!(state.take_unsaved(now(1)).unwrap().entries.is_empty());
     assert!(state.fall_back(&reference("a"), denied(), now(80)).is_err());
 }
 
@@ -324,7 +324,7 @@ fn a_value_is_confirmed_only_by_the_baseline_that_it_was_read_after() {
     // A second answer, of a request that was under way with the first, confirms nothing that the first did not.
     let late = Confirmation {
         references: vec![reference("a")],
-        asked: Asked { number: 100, at: now(40).date },
+        asked: Asked { number: 100, at: now(40).moment },
         at: now(40).moment,
     };
     state.confirmed(late, confirmed(3, 4, true));
@@ -336,11 +336,11 @@ fn another_accounts_values_are_dropped_from_memory_and_disk() {
     let mut state = state();
     do_all(state.join(&reference("a"), true).1);
     fetch(&mut state, now(0), &[("a", Ok("A"))], true);
-    state.take_unsaved().unwrap();
+    state.take_unsaved(now(1)).unwrap();
     state.belongs_to("account");
-    assert!(state.take_unsaved().is_none() && asks(&mut state, "a", now(1)) == "fresh");
+    assert!(state.take_unsaved(now(1)).is_none() && asks(&mut state, "a", now(1)) == "fresh");
     state.belongs_to("other");
-    let snapshot = state.take_unsaved().unwrap();
+    let snapshot = state.take_unsaved(now(1)).unwrap();
     assert!(snapshot.account == "other" && snapshot.entries.is_empty());
     assert_eq!(asks(&mut state, "a", now(1)), "waits, fetch");
     // What is under way with a token of the account before is not kept either.
@@ -354,13 +354,13 @@ fn another_accounts_values_are_dropped_from_memory_and_disk() {
 #[test]
 fn what_could_not_be_written_is_written_the_next_time() {
     let mut state = state();
-    assert!(state.take_unsaved().is_none(), "nothing has changed");
+    assert!(state.take_unsaved(now(1)).is_none(), "nothing has changed");
     do_all(state.join(&reference("a"), true).1);
     fetch(&mut state, now(0), &[("a", Ok("A"))], true);
-    assert_eq!(state.take_unsaved().unwrap().entries.len(), 1);
-    assert!(state.take_unsaved().is_none());
+    assert_eq!(state.take_unsaved(now(1)).unwrap().entries.len(), 1);
+    assert!(state.take_unsaved(now(1)).is_none());
     state.mark_unsaved();
-    assert_eq!(state.take_unsaved().unwrap().entries.len(), 1);
+    assert_eq!(state.take_unsaved(now(1)).unwrap().entries.len(), 1);
 }
 
 #[test]
@@ -458,7 +458,7 @@ fn a_unit_that_waits_leaves_1password_alone_while_that_is_of_no_use() {
     assert_eq!(rest(&state, now(200)), Duration::from_secs(10));
     assert_eq!(state.trouble(both.iter()), Some(&denied()));
     assert_eq!(rest(&state, now(201)), Duration::ZERO);
-    meter.ledger().limit(now(300).date, now(300).moment, Some(now(307).date));
+    meter.ledger().limit(now(300), Some(now(307).date));
     assert_eq!(rest(&state, now(300)), 7 * MINUTE);
     assert_eq!(rest(&state, now(307)), Duration::ZERO);
     let spent = Limits { budget: &Budget { hourly: Some(0), ..Budget::NONE }, ..limits };

@@ -1,0 +1,271 @@
+//! The ledger on disk, where the wall clock tells when requests were made: by how it was set when the file was written, or,
+//! if that was in an earlier boot, by how it is set now.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ledger, Limited};
+use crate::boot::{Boot, Written};
+use crate::moment::{Moment, Now, Stamp};
+use crate::providers::budget::{LONGEST_LIMIT, STEP};
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    account: Option<String>,
+    /// By the number of the step, counted from 1970.
+    steps: BTreeMap<u64, u32>,
+    limited: Option<Limit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<Written>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Limit {
+    /// Milliseconds since 1970.
+    until: u64,
+    told: bool,
+    next_rest: Duration,
+    /// The same end in milliseconds since boot, if it was told in the boot in which the file was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moment: Option<u64>,
+}
+
+impl Ledger {
+    pub fn open(text: &[u8], now: Now, boot: Option<&Boot>) -> serde_json::Result<Self> {
+        let File { account, steps, limited, written } = serde_json::from_slice(text)?;
+        let clock = written.and_then(|written| written.clock_in(boot));
+        let empty = Self::new(now);
+        let (booted, last) = (i128::from(empty.booted), i128::from(empty.step(now.moment)));
+        let steps = moved(steps, booted - i128::from(clock.unwrap_or(now.setting()).millis()));
+        let latest = steps.last_key_value().map_or(last, |(step, _)| i128::from(*step));
+        // No request was made in the future: the clock is behind, or was ahead, and the last one counts as made now. Those
+        // before it keep their distance, so that an hour is not charged with a day.
+        let steps = moved(steps, (last - latest).min(0) * STEP.as_millis() as i128);
+        let limited = limited.map(|limit| limit.opened(now, clock.is_some()));
+        Ok(Self { account, steps, limited, ..empty })
+    }
+
+    pub fn to_file(&self, now: Now, boot: Option<&Boot>) -> serde_json::Result<Vec<u8>> {
+        let file = File {
+            account: self.account.clone(),
+            steps: moved(self.steps.clone(), i128::from(now.setting().millis()) - i128::from(self.booted)),
+            limited: self.limited.map(|limited| Limit::new(limited, now)),
+            written: boot.map(|boot| Written::new(boot, now)),
+        };
+        serde_json::to_vec(&file)
+    }
+}
+
+/// The steps at other dates, to the nearest step: a clock that is slewed moves nothing.
+fn moved(steps: BTreeMap<u64, u32>, millis: i128) -> BTreeMap<u64, u32> {
+    let step = STEP.as_millis() as i128;
+    let by = (millis + step / 2).div_euclid(step);
+    let mut moved = BTreeMap::new();
+    for (at, count) in steps {
+        let at = u64::try_from((i128::from(at) + by).max(0)).unwrap_or(u64::MAX);
+        let sum: &mut u32 = moved.entry(at).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    moved
+}
+
+impl Limit {
+    fn new(limited: Limited, now: Now) -> Self {
+        let Limited { until, told, next_rest } = limited;
+        let date = until.date(now).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = date.as_millis().try_into().unwrap_or(u64::MAX);
+        Self { until: millis, told, next_rest, moment: until.moment().map(Moment::millis) }
+    }
+
+    fn opened(self, now: Now, is_of_this_boot: bool) -> Limited {
+        let Self { until, told, next_rest, moment } = self;
+        let moment = moment.map(Moment::from_millis).filter(|_| is_of_this_boot);
+        let date = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(until));
+        let until = match moment.filter(|moment| moment.since(now.moment) <= LONGEST_LIMIT) {
+            Some(moment) => moment.into(),
+            None => Stamp::Earlier(date.unwrap_or(SystemTime::UNIX_EPOCH)),
+        };
+        Limited { until, told, next_rest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+    fn at(minutes: u32) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + minutes * MINUTE
+    }
+
+    /// With a clock that is right.
+    fn now(minutes: u32) -> Now {
+        Now { date: at(minutes), moment: Moment::BOOT + minutes * MINUTE }
+    }
+
+    fn ahead(now: Now) -> Now {
+        Now { date: now.date + YEAR, ..now }
+    }
+
+    fn behind(now: Now) -> Now {
+        Now { date: now.date - YEAR, ..now }
+    }
+
+    fn boot(name: &str) -> Boot {
+        Boot::named(name)
+    }
+
+    /// A ledger of 4 requests in the first minute and 3 in the 40th, with a limit from there to the 50th.
+    fn ledger(clock: fn(Now) -> Now) -> Ledger {
+        let mut ledger = Ledger::new(clock(now(0)));
+        ledger.spend(now(0).moment, 4);
+        ledger.spend(now(40).moment, 3);
+        let clocks = clock(now(40));
+        ledger.limit(clocks, Some(clocks.date + 10 * MINUTE));
+        ledger
+    }
+
+    fn passed_on(ledger: &Ledger, then: Now, boots: [&str; 2], now: Now) -> Ledger {
+        let text = ledger.to_file(then, Some(&boot(boots[0]))).unwrap();
+        Ledger::open(&text, now, Some(&boot(boots[1]))).unwrap()
+    }
+
+    fn used(ledger: &Ledger, now: Now) -> (u32, u32) {
+        (ledger.last_hour(now.moment), ledger.last_day(now.moment))
+    }
+
+    /// The minutes that a limit still lasts.
+    fn limited(ledger: &Ledger, now: Now) -> Option<u64> {
+        Some(ledger.told_until(now)?.since(now.moment).as_secs() / 60)
+    }
+
+    /// The machine was booted anew, so many minutes before.
+    fn rebooted(up: u32, date: SystemTime) -> Now {
+        Now { date, moment: Moment::BOOT + up * MINUTE }
+    }
+
+    #[test]
+    fn the_ledger_goes_on_through_restarts_and_reboots() {
+        let before = ledger(|now| now);
+        assert_eq!(passed_on(&before, now(42), ["one", "one"], now(43)).steps, before.steps);
+        let next = rebooted(1, at(45));
+        for ledger in [
+            passed_on(&before, now(42), ["one", "two"], next),
+            Ledger::open(&before.to_file(now(42), None).unwrap(), next, None).unwrap(),
+        ] {
+            assert_eq!((used(&ledger, next), limited(&ledger, next)), ((7, 7), Some(5)));
+            assert_eq!(used(&ledger, rebooted(31, at(75))), (3, 7));
+        }
+    }
+
+    #[test]
+    fn a_step_of_the_clock_between_two_instances_of_the_service_neither_frees_nor_blocks_its_budget() {
+        let clocks: [fn(Now) -> Now; 3] = [|now| now, ahead, behind];
+        for before in clocks {
+            for after in clocks {
+                let then = after(now(43));
+                let ledger = passed_on(&ledger(before), before(now(42)), ["one", "one"], then);
+                assert_eq!((used(&ledger, then), limited(&ledger, then)), ((7, 7), Some(7)));
+                assert_eq!(used(&ledger, after(now(75))), (3, 7));
+                assert_eq!(used(&ledger, after(now(26 * 60))), (0, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_right_while_the_service_runs_dates_its_requests_right_for_the_next_boot() {
+        for wrong in [ahead, behind] {
+            let ledger = ledger(wrong);
+            assert_eq!((used(&ledger, now(41)), limited(&ledger, now(41))), ((7, 7), Some(9)));
+            let next = rebooted(1, at(75));
+            let ledger = passed_on(&ledger, now(41), ["one", "two"], next);
+            assert_eq!(used(&ledger, next), (3, 7));
+        }
+    }
+
+    #[test]
+    fn a_budget_that_a_clock_far_ahead_saw_used_up_is_free_again_in_a_day() {
+        // The file is from the clock's future: it is behind now, or was ahead.
+        for (before, next) in [(ahead(now(42)), rebooted(1, at(45))), (now(42), behind(rebooted(1, at(45))))]
+        {
+            let ledger = passed_on(
+                &ledger(if before.date > at(42) { ahead } else { |now| now }),
+                before,
+                ["one", "two"],
+                next,
+            );
+            assert_eq!((used(&ledger, next), limited(&ledger, next)), ((7, 7), None));
+            let later = |minutes: u32| Now { moment: next.moment + minutes * MINUTE, ..next };
+            assert_eq!(used(&ledger, later(30)), (3, 7), "those of the hour before keep their distance");
+            assert_eq!(used(&ledger, later(70)), (0, 7));
+            assert_eq!(used(&ledger, later(25 * 60)), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_limit_of_an_earlier_boot_counts_when_the_clock_is_right_and_never_for_more_than_a_day() {
+        let before = ledger(|now| now);
+        for wrong in [ahead, behind] {
+            let next = wrong(rebooted(1, at(45)));
+            let ledger = passed_on(&before, now(42), ["one", "two"], next);
+            assert_eq!(limited(&ledger, next), None);
+            assert_eq!(limited(&ledger, rebooted(2, at(46))), Some(4), "the clock was set right");
+            // It is passed on as it is.
+            let ledger = passed_on(&ledger, next, ["two", "two"], next);
+            assert_eq!(limited(&ledger, rebooted(2, at(46))), Some(4));
+        }
+        let ledger = passed_on(&before, now(42), ["one", "two"], rebooted(1, at(0)));
+        assert_eq!(limited(&ledger, rebooted(1, at(50) - DAY)), Some(24 * 60));
+        assert_eq!(limited(&ledger, rebooted(1, at(49) - DAY)), None);
+    }
+
+    #[test]
+    fn a_file_of_an_older_opnix_is_read_and_an_older_opnix_reads_this_one() {
+        let old = r#"{"account":"a","steps":{"6000000":4},"limited":{"until":1800000600000,"told":true,"next_rest":{"secs":600,"nanos":0}}}"#;
+        let next = rebooted(1, at(3));
+        let read = Ledger::open(old.as_bytes(), next, Some(&boot("one"))).unwrap();
+        assert_eq!((used(&read, next), limited(&read, next)), ((4, 4), Some(7)));
+        assert_eq!(read.account.as_deref(), Some("a"));
+        assert_eq!(String::from_utf8(read.to_file(next, None).unwrap()).unwrap(), old);
+        let written: serde_json::Value =
+            serde_json::from_slice(&ledger(|now| now).to_file(now(41), Some(&boot("one"))).unwrap()).unwrap();
+        assert_eq!(written["steps"], serde_json::json!({"6000000": 4, "6000008": 3}));
+        assert_eq!(written["limited"]["until"], 1_800_003_000_000u64);
+    }
+
+    #[test]
+    fn no_content_of_the_file_makes_it_panic() {
+        let long = r#"{"secs": 18446744073709551615, "nanos": 999999999}"#;
+        for until in [0, 1, u64::MAX] {
+            for next_rest in [r#"{"secs": 0, "nanos": 0}"#, long] {
+                for clock in [i64::MIN, 0, i64::MAX] {
+                    let steps =
+                        r#"{"0": 1, "18446744073709551614": 4294967295, "18446744073709551615": 4294967295}"#;
+                    let limited = format!(
+                        r#"{{"until": {until}, "moment": {until}, "told": true, "next_rest": {next_rest}}}"#
+                    );
+                    let written = format!(r#"{{"boot": "one", "clock": {clock}}}"#);
+                    let text = format!(
+                        r#"{{"account": null, "steps": {steps}, "limited": {limited}, "written": {written}}}"#
+                    );
+                    for name in ["one", "two"] {
+                        let mut ledger = Ledger::open(text.as_bytes(), now(0), Some(&boot(name))).unwrap();
+                        assert_eq!(ledger.limited_until(now(0)), None, "no limit is that long");
+                        assert_eq!(ledger.last_day(now(0).moment), u32::MAX);
+                        ledger.spend(now(0).moment, 1);
+                        assert_eq!(ledger.last_day(now(0).moment), u32::MAX);
+                        ledger.limit(now(0), None);
+                        let rest = ledger.limited_until(now(0)).unwrap().since(now(0).moment);
+                        assert!((10 * MINUTE..=60 * MINUTE).contains(&rest), "{rest:?}");
+                        assert!(!ledger.to_file(now(0), None).unwrap().is_empty());
+                    }
+                }
+            }
+        }
+    }
+}
