@@ -205,6 +205,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -241,6 +243,30 @@ mod tests {
         let limited = Outlook { limit: 90 * MINUTE, ..outlook() };
         assert_eq!(due(&limited), Some(90 * MINUTE));
         assert_eq!(due(&Outlook { probe: Some(MINUTE), ..limited }), Some(90 * MINUTE));
+    }
+
+    #[test]
+    fn a_budget_used_up_before_a_boot_with_a_wrong_clock_holds_up_the_background_for_a_day_at_most() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        let right = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let budget = Budget { hourly: None, daily: Some(2 * FIRST_COST) };
+        for (before, after) in [(right, right - YEAR), (right + YEAR, right), (right, right + YEAR)] {
+            let then = Now { date: before, moment: Moment::BOOT + 1000 * MINUTE };
+            let mut ledger = Ledger::new(then);
+            ledger.spend(then.moment, 2 * FIRST_COST);
+            let text = ledger.to_file(then, None).unwrap();
+            let boot = Now { date: after, moment: Moment::BOOT + MINUTE };
+            let ledger = Ledger::open(&text, boot, None).unwrap();
+            let mut rounds = 0;
+            // Day and night; the clock may be set right meanwhile, which nothing here looks at.
+            for minutes in (0..30 * 60).step_by(5) {
+                let now = boot.moment + minutes * MINUTE;
+                let up = minutes * MINUTE;
+                let due = next_round(&Outlook { now, up, budget, ..outlook() }, &ledger).unwrap();
+                rounds += u32::from(due.is_zero());
+            }
+            assert!(rounds >= 4 * 12, "{rounds} times a round was due");
+        }
     }
 
     #[test]

@@ -254,15 +254,15 @@ mod tests {
                         r#"{{"account": null, "steps": {steps}, "limited": {limited}, "written": {written}}}"#
                     );
                     for name in ["one", "two"] {
-                        let mut ledger = Ledger::open(text.as_bytes(), now(0), Some(&boot(name))).unwrap();
-                        assert_eq!(ledger.limited_until(now(0)), None, "no limit is that long");
-                        assert_eq!(ledger.last_day(now(0).moment), u32::MAX);
-                        ledger.spend(now(0).moment, 1);
-                        assert_eq!(ledger.last_day(now(0).moment), u32::MAX);
-                        ledger.limit(now(0), None);
-                        let rest = ledger.limited_until(now(0)).unwrap().since(now(0).moment);
+                        let mut ledger = Ledger::open(text.as_bytes(), now(1), Some(&boot(name))).unwrap();
+                        assert_eq!(ledger.limited_until(now(1)), None, "no limit is that long");
+                        assert_eq!(ledger.last_day(now(1).moment), u32::MAX);
+                        ledger.spend(now(1).moment, 1);
+                        assert_eq!(ledger.last_day(now(1).moment), u32::MAX);
+                        ledger.limit(now(1), None);
+                        let rest = ledger.limited_until(now(1)).unwrap().since(now(1).moment);
                         assert!((10 * MINUTE..=60 * MINUTE).contains(&rest), "{rest:?}");
-                        assert!(!ledger.to_file(now(0), None).unwrap().is_empty());
+                        assert!(!ledger.to_file(now(1), None).unwrap().is_empty());
                     }
                 }
             }
