@@ -587,7 +587,9 @@ fn a_grace_ends_in_its_time_whatever_the_clock_is_set_to() {
     // Denied before the boot, in what is the future now: the grace begins with the next denial, and not only then.
     let mut state = rebooted(now(0).date, Some(now(10).date));
     let behind = |minutes| set(minutes, now(minutes).date - YEAR);
-    assert!(!state.values.deny(&reference("a"), behind(1)) && !state.values.deny(&reference("a"), behind(60)));
+    assert!(
+        !state.values.deny(&reference("a"), behind(1)) && !state.values.deny(&reference("a"), behind(60))
+    );
     assert!(state.values.deny(&reference("a"), behind(61)));
 }
 
