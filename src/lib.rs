@@ -42,7 +42,7 @@ pub mod internals {
     pub use crate::cli::Command;
     pub use crate::control::SOCKET as CONTROL_SOCKET;
     pub use crate::mirror::install::in_memory;
-    pub use crate::moment::{Moment, Now, Stamp};
+    pub use crate::moment::{Moment, Now};
     pub use crate::providers::Provider;
     pub use crate::providers::ask::service_account::core::Core;
     pub use crate::providers::budget::{Budget, Purpose};
