@@ -1,7 +1,7 @@
 //! How many requests 1Password was sent, and which of its limits is reached. Time is passed in, but for [`Meter`].
 //!
 //! Setting the clock neither forgets requests nor makes them count for longer: they are counted by what the wall clock said when
-//! the ledger was opened, and the time that passed since. Only the file has true dates ([`file`]).
+//! the ledger was first opened in this boot, and the time that passed since. Only the file has true dates ([`file`]).
 
 mod file;
 
@@ -22,7 +22,8 @@ const LONGEST_REST: Duration = HOUR;
 pub struct Ledger {
     /// Whose limits the requests count against, once that is known.
     account: Option<String>,
-    /// When the machine booted, by the wall clock as it was when the ledger was opened: milliseconds since 1970.
+    /// When the machine booted, by the wall clock as it was when the ledger was first opened in this boot: milliseconds since
+    /// 1970.
     booted: u64,
     /// By the number of the step, counted from 1970 by that clock.
     steps: BTreeMap<u64, u32>,

@@ -21,8 +21,9 @@ use crate::providers::ledger::Ledger;
 const FIRST_COST: u32 = 8;
 /// When to look again whether the budget has room.
 const LATER: Duration = Duration::from_secs(5 * 60);
-/// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not.
-const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
+/// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not. And
+/// nobody tells when the wall clock is set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// A longer interval makes no difference, and could overflow.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 

@@ -1,5 +1,5 @@
-//! The ledger on disk, where the wall clock tells when requests were made: by how it was set when the file was written, or,
-//! if that was in an earlier boot, by how it is set now.
+//! The ledger on disk, where the wall clock tells when requests were made: as it is set when the file is written. In the
+//! boot in which that was, the ledger goes on as if it had not been away.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::{Ledger, Limited};
-use crate::boot::{Boot, Written};
+use crate::boot::Boot;
 use crate::moment::{Moment, Now, Stamp};
 use crate::providers::budget::{LONGEST_LIMIT, STEP};
 
@@ -18,7 +18,7 @@ struct File {
     steps: BTreeMap<u64, u32>,
     limited: Option<Limit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    written: Option<Written>,
+    this_boot: Option<ThisBoot>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,43 +32,72 @@ struct Limit {
     moment: Option<u64>,
 }
 
+/// How the ledger counts in the boot in which the file was written.
+#[derive(Serialize, Deserialize)]
+struct ThisBoot {
+    boot: Boot,
+    /// See [`Ledger::booted`].
+    booted: u64,
+    /// By how many steps those of the file are later.
+    moved: i64,
+}
+
 impl Ledger {
     pub fn open(text: &[u8], now: Now, boot: Option<&Boot>) -> serde_json::Result<Self> {
-        let File { account, steps, limited, written } = serde_json::from_slice(text)?;
-        let clock = written.and_then(|written| written.clock_in(boot));
-        let empty = Self::new(now);
-        let (booted, last) = (i128::from(empty.booted), i128::from(empty.step(now.moment)));
-        let steps = moved(steps, booted - i128::from(clock.unwrap_or(now.setting()).millis()));
-        let latest = steps.last_key_value().map_or(last, |(step, _)| i128::from(*step));
+        let File { account, steps, limited, this_boot } = serde_json::from_slice(text)?;
+        let this_boot = this_boot.filter(|of| Some(&of.boot) == boot);
+        let limited = limited.map(|limit| limit.opened(now, this_boot.is_some()));
+        let (empty, by) = match this_boot {
+            Some(ThisBoot { booted, moved, .. }) => {
+                (Self { booted, ..Self::default() }, moved.saturating_neg())
+            }
+            None => {
+                let new = Self::new(now);
+                let by = new.clock_ahead(now).saturating_neg();
+                (new, by)
+            }
+        };
+        let steps = moved(steps, by);
+        let last = empty.step(now.moment);
+        let latest = steps.last_key_value().map_or(last, |(step, _)| *step);
         // No request was made in the future: the clock is behind, or was ahead, and the last one counts as made now. Those
         // before it keep their distance, so that an hour is not charged with a day.
-        let steps = moved(steps, (last - latest).min(0) * STEP.as_millis() as i128);
-        let limited = limited.map(|limit| limit.opened(now, clock.is_some()));
-        Ok(Self { account, steps, limited, ..empty })
+        let late = latest.saturating_sub(last);
+        let steps = steps.into_iter().map(|(step, count)| (step.saturating_sub(late), count));
+        Ok(Self { account, steps: sum(steps), limited, ..empty })
     }
 
     pub fn to_file(&self, now: Now, boot: Option<&Boot>) -> serde_json::Result<Vec<u8>> {
+        let by = self.clock_ahead(now);
         let file = File {
             account: self.account.clone(),
-            steps: moved(self.steps.clone(), i128::from(now.setting().millis()) - i128::from(self.booted)),
+            steps: moved(self.steps.clone(), by),
             limited: self.limited.map(|limited| Limit::new(limited, now)),
-            written: boot.map(|boot| Written::new(boot, now)),
+            this_boot: boot.map(|boot| ThisBoot { boot: boot.clone(), booted: self.booted, moved: by }),
         };
         serde_json::to_vec(&file)
     }
+
+    /// How many steps the wall clock is ahead of what this counts by, to the nearest: a clock that is slewed moves nothing.
+    fn clock_ahead(&self, now: Now) -> i64 {
+        let step = STEP.as_millis() as i128;
+        let millis = i128::from(now.setting().millis()) - i128::from(self.booted);
+        ((millis + step / 2).div_euclid(step)).try_into().unwrap_or(0)
+    }
 }
 
-/// The steps at other dates, to the nearest step: a clock that is slewed moves nothing.
-fn moved(steps: BTreeMap<u64, u32>, millis: i128) -> BTreeMap<u64, u32> {
-    let step = STEP.as_millis() as i128;
-    let by = (millis + step / 2).div_euclid(step);
-    let mut moved = BTreeMap::new();
-    for (at, count) in steps {
-        let at = u64::try_from((i128::from(at) + by).max(0)).unwrap_or(u64::MAX);
-        let sum: &mut u32 = moved.entry(at).or_default();
+/// Steps that many later, as far as that can be expressed.
+fn moved(steps: BTreeMap<u64, u32>, by: i64) -> BTreeMap<u64, u32> {
+    sum(steps.into_iter().map(|(step, count)| (step.saturating_add_signed(by), count)))
+}
+
+fn sum(steps: impl Iterator<Item = (u64, u32)>) -> BTreeMap<u64, u32> {
+    let mut all = BTreeMap::new();
+    for (step, count) in steps {
+        let sum: &mut u32 = all.entry(step).or_default();
         *sum = sum.saturating_add(count);
     }
-    moved
+    all
 }
 
 impl Limit {
@@ -93,7 +122,10 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::providers::budget::{Budget, Purpose};
 
     const MINUTE: Duration = Duration::from_secs(60);
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -243,15 +275,15 @@ mod tests {
         let long = r#"{"secs": 18446744073709551615, "nanos": 999999999}"#;
         for until in [0, 1, u64::MAX] {
             for next_rest in [r#"{"secs": 0, "nanos": 0}"#, long] {
-                for clock in [i64::MIN, 0, i64::MAX] {
+                for (booted, moved) in [(0, i64::MIN), (u64::MAX, 0), (9, i64::MAX)] {
                     let steps =
                         r#"{"0": 1, "18446744073709551614": 4294967295, "18446744073709551615": 4294967295}"#;
                     let limited = format!(
                         r#"{{"until": {until}, "moment": {until}, "told": true, "next_rest": {next_rest}}}"#
                     );
-                    let written = format!(r#"{{"boot": "one", "clock": {clock}}}"#);
+                    let here = format!(r#"{{"boot": "one", "booted": {booted}, "moved": {moved}}}"#);
                     let text = format!(
-                        r#"{{"account": null, "steps": {steps}, "limited": {limited}, "written": {written}}}"#
+                        r#"{{"account": null, "steps": {steps}, "limited": {limited}, "this_boot": {here}}}"#
                     );
                     for name in ["one", "two"] {
                         let mut ledger = Ledger::open(text.as_bytes(), now(1), Some(&boot(name))).unwrap();
@@ -266,6 +298,42 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_steps_of_the_clock_and_no_restarts_exceed_the_budget_or_keep_it_used_up(
+            requests in proptest::collection::vec(
+                (0u32..300, 1u32..20, prop_oneof![Just(0i64), -90_000_000i64..90_000_000], any::<bool>()), 0..60),
+            hourly in 1u32..60, daily in 1u32..100,
+        ) {
+            let budget = Budget { hourly: Some(hourly), daily: Some(daily) };
+            let (mut minute, mut offset) = (0, 0);
+            let clocks = |minute: u32, offset: i64| {
+                let date = 1_800_000_000 + i64::from(minute) * 60 + offset;
+                Now { date: SystemTime::UNIX_EPOCH + Duration::from_secs(date as u64), ..now(minute) }
+            };
+            let mut ledger = Ledger::new(clocks(0, 0));
+            let mut sent: Vec<(u32, u32)> = Vec::new();
+            for (pause, cost, step, restarts) in requests {
+                minute += pause;
+                let before = clocks(minute, offset);
+                offset = (offset + step).clamp(-1_000_000_000, 1_000_000_000);
+                if restarts {
+                    ledger = passed_on(&ledger, before, ["one", "one"], clocks(minute, offset));
+                }
+                let at = clocks(minute, offset).moment;
+                if ledger.affords(at, &budget, cost, Purpose::Start) {
+                    ledger.spend(at, cost);
+                    sent.push((minute, cost));
+                }
+                let within = |window: u32| -> u32 {
+                    sent.iter().filter(|(when, _)| when + window > minute).map(|(_, cost)| cost).sum()
+                };
+                prop_assert!(within(60) <= hourly && within(24 * 60) <= daily);
+            }
+            prop_assert_eq!(ledger.last_day(now(minute + 25 * 60).moment), 0);
         }
     }
 }
