@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use opnix::internals::Kept;
+use opnix::internals::Secret;
 use opnix::internals::sealed::{Key, open, seal};
 use opnix::internals::{Moment, Now, Reference};
-use opnix::internals::Secret;
 
 static KEY: LazyLock<Key> = LazyLock::new(|| Key::new(&[7; 32]).expect("a key"));
 
@@ -21,7 +21,8 @@ static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
         (format!("op://vault/item/{name}").parse().expect("a reference"), entry)
     };
     let entries = ["one", "two", "three"].map(entry);
-    seal(&KEY, "account", entries.iter().map(|(reference, entry)| (reference, entry)), Now::read(), None).expect("sealed")
+    seal(&KEY, "account", entries.iter().map(|(reference, entry)| (reference, entry)), Now::read(), None)
+        .expect("sealed")
 });
 
 fuzz_target!(|input: &[u8]| {
