@@ -134,16 +134,16 @@ fn cache(store: &Store) -> Cache {
 
 fn budget(store: &Store) -> Budget {
     let (limits, ledger) = store.budget();
-    let Now { date, moment } = Now::read();
+    let now = Now::read();
     let window = |used: u32, limit: Option<u32>| Window {
         used: used.into(),
         left: limit.map(|limit| limit.saturating_sub(used).into()),
         limit: limit.map(Into::into),
     };
     Budget {
-        hour: window(ledger.last_hour(date), limits.hourly),
-        day: window(ledger.last_day(date), limits.daily),
-        limited_until: ledger.limited_until(date, moment).map(seconds),
+        hour: window(ledger.last_hour(now.moment), limits.hourly),
+        day: window(ledger.last_day(now.moment), limits.daily),
+        limited_until: ledger.limited_until(now).map(|until| seconds(now.date_of(until))),
     }
 }
 

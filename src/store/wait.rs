@@ -185,16 +185,15 @@ impl Store {
 }
 
 impl Shared {
-    /// The provider does not work, and asking again does not mend it.
-    pub(super) fn is_barred(&self) -> bool {
-        self.state().breaker.down().is_some_and(|down| !down.error.consequences().retry)
-    }
-
     /// What the last token came to says nothing about the next one, and what another account's is, is not ours.
     pub(super) fn notice_new_token<'r>(&self, mut references: impl Iterator<Item = &'r Reference>) {
         self.check_account();
-        let has_failed = |reference: &Reference| self.state().failures.contains_key(reference);
-        if (self.is_barred() || references.any(has_failed)) && self.provider.has_new_token() {
+        let is_failing = {
+            let state = self.state();
+            let is_down = state.breaker.down().is_some_and(|down| !down.error.consequences().retry);
+            is_down || references.any(|reference| state.failures.contains_key(reference))
+        };
+        if is_failing && self.provider.has_new_token() {
             self.state().forget_failures();
         }
     }
