@@ -86,7 +86,7 @@ pub async fn run(
             _ = keeper_gone.recv() => orphaned = !channel.keeper_lives(),
             heard = listen(&channel, &commands) => match heard {
                 Heard::Stored(message) => service.places.confirm(message),
-                Heard::Signal(Signal::SIGHUP) => service.reload(),
+                Heard::Signal(Signal::SIGHUP) => drop(spawn_local(service.clone().reload())),
                 // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this.
                 Heard::Signal(Signal::SIGUSR1) => restarting = true,
                 Heard::Signal(_) => break,

@@ -27,13 +27,12 @@ pub use self::missed::Miss;
 use self::missed::Missed;
 use self::places::Places;
 use self::refusal::Refusal;
-use self::reload::Last;
+use self::reload::Looked;
 pub use self::reload::Rejected;
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
 use crate::files::StateDirectory;
-use crate::moment::Moment;
 use crate::peer::{Claim, Trust};
 use crate::providers::FetchError;
 use crate::providers::ledger::Meter;
@@ -52,9 +51,9 @@ pub struct Service {
     waiting: Waiting,
     sources: Sources,
     configuration: Mutex<Arc<Configuration>>,
-    last: Mutex<Last>,
-    /// When the files were last looked at.
-    looked: tokio::sync::Mutex<Option<Moment>>,
+    /// Why it is an older one than that of the files.
+    rejected: Mutex<Option<Rejected>>,
+    looked: Arc<tokio::sync::Mutex<Looked>>,
     missed: Arc<Missed>,
     base: Base,
     /// Requests that have no answer yet, except those that never get one.
@@ -73,15 +72,15 @@ impl Service {
         if let Some(why) = base.disk.unsealable() {
             info!("values are kept in memory only: {why}");
         }
-        let service = Self {
+        let mut service = Self {
             trust,
             places: Places::new(notifier.clone(), backed),
             notifier,
             waiting: Waiting::default(),
             sources,
             configuration: Mutex::new(Arc::new(Configuration::Faulty(Faults::default()))),
-            last: Mutex::default(),
-            looked: tokio::sync::Mutex::default(),
+            rejected: Mutex::default(),
+            looked: Arc::default(),
             missed: Arc::new(Missed::load(StateDirectory::of_runtime())),
             base,
             unanswered: TaskTracker::new(),
@@ -101,17 +100,14 @@ impl Service {
         let configuration = self.configuration();
         let store = configuration.store();
         let in_force = self.sources.token.read();
-        let Some(token) = token else {
-            let is_used = in_force.is_ok() && store.is_some_and(|store| store.provider().needs_token());
-            return if is_used {
-                Err(FetchError::TokenMissing { looked: "its file is not there, or empty".into() })
-            } else {
-                Ok(false)
-            };
-        };
-        let token = match store {
-            Some(store) => store.provider().check_token(token)?,
-            None => token,
+        let is_needed = store.is_some_and(|store| store.provider().needs_token());
+        let token = match (token, store) {
+            (None, _) if is_needed && in_force.is_ok() => {
+                return Err(FetchError::TokenMissing { looked: "its file is not there, or empty".into() });
+            }
+            (None, _) => return Ok(false),
+            (Some(token), Some(store)) => store.provider().check_token(token)?,
+            (Some(token), None) => token,
         };
         if in_force.is_ok_and(|in_force| in_force.is_same_as(&token)) {
             return Ok(false);

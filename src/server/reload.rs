@@ -2,9 +2,10 @@
 //! whole changes nothing.
 
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -21,13 +22,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often files that change while they are read are read again at once.
 const TRIES: u32 = 3;
 
-/// What became of the last try.
+/// When the files were looked at. Whoever holds it is the only one to put another configuration in force.
 #[derive(Debug, Default)]
-pub struct Last {
-    /// What was read.
+pub struct Looked {
+    /// What was read last, whatever came of it.
     identity: Identity,
-    /// Why the configuration in force is an older one.
-    rejected: Option<Rejected>,
+    began: Option<Moment>,
 }
 
 /// A configuration that did not come into force.
@@ -68,10 +68,9 @@ fn read(files: &[PathBuf]) -> (Identity, Result<Config, Faults>) {
 
 impl Service {
     /// What the service comes up with.
-    pub(super) fn load_first(&self) {
-        let mut last = self.last();
+    pub(super) fn load_first(&mut self) {
         let (identity, config) = read(&self.sources.files);
-        last.identity = identity;
+        self.looked = Arc::new(Mutex::new(Looked { identity, began: None }));
         let configuration = match config {
             Ok(config) => Configuration::new(config, &self.sources.token, &self.base, None),
             Err(faults) => {
@@ -83,45 +82,54 @@ impl Service {
     }
 
     /// Takes a new configuration, and trusts no value until it is confirmed; a faulty configuration changes nothing.
-    pub fn reload(&self) {
+    pub async fn reload(self: Arc<Self>) {
         self.notifier.reloading();
-        self.take(&mut self.last());
+        let looked = self.looked.clone().lock_owned().await;
+        self.clone().in_the_background(looked, Self::take).await;
         self.notifier.ready(&self.status());
     }
 
     /// Why the configuration in force is an older one than that of the files, as far as was looked.
     pub fn rejected(&self) -> Option<Rejected> {
-        self.last().rejected.clone()
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn last(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whatever the file system does, nothing else waits for it.
+    async fn in_the_background(
+        self: Arc<Self>,
+        mut looked: OwnedMutexGuard<Looked>,
+        act: impl FnOnce(&Self, &mut Looked) + Send + 'static,
+    ) {
+        // If it panics, the process ends.
+        let _ = spawn_blocking(move || act(&self, &mut looked)).await;
     }
 
-    fn take(&self, last: &mut Last) {
+    fn take(&self, looked: &mut Looked) {
         let (identity, config) = read(&self.sources.files);
-        last.identity = identity;
-        match config {
-            Ok(config) => {
-                let old = self.configuration();
+        looked.identity = identity;
+        let old = self.configuration();
+        let rejected = match (config, &*old) {
+            (Ok(config), _) => {
                 let new = Configuration::new(config, &self.sources.token, &self.base, Some(&old));
-                last.rejected = None;
                 self.put_in_force(new);
                 records::reloaded();
                 self.base.changes.send_modify(|count| *count += 1);
+                None
             }
-            Err(faults) => {
+            (Err(faults), Configuration::Faulty(_)) => {
                 records::faults(&faults);
-                if matches!(*self.configuration(), Configuration::Faulty(_)) {
-                    self.put_in_force(Configuration::Faulty(faults));
-                    return;
-                }
-                let since = last.rejected.as_ref().map_or_else(Moment::now, |rejected| rejected.since);
+                self.put_in_force(Configuration::Faulty(faults));
+                None
+            }
+            (Err(faults), Configuration::Valid { .. }) => {
+                records::faults(&faults);
+                let since = self.rejected().map_or_else(Moment::now, |rejected| rejected.since);
                 let rejected = Rejected { faults, since };
                 records::kept_old_configuration(&rejected.line());
-                last.rejected = Some(rejected);
+                Some(rejected)
             }
-        }
+        };
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = rejected;
     }
 
     fn put_in_force(&self, configuration: Configuration) {
@@ -132,33 +140,28 @@ impl Service {
     /// Returns when the files have been looked at since it was called, and other ones, if they are valid, are in force.
     pub(super) async fn look(self: &Arc<Self>) {
         let called = Moment::now();
-        let mut began = self.looked.lock().await;
-        if began.is_some_and(|began| began > called) {
+        let mut looked = self.looked.clone().lock_owned().await;
+        if looked.began.is_some_and(|began| began > called) {
             return;
         }
-        if let Some(began) = *began {
+        if let Some(began) = looked.began {
             sleep((began + PAUSE).since(Moment::now())).await;
         }
-        *began = Some(Moment::now());
-        let service = self.clone();
-        let look = move || {
-            let mut last = service.last();
-            if Identity::of(&service.sources.files) != last.identity {
-                service.take(&mut last);
-                drop(last);
+        looked.began = Some(Moment::now());
+        let look = |service: &Self, looked: &mut Looked| {
+            if Identity::of(&service.sources.files) != looked.identity {
+                service.take(looked);
                 service.notifier.status(&service.status());
             }
         };
-        // If it panics, the process ends.
-        let _ = spawn_blocking(look).await;
+        self.clone().in_the_background(looked, look).await;
     }
 
     /// While the files are faulty, looks whether they were mended.
     pub(super) async fn keep_looking(self: Arc<Self>) {
         loop {
             sleep(PAUSE).await;
-            let is_faulty = || matches!(*self.configuration(), Configuration::Faulty(_));
-            if self.rejected().is_some() || is_faulty() {
+            if self.rejected().is_some() || self.configuration().store().is_none() {
                 self.look().await;
             }
         }

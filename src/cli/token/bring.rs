@@ -1,9 +1,9 @@
 //! Brings the token to the running service, which may not read its file, and has its credentials from systemd only once.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -44,9 +44,11 @@ enum Trouble {
 
 pub fn take(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     see_what_systemd_sees();
-    let Some(loaded) = named.map(Loaded::Plain).or_else(token::loaded) else {
-        // Where no token comes from a file, none can be a new one.
-        return Exit::Ok;
+    let loaded = match which(named.as_deref()) {
+        Ok(Some(loaded)) => loaded,
+        // Where no token comes from a file, none in a file is a new one.
+        Ok(None) => return Exit::Ok,
+        Err(error) => return fail(Exit::System, format_args!("systemctl cat opnix.service: {error}")),
     };
     match bring(&loaded, control) {
         Ok(taken) => {
@@ -61,6 +63,16 @@ pub fn take(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     }
 }
 
+/// The file of the token. What is no file, such as a socket, gives it to systemd alone.
+fn which(named: Option<&Path>) -> io::Result<Option<Loaded>> {
+    let loaded = match named {
+        Some(path) => Some(Loaded::Plain(path.to_owned())),
+        None => token::loaded_for_sure()?,
+    };
+    let is_other = |loaded: &Loaded| fs::metadata(loaded.path()).is_ok_and(|metadata| !metadata.is_file());
+    Ok(loaded.filter(|loaded| !is_other(loaded)))
+}
+
 pub fn watch(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     if let Err(error) = records::init(None) {
         return fail(Exit::System, format_args!("cannot begin: {error}"));
@@ -70,38 +82,18 @@ pub fn watch(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     }
     let notifier = Notifier::direct();
     notifier.ready("");
-    let which = || named.clone().map(Loaded::Plain).or_else(token::loaded);
-    let (mut loaded, mut asked) = (which(), Instant::now());
-    let (mut settled, mut done) = (None, None);
+    let mut watched = Watched::default();
+    let mut asked = None::<Instant>;
     let mut told = String::new();
     loop {
-        if asked.elapsed() >= WHICH {
-            let now = which();
-            if now != loaded {
-                (loaded, settled, done) = (now, None, None);
+        if asked.is_none_or(|asked| asked.elapsed() >= WHICH) {
+            // If that is not known for now, it is what it was.
+            if let Ok(loaded) = which(named.as_deref()) {
+                watched.is_at(loaded);
+                asked = Some(Instant::now());
             }
-            asked = Instant::now();
         }
-        let found = loaded.as_ref().and_then(|loaded| Some((loaded, Identity::of(loaded.path())?)));
-        if let Some((loaded, now)) = found
-            // It may still be written.
-            && settled.replace(now.clone()).as_ref() == Some(&now)
-            && done.as_ref() != Some(&now)
-        {
-            let trouble = match bring(loaded, control) {
-                Ok(taken) => {
-                    done = Some(now);
-                    if taken.changed {
-                        info!("the service took the token that is in {}", loaded.path().display());
-                    }
-                    String::new()
-                }
-                Err(Trouble::Token(why)) => {
-                    done = Some(now);
-                    why
-                }
-                Err(Trouble::Service(_, why)) => why,
-            };
+        if let Some(trouble) = watched.look(control) {
             notifier.status(trouble.lines().next().unwrap_or_default());
             if trouble != told && !trouble.is_empty() {
                 error!("{}", trouble.replace('\n', "; "));
@@ -109,6 +101,47 @@ pub fn watch(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
             told = trouble;
         }
         sleep(LOOK);
+    }
+}
+
+/// The file of the token, and what was seen of it.
+#[derive(Default)]
+struct Watched {
+    loaded: Option<Loaded>,
+    seen: Option<Identity>,
+    /// What was brought, or was no token.
+    done: Option<Identity>,
+}
+
+impl Watched {
+    fn is_at(&mut self, loaded: Option<Loaded>) {
+        if loaded != self.loaded {
+            *self = Self { loaded, ..Self::default() };
+        }
+    }
+
+    /// Brings a new token. Returns what is wrong, if anything, once there was something to do.
+    fn look(&mut self, control: &ControlArguments) -> Option<String> {
+        let loaded = self.loaded.as_ref()?;
+        let now = Identity::of(loaded.path());
+        let before = std::mem::replace(&mut self.seen, now.clone());
+        // What has changed since the last look may still be written.
+        let now = now.filter(|now| before.as_ref() == Some(now) && self.done.as_ref() != Some(now))?;
+        Some(match bring(loaded, control) {
+            Ok(taken) => {
+                if taken.changed {
+                    info!("the service took the token that is in {}", loaded.path().display());
+                }
+                self.done = Some(now);
+                String::new()
+            }
+            Err(Trouble::Token(why)) => {
+                self.done = Some(now);
+                why
+            }
+            // It is tried again.
+            Err(Trouble::Service(_, why)) => why,
+        })
     }
 }
 

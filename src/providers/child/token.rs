@@ -3,7 +3,7 @@
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
@@ -47,9 +47,11 @@ impl TokenSource {
         Self { place, in_force: Arc::default() }
     }
 
-    /// From now on this is the token.
+    /// From now on this is the token, unless it is read anew from a file each time.
     pub fn hand_over(&self, token: Secret) {
-        *self.in_force() = Some(token);
+        if !matches!(self.place, Place::File(_)) {
+            *self.in_force() = Some(token);
+        }
     }
 
     fn in_force(&self) -> MutexGuard<'_, Option<Secret>> {
@@ -106,13 +108,22 @@ impl Loaded {
     }
 }
 
-/// Where opnix.service loads its token from; if there is no such unit, where it would by default.
+/// Where opnix.service loads its token from, if from a file; if there is no such unit, where it would by default.
 pub fn loaded() -> Option<Loaded> {
-    let output = Command::new("systemctl").args(["cat", "opnix.service"]).stderr(Stdio::null()).output();
-    match output {
-        Ok(output) if output.status.success() => last_loaded(&String::from_utf8_lossy(&output.stdout)),
-        _ => Some(Loaded::Plain(DEFAULT.into())),
+    unit_file().map_or_else(|_| Some(Loaded::Plain(DEFAULT.into())), |text| last_loaded(&text))
+}
+
+/// The same, for whoever acts on it: what is not known is an error.
+pub fn loaded_for_sure() -> io::Result<Option<Loaded>> {
+    unit_file().map(|text| last_loaded(&text))
+}
+
+fn unit_file() -> io::Result<String> {
+    let output = Command::new("systemctl").args(["cat", "opnix.service"]).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 /// The last assignment in a unit file and its drop-ins counts. (`systemctl show` does not show it.)
