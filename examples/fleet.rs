@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use opnix::internals::{Budget, Ledger, Purpose};
+use opnix::internals::{Budget, Ledger, Moment, Purpose};
 use opnix::internals::{Decision, Health, Keep, Known, Settings, decide};
 use opnix::internals::{Outlook, next_round};
 use rand::rngs::StdRng;
@@ -54,7 +54,7 @@ fn settings() -> Settings {
 
 /// One machine over two days, of which the second counts: each of its units starts once a day, and one value changes.
 fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
-    let began = SystemTime::UNIX_EPOCH + 10_000 * DAY;
+    let began = Moment::BOOT + 10_000 * DAY;
     let mut starts: Vec<Duration> =
         (0..2 * secrets).map(|_| DAY.mul_f64(2.0 * chance.random::<f64>())).collect();
     starts.sort_unstable();
@@ -67,7 +67,7 @@ fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
     let mut changed = false;
     let mut now = began;
     loop {
-        let since = |then: SystemTime| now.duration_since(then).unwrap_or_default();
+        let since = |then: Moment| now.since(then);
         let outlook = Outlook {
             now,
             last: last.map(since),
@@ -94,7 +94,7 @@ fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
         }
         if is_round {
             if !ledger.affords(now, &budget, request, Purpose::Refresh) {
-                now += Duration::from_secs(60);
+                now = now + Duration::from_secs(60);
                 continue;
             }
             (spread, cost) = (chance.random(), request);
@@ -102,7 +102,7 @@ fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
             starts.next();
             let affords = ledger.affords(now, &budget, 1, Purpose::Start);
             let health = if affords { Health::Up } else { Health::Spent };
-            let age = now.duration_since(confirmed).ok();
+            let age = Some(now.since(confirmed));
             let known = Known { age, denied_for: None, doubtful: false };
             if !matches!(decide(Some(known), &settings(), health), Decision::Fetch { .. }) {
                 continue;
@@ -110,18 +110,18 @@ fn machine(secrets: u32, budget: Budget, chance: &mut StdRng) -> Asked {
         }
         changed |= request > SIGN_IN + VAULTS;
         if second_day {
-            asked.oldest = asked.oldest.max(minutes(now.duration_since(confirmed).unwrap_or_default()));
+            asked.oldest = asked.oldest.max(minutes(now.since(confirmed)));
         }
         // What a start asks confirms all values, as a round of the background does.
         (confirmed, last) = (now, Some(now));
         ledger.spend(now, request);
         if second_day {
             asked.in_the_day += request;
-            let hour = now.duration_since(began).map_or(0, |since| since.as_secs() / HOUR.as_secs());
+            let hour = now.since(began).as_secs() / HOUR.as_secs();
             *hours.entry(hour).or_insert(0) += request;
         }
     }
-    asked.oldest = asked.oldest.max(minutes((began + 2 * DAY).duration_since(confirmed).unwrap_or_default()));
+    asked.oldest = asked.oldest.max(minutes((began + 2 * DAY).since(confirmed)));
     asked.in_the_worst_hour = hours.into_values().max().unwrap_or(0);
     asked
 }

@@ -233,6 +233,7 @@ in
     };
     systemd.services.opnix-setup.stopIfChanged = false;
     systemd.services.opnix-key.stopIfChanged = false;
+    systemd.services.opnix-token.stopIfChanged = false;
     systemd.services.opnix-mount.stopIfChanged = false;
     systemd.services.opnix-mirror = {
       wantedBy = [ "multi-user.target" ];

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -60,6 +61,33 @@ pub fn read_from(mut from: impl Read, expected: usize, max: usize) -> io::Result
     }
     bytes.truncate(length);
     Ok(bytes)
+}
+
+/// What a path leads to, past all links. Two that are equal mean that the content is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    resolved: PathBuf,
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// `None` if it is not there, or cannot be looked at.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            resolved: fs::canonicalize(path).ok()?,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
 }
 
 fn too_large(max: usize) -> io::Error {
@@ -184,7 +212,7 @@ impl StateDirectory {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

@@ -5,6 +5,7 @@
 //! record. `docs/architecture.md` tells the same at more length.
 
 // What everything is made of.
+mod boot;
 mod files;
 mod kernel;
 mod moment;
@@ -41,6 +42,7 @@ pub mod internals {
     pub use crate::cli::Command;
     pub use crate::control::SOCKET as CONTROL_SOCKET;
     pub use crate::mirror::install::in_memory;
+    pub use crate::moment::{Moment, Now};
     pub use crate::providers::Provider;
     pub use crate::providers::ask::service_account::core::Core;
     pub use crate::providers::budget::{Budget, Purpose};
@@ -59,7 +61,9 @@ pub mod internals {
         pub use crate::systemd::asker::ask;
     }
     pub mod config {
-        pub use crate::config::{Config, DEFAULT_PATH, Faults, MirrorFile, OnChange, load, schema};
+        pub use crate::config::{
+            Config, DEFAULT_PATH, Faults, MirrorFile, OnChange, load_from_anybody, schema,
+        };
     }
     pub mod sealed {
         pub use crate::store::sealed::{Key, open, seal};

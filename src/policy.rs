@@ -126,7 +126,7 @@ impl Grant {
     }
 
     pub fn claim(&self) -> Claim {
-        Claim { unit: self.peer.unit.clone(), credential: self.peer.credential.clone() }
+        self.peer.claim()
     }
 }
 

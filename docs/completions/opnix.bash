@@ -130,17 +130,35 @@ _opnix() {
             opnix__subcmd__help__subcmd__token,set)
                 cmd="opnix__subcmd__help__subcmd__token__subcmd__set"
                 ;;
+            opnix__subcmd__help__subcmd__token,take)
+                cmd="opnix__subcmd__help__subcmd__token__subcmd__take"
+                ;;
+            opnix__subcmd__help__subcmd__token,watch)
+                cmd="opnix__subcmd__help__subcmd__token__subcmd__watch"
+                ;;
             opnix__subcmd__token,help)
                 cmd="opnix__subcmd__token__subcmd__help"
                 ;;
             opnix__subcmd__token,set)
                 cmd="opnix__subcmd__token__subcmd__set"
                 ;;
+            opnix__subcmd__token,take)
+                cmd="opnix__subcmd__token__subcmd__take"
+                ;;
+            opnix__subcmd__token,watch)
+                cmd="opnix__subcmd__token__subcmd__watch"
+                ;;
             opnix__subcmd__token__subcmd__help,help)
                 cmd="opnix__subcmd__token__subcmd__help__subcmd__help"
                 ;;
             opnix__subcmd__token__subcmd__help,set)
                 cmd="opnix__subcmd__token__subcmd__help__subcmd__set"
+                ;;
+            opnix__subcmd__token__subcmd__help,take)
+                cmd="opnix__subcmd__token__subcmd__help__subcmd__take"
+                ;;
+            opnix__subcmd__token__subcmd__help,watch)
+                cmd="opnix__subcmd__token__subcmd__help__subcmd__watch"
                 ;;
             *)
                 ;;
@@ -615,7 +633,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help__subcmd__token)
-            opts="set"
+            opts="set take watch"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -629,6 +647,34 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help__subcmd__token__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__help__subcmd__token__subcmd__take)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__help__subcmd__token__subcmd__watch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -801,7 +847,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__token)
-            opts="-h --path --help set help"
+            opts="-h --path --help set take watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -819,7 +865,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__token__subcmd__help)
-            opts="set help"
+            opts="set take watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -860,6 +906,34 @@ _opnix() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        opnix__subcmd__token__subcmd__help__subcmd__take)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__token__subcmd__help__subcmd__watch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         opnix__subcmd__token__subcmd__set)
             opts="-h --path --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -867,6 +941,50 @@ _opnix() {
                 return 0
             fi
             case "${prev}" in
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__token__subcmd__take)
+            opts="-h --control --path --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__token__subcmd__watch)
+            opts="-h --control --path --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -38,7 +38,7 @@ complete -c opnix -n "__fish_opnix_needs_command" -f -a "schema" -d 'Print the J
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "core" -d 'Put 1Password\'s core library in place, which the provider `service_account` needs'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "setup" -d 'Make the key that the cache on disk is sealed with'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "secret" -d 'Write the files of a configuration once, without a service, as OpNix does'
-complete -c opnix -n "__fish_opnix_needs_command" -f -a "token" -d 'Store the token of a service account or a Connect server'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "token" -d 'The token of a service account or a Connect server: store it, or bring it to the running service'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "env" -d 'Print variables with secrets in them for a shell, as OpNix does'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "fetch" -d 'Ask 1Password for `opnix serve`'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -90,13 +90,23 @@ complete -c opnix -n "__fish_opnix_using_subcommand secret" -l config -d 'The co
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l output -d 'Where relative paths start' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l token-file -d 'The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -l path -d 'The file for it; by default the one that opnix.service loads' -r -F
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -s h -l help -d 'Print help'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l path -d 'The file for it; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from take" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from take" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from take" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from watch" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from watch" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from watch" -s h -l help -d 'Print help'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c opnix -n "__fish_opnix_using_subcommand env" -l config -d 'The configuration' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand env" -l config-json -d 'The configuration itself' -r
@@ -120,9 +130,11 @@ complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_su
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "core" -d 'Put 1Password\'s core library in place, which the provider `service_account` needs'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "setup" -d 'Make the key that the cache on disk is sealed with'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "secret" -d 'Write the files of a configuration once, without a service, as OpNix does'
-complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "token" -d 'Store the token of a service account or a Connect server'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "token" -d 'The token of a service account or a Connect server: store it, or bring it to the running service'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "env" -d 'Print variables with secrets in them for a shell, as OpNix does'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "fetch" -d 'Ask 1Password for `opnix serve`'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from core" -f -a "install" -d 'Install the library from a wheel of 1Password\'s Python SDK, after checking its SHA-256 sum'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'

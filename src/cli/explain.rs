@@ -50,7 +50,7 @@ pub fn run(arguments: Arguments) -> Exit {
             }
         }
     };
-    match config::load(&files) {
+    match config::load_from_anybody(&files) {
         Ok(config) => {
             let explanation = answers::explain(&config.policy, &unit, &credential, |_| None);
             show(unit.as_str(), credential.as_str(), &explanation)

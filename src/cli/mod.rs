@@ -14,6 +14,7 @@ mod schema;
 mod serve;
 mod setup;
 pub mod status;
+mod token;
 
 use std::process::ExitCode;
 
@@ -69,7 +70,7 @@ pub enum Command {
     Core(core::Arguments),
     Setup(setup::Arguments),
     Secret(from_opnix::secret::Arguments),
-    Token(from_opnix::token::Arguments),
+    Token(token::Arguments),
     Env(from_opnix::env::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
@@ -111,7 +112,7 @@ pub fn main() -> ExitCode {
         Command::Core(arguments) => core::run(arguments),
         Command::Setup(arguments) => setup::run(arguments),
         Command::Secret(arguments) => from_opnix::secret::run(arguments),
-        Command::Token(arguments) => from_opnix::token::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
         Command::Env(arguments) => from_opnix::env::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };

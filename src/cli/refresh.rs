@@ -56,7 +56,7 @@ pub fn run(arguments: Arguments) -> Exit {
 
 /// Prints what the mirror would do about these changes. `Some`: how to exit if that cannot be said.
 fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
-    let config = match config::load(files) {
+    let config = match config::load_from_anybody(files) {
         Ok(config) => config,
         Err(faults) => return Some(faulty(&faults)),
     };

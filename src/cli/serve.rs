@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::{ConfigArguments, Exit, fail};
 use crate::peer::Trust;
+use crate::providers::child::token::TokenSource;
 use crate::server::keeper::{self, Channel, Role};
 use crate::server::lifetime::{self, Work};
 use crate::server::{Service, Sources};
@@ -139,7 +140,8 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         (false, true) => Trust::user(),
         (false, false) => Trust::system(),
     };
-    let sources = Sources { files: arguments.config.config.clone(), token: arguments.token_file.clone() };
+    let token = TokenSource::find(arguments.token_file.as_deref());
+    let sources = Sources { files: arguments.config.config.clone(), token };
     let activated = arguments.socket.is_none();
     if !activated {
         // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
@@ -157,12 +159,12 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
     let handle = runtime.handle().clone();
-    let service = Arc::new(Service::new(trust, activated, notifier.clone(), handle, &sources));
+    let service = Arc::new(Service::new(trust, activated, notifier.clone(), handle, sources));
     let names: Vec<_> = control.iter().filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
     let administrators = control::server::serve(control, service.clone());
     let path = arguments.socket.clone();
     let work = Work { listeners: credentials, stored: requests, channel, path, heartbeat };
-    let run = lifetime::run(work, service, administrators, &names, &sources);
+    let run = lifetime::run(work, service, administrators, &names);
     let served = LocalSet::new().block_on(&runtime, run);
     // It has requests that have no answer yet: to drop it would close their connections.
     std::mem::forget(runtime);

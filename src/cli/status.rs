@@ -10,7 +10,8 @@ use crate::policy::MIRROR;
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
 ///
 /// Exits with 0 if every secret could be served now, with 69 if the service is not there, a secret could not be
-/// served, or this machine keeps it from serving any, with 78 if the configuration is faulty.
+/// served, or this machine keeps it from serving any, with 78 if the configuration is faulty, also where an older one
+/// is still in force.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink
@@ -34,7 +35,7 @@ pub fn run(arguments: Arguments) -> Exit {
         print!("{}", describe(&status, SystemTime::now()));
     }
     match &status {
-        Status { faults: Some(_), .. } => Exit::Config,
+        Status { faults: Some(_), .. } | Status { rejected: Some(_), .. } => Exit::Config,
         Status { obstacle: Some(_), .. } => Exit::Unavailable,
         // A missing value can still be had, unless the provider is known not to work.
         status if status.secrets.iter().all(|secret| is_servable(secret.state, status)) => Exit::Ok,
@@ -65,6 +66,14 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     if let Some(faults) = &status.faults {
         line("faulty", faults.replace('\n', "\n           "));
         return text;
+    }
+    if let Some(rejected) = &status.rejected {
+        let since = relative(rejected.since, now);
+        line(
+            "faulty",
+            format!("an older configuration is in force: the files are faulty, as was first seen {since}"),
+        );
+        line("", rejected.faults.replace('\n', "\n           "));
     }
     if let Some(provider) = &status.provider {
         let account = provider.account.as_deref().unwrap_or("account unknown: there is no token");

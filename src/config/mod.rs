@@ -4,6 +4,8 @@ mod check;
 mod decode;
 mod fault;
 mod file;
+mod identity;
+mod owners;
 mod sources;
 mod valid;
 
@@ -11,14 +13,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use fault::{Fault, Faults};
+pub use identity::Identity;
 pub use sources::{DEFAULT_DIRECTORY, DEFAULT_PATH, read};
 pub use valid::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
 
 use crate::place::Place;
 use crate::remedy::Problem;
 
-/// Reads and joins the files; a directory stands for the `*.json` in it. All faults are reported at once.
+/// Reads and joins the files; a directory stands for the `*.json` in it. All faults are reported at once. It is a fault, too,
+/// if another user could have written it: what it says is done as root.
 pub fn load(paths: &[PathBuf]) -> Result<Config, Faults> {
+    read_all(paths, true)
+}
+
+/// The same, for who only wants to know what it says.
+pub fn load_from_anybody(paths: &[PathBuf]) -> Result<Config, Faults> {
+    read_all(paths, false)
+}
+
+fn read_all(paths: &[PathBuf], is_to_be_ours: bool) -> Result<Config, Faults> {
     let mut faults = Faults::default();
     let unreadable = |path: &Path, error: io::Error, faults: &mut Faults| {
         let place = Place { file: path.into(), position: None };
@@ -29,6 +42,18 @@ pub fn load(paths: &[PathBuf]) -> Result<Config, Faults> {
         match sources::expand(path) {
             Ok(files) => found.extend(files),
             Err(error) => unreadable(path, error, &mut faults),
+        }
+    }
+    if is_to_be_ours && owners::guard_the_program() {
+        let mut told = Vec::new();
+        // Of directories also those in which there is no file yet.
+        for path in found.iter().chain(paths.iter().filter(|path| path.is_dir())) {
+            // What cannot be looked at cannot be read either.
+            let Ok(Some(untrusted)) = owners::look(path) else { continue };
+            if !told.contains(&untrusted) {
+                faults.add(&Place { file: path.as_path().into(), position: None }, &untrusted);
+                told.push(untrusted);
+            }
         }
     }
     let mut files = Vec::new();

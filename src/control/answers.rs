@@ -1,18 +1,25 @@
 //! What the calls answer, from the configuration in force and its store.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed, Renewal,
-    Request, Rule, Secret, State, Status, Window,
+    Budget, Cache, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed, Rejected,
+    Renewal, Request, Rule, Secret, State, Status, TokenTaken, Window,
 };
+use crate::files;
 use crate::moment::Now;
 use crate::names::{CredentialName, UnitName};
 use crate::peer::Claim;
 use crate::policy::{self, Denied, Entry, Policy};
+use crate::providers::child::token;
 use crate::records;
 use crate::remedy::Remedy;
-use crate::server::{Configuration, Miss, Service, Wait};
+use crate::secret;
+use crate::server::{self, Configuration, Miss, Service, Wait};
 use crate::store::decide::{self, Decision};
 use crate::store::{Store, renew};
 
@@ -21,6 +28,7 @@ pub fn status(service: &Service) -> Status {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         faults: None,
+        rejected: service.rejected().map(Rejected::from),
         provider: None,
         cache: Cache { sealed: false, unsealed_because: None, in_memory: 0, sealable: 0, written_at: None },
         budget: Budget { hour: unlimited(), day: unlimited(), limited_until: None },
@@ -74,6 +82,20 @@ pub async fn refresh(service: &Service, names: &[String], dry_run: bool) -> Resu
     Ok(Refreshed { secrets: renewals.into_iter().map(Renewal::from).collect() })
 }
 
+/// The token comes in a pipe, so that no copy of it is left where nobody wipes.
+pub fn take_token(service: &Service, pipe: Vec<OwnedFd>) -> Result<TokenTaken, Error> {
+    let bad = |reason: String| Error::BadToken { reason };
+    let read = |pipe: OwnedFd| {
+        // Whoever keeps the other end open is not waited for.
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        files::read_from(File::from(pipe), 0, token::SIZE_MAX)
+    };
+    let text = pipe.into_iter().next().map(read).transpose().map_err(|error| bad(error.to_string()))?;
+    let token = text.and_then(|text| secret::Secret::copy_from(text.trim_ascii()).ok());
+    let changed = service.take_token(token).map_err(|error| bad(error.lines()))?;
+    Ok(TokenTaken { changed })
+}
+
 fn provider(store: &Store, kind: &str) -> Provider {
     let report = store.provider_report();
     Provider {
@@ -113,16 +135,16 @@ fn cache(store: &Store) -> Cache {
 
 fn budget(store: &Store) -> Budget {
     let (limits, ledger) = store.budget();
-    let Now { date, moment } = Now::read();
+    let now = Now::read();
     let window = |used: u32, limit: Option<u32>| Window {
         used: used.into(),
         left: limit.map(|limit| limit.saturating_sub(used).into()),
         limit: limit.map(Into::into),
     };
     Budget {
-        hour: window(ledger.last_hour(date), limits.hourly),
-        day: window(ledger.last_day(date), limits.daily),
-        limited_until: ledger.limited_until(date, moment).map(seconds),
+        hour: window(ledger.last_hour(now.moment), limits.hourly),
+        day: window(ledger.last_day(now.moment), limits.daily),
+        limited_until: ledger.limited_until(now).map(|until| seconds(now.date_of(until))),
     }
 }
 
@@ -189,6 +211,12 @@ impl From<&policy::Rule> for Rule {
             credential: rule.credential.to_string(),
             place: rule.place.to_string(),
         }
+    }
+}
+
+impl From<server::Rejected> for Rejected {
+    fn from(rejected: server::Rejected) -> Self {
+        Self { faults: rejected.faults.to_string(), since: seconds(rejected.since.date()) }
     }
 }
 

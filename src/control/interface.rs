@@ -16,6 +16,9 @@ pub struct Status {
     pub version: String,
     /// What is wrong with the configuration that the service came up with; it refuses every request then.
     pub faults: Option<String>,
+    /// A newer configuration, which is not in force.
+    #[serde(default)]
+    pub rejected: Option<Rejected>,
     pub provider: Option<Provider>,
     pub cache: Cache,
     pub budget: Budget,
@@ -35,6 +38,15 @@ pub struct Status {
     /// What keeps the service from serving any unit; it refuses every request then. An older service does not report it.
     #[serde(default)]
     pub obstacle: Option<String>,
+}
+
+/// A configuration that is faulty, so that the one before stays in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Rejected {
+    /// What is wrong with it.
+    pub faults: String,
+    /// When that was first seen.
+    pub since: u64,
 }
 
 /// A unit that waits for a credential.
@@ -239,6 +251,13 @@ pub struct Changes {
     pub count: u64,
 }
 
+/// What `TakeToken` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct TokenTaken {
+    /// Whether it is another one than before.
+    pub changed: bool,
+}
+
 /// What can go wrong with a call.
 #[derive(Debug, Clone, PartialEq, ReplyError, introspect::ReplyError)]
 #[zlink(interface = "io.opnix")]
@@ -249,6 +268,8 @@ pub enum Error {
     UnknownSecret { name: String },
     /// That is not a valid name of a unit or credential.
     InvalidName { name: String, reason: String },
+    /// The token is damaged, or not there any more; the one from before stays in force.
+    BadToken { reason: String },
 }
 
 impl std::fmt::Display for Error {
@@ -257,6 +278,9 @@ impl std::fmt::Display for Error {
             Self::Unconfigured { faults } => write!(f, "the service has no valid configuration: {faults}"),
             Self::UnknownSecret { name } => write!(f, "the configuration has no secret {name:?}"),
             Self::InvalidName { reason, .. } => f.write_str(reason),
+            Self::BadToken { reason } => {
+                write!(f, "the token is not taken, and the one from before stays in force: {reason}")
+            }
         }
     }
 }
@@ -265,7 +289,7 @@ impl Remedy for Error {
     fn remedy(&self) -> Option<String> {
         match self {
             // Theirs are in the texts already.
-            Self::Unconfigured { .. } | Self::InvalidName { .. } => None,
+            Self::Unconfigured { .. } | Self::InvalidName { .. } | Self::BadToken { .. } => None,
             Self::UnknownSecret { .. } => Some("`opnix status` lists them".to_owned()),
         }
     }
@@ -281,6 +305,10 @@ pub trait Control {
         names: Vec<String>,
         dry_run: Option<bool>,
     ) -> zlink::Result<Result<Refreshed, Error>>;
+    async fn take_token(
+        &mut self,
+        #[zlink(fds)] pipe: Vec<std::os::fd::OwnedFd>,
+    ) -> zlink::Result<Result<TokenTaken, Error>>;
     #[zlink(more)]
     async fn watch(
         &mut self,

@@ -3,7 +3,7 @@
 
 use std::future::pending;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use zlink::{ReadyListener, Reply, Server, service};
 use super::answers;
 use super::interface::{
     Budget, Cache, Changes, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed,
-    Renewal, Request, Rule, Secret, State, Status, Window,
+    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, Window,
 };
 use crate::peer::is_named;
 use crate::server::{Service, request};
@@ -86,7 +86,7 @@ struct Control(Arc<Service>);
 /// No value of a secret ever goes through here.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Records, Request, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Records, Rejected, Request, Rule, Renewal, Outcome],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),
@@ -106,6 +106,11 @@ impl Control {
     /// keeps nothing of it.
     async fn refresh(&self, names: Vec<String>, dry_run: Option<bool>) -> Result<Refreshed, Error> {
         answers::refresh(&self.0, &names, dry_run.unwrap_or(false)).await
+    }
+
+    /// Takes the token that is in the pipe that comes with the call, whose other end is closed; without a pipe there is no token.
+    async fn take_token(&self, #[zlink(fds)] pipe: Vec<OwnedFd>) -> Result<TokenTaken, Error> {
+        answers::take_token(&self.0, pipe)
     }
 
     /// How much has changed so far, and again whenever something does.

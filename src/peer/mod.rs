@@ -205,8 +205,8 @@ fn describe(manager: Option<&ManagerCgroup>, path: Option<String>) -> String {
     }
 }
 
-impl From<Peer> for Claim {
-    fn from(peer: Peer) -> Self {
-        Self { unit: peer.unit, credential: peer.credential }
+impl Peer {
+    pub fn claim(&self) -> Claim {
+        Claim { unit: self.unit.clone(), credential: self.credential.clone() }
     }
 }

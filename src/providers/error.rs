@@ -82,8 +82,7 @@ impl Remedy for FetchError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::TokenMissing { .. } => {
-                "put it into /etc/opnix/token (on NixOS: `tokenFile`) and restart opnix.service, or name its file with \
-                 --token-file"
+                "put it into /etc/opnix/token (on NixOS: `tokenFile`), or name its file with --token-file; it is taken by itself"
                     .into()
             }
             Self::TokenMalformed { remedy, .. } | Self::Core { remedy, .. } => return remedy.clone(),

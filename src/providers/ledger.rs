@@ -1,52 +1,58 @@
 //! How many requests 1Password was sent, and which of its limits is reached. Time is passed in, but for [`Meter`].
+//!
+//! Setting the clock neither forgets requests nor makes them count for longer: they are counted by what the wall clock said when
+//! the ledger was first opened in this boot, and the time that passed since. Only the file has true dates ([`file`]).
+
+mod file;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
 use super::ask::Count;
 use super::budget::{Budget, DAY, HOUR, LONGEST_LIMIT, Purpose, STEP};
-use crate::moment::Moment;
+use crate::moment::{Moment, Now, Stamp};
 
 /// The pause after a limit whose end 1Password did not tell; twice as long each time that it is still reached.
 const FIRST_REST: Duration = Duration::from_secs(10 * 60);
 const LONGEST_REST: Duration = HOUR;
 
 /// The requests of the last day.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Whose limits the requests count against, once that is known.
     account: Option<String>,
-    /// By the number of the step, counted from 1970.
+    /// When the machine booted, by the wall clock as it was when the ledger was first opened in this boot: milliseconds since
+    /// 1970.
+    booted: u64,
+    /// By the number of the step, counted from 1970 by that clock.
     steps: BTreeMap<u64, u32>,
     /// The limit that is reached, as 1Password said.
     limited: Option<Limited>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limited {
-    /// Milliseconds since 1970.
-    until: u64,
+    until: Stamp,
     /// Whether 1Password said until when.
     told: bool,
-    /// The same end, independent of changes of the clock. Not known if the limit was read from the file.
-    #[serde(skip)]
-    ends: Option<Moment>,
     /// How long the next rest is, if the limit is still reached after this one and 1Password does not say until when.
     next_rest: Duration,
 }
 
 impl Ledger {
-    pub fn spend(&mut self, now: SystemTime, requests: u32) {
-        let step = step(now);
-        // Steps that are in the future because the clock was set back: they count as of now.
-        let later = self.steps.split_off(&(step + 1)).into_values().fold(0, u32::saturating_add);
+    /// With no requests.
+    pub fn new(now: Now) -> Self {
+        // Before 1970 there are no steps.
+        Self { booted: now.setting().millis().try_into().unwrap_or(0), ..Self::default() }
+    }
+
+    pub fn spend(&mut self, now: Moment, requests: u32) {
+        let step = self.step(now);
         let oldest = step.saturating_sub((DAY.as_secs() / STEP.as_secs()) + 1);
         self.steps = self.steps.split_off(&oldest);
         let count = self.steps.entry(step).or_default();
-        *count = count.saturating_add(requests).saturating_add(later);
+        *count = count.saturating_add(requests);
     }
 
     /// The last request that was counted was not made.
@@ -59,40 +65,39 @@ impl Ledger {
     /// From now on, requests are this account's. Those of another account are forgotten: they count against its own limits.
     pub fn belongs_to(&mut self, account: &str) {
         if self.account.as_ref().is_some_and(|known| known != account) {
-            *self = Self::default();
+            *self = Self { booted: self.booted, ..Self::default() };
         }
         self.account = Some(account.to_owned());
     }
 
-    pub fn last_hour(&self, now: SystemTime) -> u32 {
+    pub fn last_hour(&self, now: Moment) -> u32 {
         self.used(now, HOUR)
     }
 
-    pub fn last_day(&self, now: SystemTime) -> u32 {
+    pub fn last_day(&self, now: Moment) -> u32 {
         self.used(now, DAY)
     }
 
-    fn used(&self, now: SystemTime, window: Duration) -> u32 {
-        let first = step(now).saturating_sub(window.as_secs() / STEP.as_secs());
+    fn used(&self, now: Moment, window: Duration) -> u32 {
+        let first = self.step(now).saturating_sub(window.as_secs() / STEP.as_secs());
         self.steps.range(first..).fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// Whether `cost` more requests stay within the budget.
-    pub fn affords(&self, now: SystemTime, budget: &Budget, cost: u32, purpose: Purpose) -> bool {
+    pub fn affords(&self, now: Moment, budget: &Budget, cost: u32, purpose: Purpose) -> bool {
         budget
             .windows()
             .all(|(window, limit)| self.used(now, window).saturating_add(cost) <= purpose.share(limit))
     }
 
     /// 1Password says that a limit is reached, and perhaps until when.
-    pub fn limit(&mut self, now: SystemTime, moment: Moment, told: Option<SystemTime>) {
+    pub fn limit(&mut self, now: Now, told: Option<SystemTime>) {
         // It may come from the file, where it can be anything.
         let rest =
             self.limited.map_or(FIRST_REST, |limited| limited.next_rest.clamp(FIRST_REST, LONGEST_REST));
-        let until = told.unwrap_or(now + rest).min(now + LONGEST_LIMIT);
+        let wait = told.map_or(rest, |until| until.duration_since(now.date).unwrap_or_default());
         self.limited = Some(Limited {
-            until: millis(until),
-            ends: Some(moment + until.duration_since(now).unwrap_or_default()),
+            until: (now.moment + wait.min(LONGEST_LIMIT)).into(),
             told: told.is_some(),
             next_rest: (rest * 2).min(LONGEST_REST),
         });
@@ -104,28 +109,24 @@ impl Ledger {
     }
 
     /// Until when a limit is reached, if 1Password said so.
-    pub fn told_until(&self, now: SystemTime, moment: Moment) -> Option<SystemTime> {
-        self.limited_until(now, moment).filter(|_| self.limited.is_some_and(|limited| limited.told))
+    pub fn told_until(&self, now: Now) -> Option<Moment> {
+        self.limited_until(now).filter(|_| self.limited.is_some_and(|limited| limited.told))
     }
 
     /// Until when a limit is reached, or assumed to be.
-    pub fn limited_until(&self, now: SystemTime, moment: Moment) -> Option<SystemTime> {
-        let limited = self.limited?;
-        if let Some(ends) = limited.ends {
-            return (moment < ends).then(|| now + ends.since(moment));
-        }
-        let until = SystemTime::UNIX_EPOCH + Duration::from_millis(limited.until);
-        // No limit is noted for longer than a day: an end further ahead means that the clock was set back.
-        (now < until && until <= now + DAY).then_some(until)
+    pub fn limited_until(&self, now: Now) -> Option<Moment> {
+        let until = match self.limited?.until {
+            Stamp::ThisBoot(moment) => moment,
+            Stamp::Earlier(date) => now.moment + date.duration_since(now.date).ok()?,
+        };
+        // No limit is noted for longer than a day: an end further ahead means that the clock is behind. It counts once the
+        // clock is set right.
+        (until > now.moment && until.since(now.moment) <= LONGEST_LIMIT).then_some(until)
     }
-}
 
-fn step(now: SystemTime) -> u64 {
-    millis(now) / STEP.as_millis() as u64
-}
-
-fn millis(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    fn step(&self, now: Moment) -> u64 {
+        self.booted.saturating_add(now.millis()) / STEP.as_millis() as u64
+    }
 }
 
 /// A shared ledger, into which requests are written as they go out.
@@ -144,7 +145,7 @@ impl Meter {
 
 impl Count for Meter {
     fn count(&self, requests: usize) {
-        self.ledger().spend(SystemTime::now(), u32::try_from(requests).unwrap_or(u32::MAX));
+        self.ledger().spend(Moment::now(), u32::try_from(requests).unwrap_or(u32::MAX));
     }
 
     fn never_sent(&self) {
@@ -157,6 +158,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
     fn at(minutes: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + minutes * 60)
     }
@@ -165,19 +168,20 @@ mod tests {
         Moment::BOOT + Duration::from_secs(minutes * 60)
     }
 
-    fn saved(ledger: &Ledger) -> Ledger {
-        serde_json::from_str(&serde_json::to_string(ledger).unwrap()).unwrap()
+    fn now(minutes: u64) -> Now {
+        Now { date: at(minutes), moment: moment(minutes) }
     }
 
     #[test]
     fn requests_count_for_an_hour_and_a_day() {
-        let mut ledger = Ledger::default();
-        ledger.spend(at(0), 10);
-        ledger.spend(at(30), 5);
-        assert_eq!((ledger.last_hour(at(59)), ledger.last_day(at(59))), (15, 15));
-        assert_eq!((ledger.last_hour(at(80)), ledger.last_day(at(80))), (5, 15));
-        assert_eq!((ledger.last_hour(at(24 * 60 + 10)), ledger.last_day(at(24 * 60 + 10))), (0, 5));
-        ledger.spend(at(48 * 60), 1);
+        let mut ledger = Ledger::new(now(0));
+        ledger.spend(moment(0), 10);
+        ledger.spend(moment(30), 5);
+        let used = |ledger: &Ledger, at| (ledger.last_hour(moment(at)), ledger.last_day(moment(at)));
+        assert_eq!(used(&ledger, 59), (15, 15));
+        assert_eq!(used(&ledger, 80), (5, 15));
+        assert_eq!(used(&ledger, 24 * 60 + 10), (0, 5));
+        ledger.spend(moment(48 * 60), 1);
         assert_eq!(ledger.steps.len(), 1, "what is over is forgotten");
     }
 
@@ -185,90 +189,64 @@ mod tests {
     fn refreshes_never_take_what_is_reserved_for_starts() {
         let budget = Budget { hourly: Some(100), daily: None };
         let mut ledger = Ledger::default();
-        ledger.spend(at(0), 45);
-        assert!(ledger.affords(at(0), &budget, 5, Purpose::Refresh));
-        assert!(!ledger.affords(at(0), &budget, 6, Purpose::Refresh));
-        assert!(ledger.affords(at(0), &budget, 55, Purpose::Start));
-        assert!(!ledger.affords(at(0), &budget, 56, Purpose::Start));
-        assert!(Ledger::default().affords(at(0), &Budget::NONE, u32::MAX, Purpose::Refresh));
+        ledger.spend(moment(0), 45);
+        assert!(ledger.affords(moment(0), &budget, 5, Purpose::Refresh));
+        assert!(!ledger.affords(moment(0), &budget, 6, Purpose::Refresh));
+        assert!(ledger.affords(moment(0), &budget, 55, Purpose::Start));
+        assert!(!ledger.affords(moment(0), &budget, 56, Purpose::Start));
+        assert!(Ledger::default().affords(moment(0), &Budget::NONE, u32::MAX, Purpose::Refresh));
     }
 
     #[test]
     fn a_limit_holds_until_its_end_and_longer_each_time_if_that_is_not_told() {
         let mut ledger = Ledger::default();
-        ledger.limit(at(0), moment(0), Some(at(7)));
-        assert_eq!(ledger.limited_until(at(6), moment(6)), Some(at(7)));
-        assert_eq!(ledger.limited_until(at(7), moment(7)), None);
-        assert_eq!(ledger.told_until(at(6), moment(6)), Some(at(7)));
+        ledger.limit(now(0), Some(at(7)));
+        assert_eq!(ledger.limited_until(now(6)), Some(moment(7)));
+        assert_eq!(ledger.limited_until(now(7)), None);
+        assert_eq!(ledger.told_until(now(6)), Some(moment(7)));
         ledger.lift();
         for (from, until) in [(100, 110), (200, 220), (300, 340), (400, 460), (500, 560)] {
-            ledger.limit(at(from), moment(from), None);
-            assert_eq!(ledger.limited_until(at(from), moment(from)), Some(at(until)));
-            assert_eq!(ledger.told_until(at(from), moment(from)), None);
+            ledger.limit(now(from), None);
+            assert_eq!(ledger.limited_until(now(from)), Some(moment(until)));
+            assert_eq!(ledger.told_until(now(from)), None);
         }
-        ledger.limit(at(0), moment(0), Some(at(1_000_000)));
-        assert_eq!(ledger.limited_until(at(0), moment(0)), Some(at(24 * 60)));
+        ledger.limit(now(0), Some(at(1_000_000)));
+        assert_eq!(ledger.limited_until(now(0)), Some(moment(24 * 60)));
         ledger.lift();
-        assert_eq!(ledger.limited_until(at(0), moment(0)), None);
+        assert_eq!(ledger.limited_until(now(0)), None);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_loses_no_requests_and_does_not_prolong_a_limit() {
-        let mut ledger = Ledger::default();
-        ledger.spend(at(10_000), 7);
-        ledger.limit(at(10_000), moment(0), Some(at(10_007)));
-        assert_eq!(ledger.last_hour(at(0)), 7);
-        for date in [0, 9_990, 10_000, 20_000] {
-            assert_eq!(ledger.told_until(at(date), moment(3)), Some(at(date + 4)));
-            assert_eq!(ledger.told_until(at(date), moment(7)), None);
+    fn a_limit_that_was_told_ends_in_its_time_whatever_the_clock_is_set_to() {
+        let mut ledger = Ledger::new(now(0));
+        ledger.limit(now(0), Some(at(7)));
+        for date in [SystemTime::UNIX_EPOCH, at(0) - YEAR, at(3), at(0) + YEAR] {
+            let later = |minutes| Now { date, moment: moment(minutes) };
+            assert_eq!(ledger.told_until(later(3)), Some(moment(7)));
+            assert_eq!(ledger.told_until(later(7)), None);
         }
-        // Of one from the file only the date is known.
-        let read = saved(&ledger);
-        let until = |date| read.limited_until(at(date), moment(0));
-        assert_eq!((until(10_000), until(0)), (Some(at(10_007)), None));
-        ledger.spend(at(0), 1);
-        assert_eq!((ledger.last_hour(at(0)), ledger.last_hour(at(70))), (8, 0));
+    }
+
+    #[test]
+    fn a_machine_that_boots_in_1970_or_before_counts_its_requests() {
+        for date in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH - YEAR] {
+            let mut ledger = Ledger::new(Now { date, moment: moment(1) });
+            ledger.spend(moment(1), 7);
+            assert_eq!((ledger.last_hour(moment(50)), ledger.last_hour(moment(70))), (7, 0));
+            assert_eq!((ledger.last_day(moment(24 * 60)), ledger.last_day(moment(25 * 60))), (7, 0));
+        }
     }
 
     #[test]
     fn the_requests_of_another_account_do_not_count() {
-        let mut ledger = Ledger::default();
-        ledger.spend(at(0), 7);
-        ledger.limit(at(0), moment(0), None);
+        let mut ledger = Ledger::new(now(0));
+        ledger.spend(moment(0), 7);
+        ledger.limit(now(0), None);
         ledger.belongs_to("first");
-        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0), moment(0)).is_some()), (7, true));
+        assert_eq!((ledger.last_hour(moment(0)), ledger.limited_until(now(0)).is_some()), (7, true));
         ledger.belongs_to("second");
-        assert_eq!((ledger.last_hour(at(0)), ledger.limited_until(at(0), moment(0))), (0, None));
-    }
-
-    #[test]
-    fn a_ledger_survives_as_json() {
-        let mut ledger = Ledger::default();
-        ledger.spend(at(3), 4);
-        ledger.limit(at(3), moment(3), None);
-        let read = saved(&ledger);
-        assert_eq!((&read.steps, read.limited.unwrap().until), (&ledger.steps, millis(at(13))));
-        assert_eq!(read.limited_until(at(4), moment(0)), Some(at(13)));
-    }
-
-    #[test]
-    fn no_content_of_the_file_makes_it_panic() {
-        let long = r#"{"secs": 18446744073709551615, "nanos": 999999999}"#;
-        for until in [0, 1, u64::MAX] {
-            for next_rest in [r#"{"secs": 0, "nanos": 0}"#, long] {
-                let steps = r#"{"18446744073709551614": 4294967295, "18446744073709551615": 4294967295}"#;
-                let limited = format!(r#"{{"until": {until}, "told": true, "next_rest": {next_rest}}}"#);
-                let text = format!(r#"{{"account": null, "steps": {steps}, "limited": {limited}}}"#);
-                let mut ledger: Ledger = serde_json::from_str(&text).unwrap();
-                assert_eq!(ledger.limited_until(at(0), moment(0)), None, "no limit is that long");
-                assert_eq!(ledger.last_day(at(0)), u32::MAX);
-                ledger.spend(at(0), 1);
-                assert_eq!(ledger.last_day(at(0)), u32::MAX);
-                ledger.limit(at(0), moment(0), None);
-                let rest = ledger.limited_until(at(0), moment(0)).unwrap().duration_since(at(0)).unwrap();
-                assert!((FIRST_REST..=LONGEST_REST).contains(&rest), "{rest:?}");
-            }
-        }
+        assert_eq!((ledger.last_hour(moment(0)), ledger.limited_until(now(0))), (0, None));
+        assert_eq!(ledger, Ledger { account: Some("second".into()), ..Ledger::new(now(0)) });
     }
 
     proptest! {
@@ -279,11 +257,11 @@ mod tests {
             let budget = Budget { hourly, daily };
             if let Some(interval) = budget.least_interval(cost) {
                 let mut ledger = Ledger::default();
-                let mut now = at(0);
+                let mut now = moment(0);
                 for round in 0..200 {
                     prop_assert!(ledger.affords(now, &budget, cost, Purpose::Refresh), "round {}", round);
                     ledger.spend(now, cost);
-                    now += interval;
+                    now = now + interval;
                 }
             }
         }
@@ -299,8 +277,8 @@ mod tests {
             let mut ledger = Ledger::default();
             let mut sent: Vec<(u64, u32)> = Vec::new();
             for (minute, cost) in times {
-                if ledger.affords(at(minute), &budget, cost, Purpose::Start) {
-                    ledger.spend(at(minute), cost);
+                if ledger.affords(moment(minute), &budget, cost, Purpose::Start) {
+                    ledger.spend(moment(minute), cost);
                     sent.push((minute, cost));
                 }
                 let within = |window: u64| -> u32 {

@@ -22,6 +22,7 @@ use tracing::warn;
 
 use crate::config;
 use crate::reference::Reference;
+use crate::secret::Secret;
 
 /// The provider of a configuration.
 #[derive(Debug)]
@@ -32,10 +33,9 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// `token` names the file with the token, if it is not where [`TokenSource`] finds it; `meter` counts the requests.
-    pub fn new(configured: config::Provider, token: Option<&Path>, meter: Meter) -> Self {
-        let remote =
-            |endpoint| Self::Remote(Box::new(Remote::new(endpoint, TokenSource::find(token), meter)));
+    /// `meter` counts the requests.
+    pub fn new(configured: config::Provider, token: TokenSource, meter: Meter) -> Self {
+        let remote = |endpoint| Self::Remote(Box::new(Remote::new(endpoint, token, meter)));
         match configured {
             config::Provider::ServiceAccount { library, hosts } => {
                 let installed = || Path::new(library::DIRECTORY).join(library::NAME);
@@ -85,6 +85,18 @@ impl Provider {
             Self::Remote(remote) => remote.has_new_token(),
             Self::Local(_) => false,
         }
+    }
+
+    /// The token, unless something is wrong with it that shows without a request.
+    pub fn check_token(&self, token: Secret) -> Result<Secret, FetchError> {
+        match self {
+            Self::Remote(remote) => remote.check_token(token),
+            Self::Local(_) => Ok(token),
+        }
+    }
+
+    pub fn needs_token(&self) -> bool {
+        matches!(self, Self::Remote(_))
     }
 
     /// `give` is told the result for the reference of a number, as soon as it is there. When all is over without an error, it was

@@ -30,6 +30,10 @@ pub fn kept_old_configuration(why: &str) {
     error!(message_id = id::KEPT_OLD, "{why}");
 }
 
+pub fn token_taken() {
+    info!(message_id = id::TOKEN_TAKEN, "took the new token");
+}
+
 /// Requests that the last instance left in systemd's store.
 pub fn found(requests: usize) {
     info!(message_id = id::FOUND, "found {requests} waiting requests in the store");

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::refusal::Refusal;
-use crate::config::{self, Faults};
+use crate::config::{self, Config, Faults};
 use crate::moment::Moment;
 use crate::peer::{Claim, Peer};
 use crate::policy::{Entry, Grant, Policy};
 use crate::providers::Provider;
+use crate::providers::child::token::TokenSource;
 use crate::secret::Secret;
 use crate::store::{Base, Inherited, Rules, Served, Store};
 
 /// What the configuration is loaded from.
 pub struct Sources {
     pub files: Vec<PathBuf>,
-    /// The file with the provider's token, if it is not where it is found by itself.
-    pub token: Option<PathBuf>,
+    pub token: TokenSource,
 }
 
 /// The configuration in force. A request keeps the one that it began with, unless it may wait longer than others.
@@ -34,34 +34,31 @@ pub enum Configuration {
 }
 
 impl Configuration {
-    /// `old` is the configuration that this one is to replace.
-    pub fn load(sources: &Sources, base: &Base, old: Option<&Self>) -> Result<Self, Faults> {
-        let config = config::load(&sources.files)?;
-        let config::Config { provider, timing, budget, settings, policy, entries, .. } = config;
+    /// `old` is the configuration that this one replaces.
+    pub fn new(config: Config, token: &TokenSource, base: &Base, old: Option<&Self>) -> Self {
+        let Config { provider, timing, budget, settings, policy, entries, .. } = config;
         let rules = Rules { timing, budget, settings };
         let old = match old {
             Some(Self::Valid { provider: same, store, .. }) => Some((store, *same == provider)),
             _ => None,
         };
         let asked = old.filter(|(_, is_same)| *is_same).map(|(store, _)| store.provider().clone());
-        let asked = asked.unwrap_or_else(|| {
-            let token = sources.token.as_deref();
-            Arc::new(Provider::new(provider.clone(), token, base.meter.clone()))
-        });
+        let new = || Provider::new(provider.clone(), token.clone(), base.meter.clone());
+        let asked = asked.unwrap_or_else(|| Arc::new(new()));
         // The old store writes nothing any more, whatever becomes of what it knows.
         let inherited = old.map(|(store, is_same)| (store.hand_over(), is_same));
         let inherited = inherited.filter(|(_, is_same)| *is_same).map(|(inherited, _)| inherited);
         let inherited = inherited.unwrap_or_else(|| Inherited::load(&base.disk, asked.account()));
         let store = Store::new(asked, rules, inherited, base);
-        Ok(Self::Valid { policy, entries, provider, store })
+        Self::Valid { policy, entries, provider, store }
     }
 
-    pub fn decide(&self, peer: Peer) -> Result<Grant, (Claim, Refusal)> {
+    pub fn decide(&self, peer: Peer) -> Result<Grant, (Peer, Refusal)> {
         match self {
             Self::Valid { policy, .. } => {
-                policy.decide(peer).map_err(|(peer, why)| (peer.into(), Refusal::Policy(why)))
+                policy.decide(peer).map_err(|(peer, why)| (peer, Refusal::Policy(why)))
             }
-            Self::Faulty(faults) => Err((peer.into(), Refusal::Configuration(faults.line()))),
+            Self::Faulty(faults) => Err((peer, Refusal::Configuration(faults.line()))),
         }
     }
 
@@ -69,6 +66,14 @@ impl Configuration {
     pub fn entry_for(&self, claim: &Claim) -> Option<&Entry> {
         match self {
             Self::Valid { policy, .. } => policy.entry_for(&claim.unit, &claim.credential),
+            Self::Faulty(_) => None,
+        }
+    }
+
+    /// What the store keeps, where there is one.
+    pub fn store(&self) -> Option<&Store> {
+        match self {
+            Self::Valid { store, .. } => Some(store),
             Self::Faulty(_) => None,
         }
     }

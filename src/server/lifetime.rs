@@ -19,9 +19,8 @@ use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info};
 
-use super::in_force::Configuration;
 use super::keeper::{Channel, Heard, KEEPER_GONE};
-use super::{Service, Sources, accept, request};
+use super::{Service, accept, request};
 use crate::records;
 
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
@@ -51,7 +50,6 @@ pub async fn run(
     service: Arc<Service>,
     administrators: impl Future<Output = io::Result<()>> + 'static,
     control: &[UnixAddr],
-    sources: &Sources,
 ) -> io::Result<()> {
     let Work { listeners, stored, channel, path, heartbeat } = work;
     let mut keeper_gone = signal(SignalKind::from_raw(KEEPER_GONE as i32))?;
@@ -75,6 +73,7 @@ pub async fn run(
         }
     });
     spawn_local(service.missed.clone().keep_saved());
+    spawn_local(service.clone().keep_looking());
     service.notifier.ready(&service.status());
     if let Some(path) = path {
         info!("listening on {}", path.display());
@@ -87,7 +86,7 @@ pub async fn run(
             _ = keeper_gone.recv() => orphaned = !channel.keeper_lives(),
             heard = listen(&channel, &commands) => match heard {
                 Heard::Stored(message) => service.places.confirm(message),
-                Heard::Signal(Signal::SIGHUP) => service.reload(sources),
+                Heard::Signal(Signal::SIGHUP) => drop(spawn_local(service.clone().reload())),
                 // SIGTERM does not say whether an instance follows; `ExecStop=` in `systemd/opnix.service` does, with this.
                 Heard::Signal(Signal::SIGUSR1) => restarting = true,
                 Heard::Signal(_) => break,
@@ -107,7 +106,7 @@ pub async fn run(
     } else {
         drain(&service, restarting).await;
     }
-    if let Configuration::Valid { store, .. } = &*service.configuration() {
+    if let Some(store) = service.configuration().store() {
         store.save().await;
     }
     service.missed.save().await;

@@ -9,6 +9,7 @@ pub mod lifetime;
 mod missed;
 pub mod places;
 mod refusal;
+mod reload;
 pub mod request;
 mod waiting;
 
@@ -26,13 +27,18 @@ pub use self::missed::Miss;
 use self::missed::Missed;
 use self::places::Places;
 use self::refusal::Refusal;
+use self::reload::Looked;
+pub use self::reload::Rejected;
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
+use crate::config::Faults;
 use crate::files::StateDirectory;
 use crate::peer::{Claim, Legacy, Trust};
+use crate::providers::FetchError;
 use crate::providers::ledger::Meter;
 use crate::records;
 use crate::remedy::Remedy;
+use crate::secret::Secret;
 use crate::store::Base;
 use crate::store::disk::Disk;
 use crate::systemd::notify::Notifier;
@@ -43,7 +49,11 @@ pub struct Service {
     notifier: Notifier,
     places: Arc<Places>,
     waiting: Waiting,
+    sources: Sources,
     configuration: Mutex<Arc<Configuration>>,
+    /// Why it is an older one than that of the files.
+    rejected: Mutex<Option<Rejected>>,
+    looked: Arc<tokio::sync::Mutex<Looked>>,
     missed: Arc<Missed>,
     base: Base,
     /// Requests that have no answer yet, except those that never get one.
@@ -56,7 +66,7 @@ pub struct Service {
 
 impl Service {
     /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
-    pub fn new(trust: Trust, backed: bool, notifier: Notifier, runtime: Handle, sources: &Sources) -> Self {
+    pub fn new(trust: Trust, backed: bool, notifier: Notifier, runtime: Handle, sources: Sources) -> Self {
         let disk = Arc::new(Disk::find());
         let base = Base { runtime, meter: Meter::new(disk.ledger()), disk, changes: Arc::default() };
         if let Some(why) = base.disk.unsealable() {
@@ -65,51 +75,52 @@ impl Service {
         if let Some(obstacle) = trust.obstacle() {
             records::obstacle(&obstacle);
         }
-        let configuration = Configuration::load(sources, &base, None).unwrap_or_else(|faults| {
-            records::faults(&faults);
-            Configuration::Faulty(faults)
-        });
-        let missed = Arc::new(Missed::load(StateDirectory::of_runtime()));
-        look_for(&missed, &configuration);
-        let configuration = Mutex::new(Arc::new(configuration));
-        let places = Places::new(notifier.clone(), backed);
-        Self {
+        let mut service = Self {
             trust,
+            places: Places::new(notifier.clone(), backed),
             notifier,
-            places,
             waiting: Waiting::default(),
-            configuration,
-            missed,
+            sources,
+            configuration: Mutex::new(Arc::new(Configuration::Faulty(Faults::default()))),
+            rejected: Mutex::default(),
+            looked: Arc::default(),
+            missed: Arc::new(Missed::load(StateDirectory::of_runtime())),
             base,
             unanswered: TaskTracker::new(),
             refusing: CancellationToken::new(),
             orphaned: CancellationToken::new(),
-        }
+        };
+        service.load_first();
+        service
     }
 
     pub fn configuration(&self) -> Arc<Configuration> {
         self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes a new configuration, and trusts no value until it is confirmed; a faulty configuration changes nothing.
-    fn reload(&self, sources: &Sources) {
-        self.notifier.reloading();
-        match Configuration::load(sources, &self.base, Some(&self.configuration())) {
-            Ok(configuration) => {
-                look_for(&self.missed, &configuration);
-                *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
-                records::reloaded();
-                self.base.changes.send_modify(|count| *count += 1);
-                self.notifier.ready(&self.status());
+    /// Takes a token that was replaced, or says why not; `None`: there is none any more. Says whether it is another one.
+    pub fn take_token(&self, token: Option<Secret>) -> Result<bool, FetchError> {
+        let configuration = self.configuration();
+        let store = configuration.store();
+        let in_force = self.sources.token.read();
+        let is_needed = store.is_some_and(|store| store.provider().needs_token());
+        let token = match (token, store) {
+            (None, _) if is_needed && in_force.is_ok() => {
+                return Err(FetchError::TokenMissing { looked: "its file is not there, or empty".into() });
             }
-            Err(faults) => {
-                records::faults(&faults);
-                let status =
-                    format!("Kept the old configuration: the new one has {} faults.", faults.iter().len());
-                records::kept_old_configuration(&status);
-                self.notifier.ready(&status);
-            }
+            (None, _) => return Ok(false),
+            (Some(token), Some(store)) => store.provider().check_token(token)?,
+            (Some(token), None) => token,
+        };
+        if in_force.is_ok_and(|in_force| in_force.is_same_as(&token)) {
+            return Ok(false);
         }
+        self.sources.token.hand_over(token);
+        records::token_taken();
+        if let Some(store) = store {
+            store.notice_new_token();
+        }
+        Ok(true)
     }
 
     /// A unit was refused. One that has a right to its secret is helped to it as soon as that can be had.
@@ -126,6 +137,9 @@ impl Service {
     /// unit is will tell.
     fn abandoned(&self, claim: &Claim) {
         records::abandoned(Some(claim));
+        if !self.configuration().still_maps(claim) {
+            return;
+        }
         self.missed.note(claim, "its start ended before the value came".to_owned());
         self.configuration().await_value(claim);
     }
@@ -166,6 +180,9 @@ impl Service {
     fn status(&self) -> String {
         if let Some(obstacle) = self.obstacle() {
             return format!("Refusing every request: {obstacle}.");
+        }
+        if let Some(rejected) = self.rejected() {
+            return rejected.line();
         }
         match &*self.configuration() {
             Configuration::Valid { policy, .. } => format!("Serving {} credentials.", policy.rules().count()),

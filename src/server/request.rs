@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use super::waiting::Wait;
 use super::{Configuration, Service};
 use crate::moment::Moment;
-use crate::peer::{self, Claim, Identity, Pretender, Stranger, Unidentified};
+use crate::peer::{self, Claim, Identity, Peer, Pretender, Stranger, Unidentified};
 use crate::policy::Grant;
 use crate::records;
 use crate::remedy::Remedy;
@@ -47,17 +47,12 @@ pub struct Request {
 pub fn handle(request: Request, address: SocketAddr, service: &Arc<Service>) {
     match peer::identify(&request.stream, &address, &service.trust) {
         Ok(Identity::Unit(peer)) => {
-            let configuration = service.configuration();
             // An instance that died may have begun to answer.
             let interrupted = request.found.is_some() && answer::may_be_begun(&request.stream);
-            let decided = match (interrupted, request.misdirected) {
-                (true, _) => Err((peer.into(), Refusal::Interrupted)),
-                (_, true) => Err((peer.into(), Refusal::WrongSocket)),
-                _ => configuration.decide(peer),
-            };
-            match decided {
-                Ok(grant) => serve(request, grant, configuration, service),
-                Err((claim, refusal)) => go_on(service, refuse(request, claim, refusal, service.clone())),
+            match (interrupted, request.misdirected) {
+                (true, _) => refuse_unit(request, peer, Refusal::Interrupted, service),
+                (_, true) => refuse_unit(request, peer, Refusal::WrongSocket, service),
+                _ => decide(request, peer, service),
             }
         }
         Ok(Identity::Pretender(pretender)) => {
@@ -102,8 +97,17 @@ fn go_on(service: &Arc<Service>, task: impl Future<Output = ()> + Send + 'static
     service.unanswered.spawn_on(task, &service.base.runtime);
 }
 
+fn refuse_unit(request: Request, peer: Peer, refusal: Refusal, service: &Arc<Service>) {
+    go_on(service, refuse(request, peer.claim(), refusal, service.clone()));
+}
+
 /// Answers from memory here and now, or else on the runtime.
-fn serve(request: Request, grant: Grant, configuration: Arc<Configuration>, service: &Arc<Service>) {
+fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
+    let configuration = service.configuration();
+    let grant = match configuration.decide(peer) {
+        Ok(grant) => grant,
+        Err((peer, _)) => return go_on(service, wait(request, Wanted::Undecided(peer), service.clone())),
+    };
     let ready = configuration.ready(&grant);
     let mut sent = 0;
     if let Some(served) = ready.as_ref().filter(|_| request.found.is_none()) {
@@ -116,19 +120,49 @@ fn serve(request: Request, grant: Grant, configuration: Arc<Configuration>, serv
             AtOnce::Later(written) => sent = written,
         }
     }
-    go_on(service, wait(request, grant, ready, sent, configuration, service.clone()));
+    let wanted = match ready {
+        Some(served) => Wanted::Ready(grant, served, sent),
+        None => Wanted::Value(grant, configuration),
+    };
+    go_on(service, wait(request, wanted, service.clone()));
 }
 
-/// Answers when the value is there. `sent` bytes of what is `ready` were written already.
-async fn wait(
-    request: Request,
-    grant: Grant,
-    ready: Option<Served>,
-    sent: usize,
-    configuration: Arc<Configuration>,
-    service: Arc<Service>,
-) {
-    let claim = grant.claim();
+/// What a request waits for.
+enum Wanted {
+    /// The configuration in force does not allow it; the files may be other ones by now.
+    Undecided(Peer),
+    Value(Grant, Arc<Configuration>),
+    /// To be written, as far as it is not: so many bytes are.
+    Ready(Grant, Served, usize),
+}
+
+impl Wanted {
+    fn claim(&self) -> Claim {
+        match self {
+            Self::Undecided(peer) => peer.claim(),
+            Self::Value(grant, _) | Self::Ready(grant, ..) => grant.claim(),
+        }
+    }
+
+    /// The value, with how many bytes of it are written already, when it is there.
+    async fn come(self, since: Moment, service: &Arc<Service>) -> Result<(Grant, Served, usize), Refusal> {
+        let (grant, configuration) = match self {
+            Self::Ready(grant, served, sent) => return Ok((grant, served, sent)),
+            Self::Value(grant, configuration) => (grant, configuration),
+            Self::Undecided(peer) => {
+                service.look().await;
+                let configuration = service.configuration();
+                (configuration.decide(peer).map_err(|(_, refusal)| refusal)?, configuration)
+            }
+        };
+        records::waits(&grant.claim());
+        value(grant, since, configuration, service).await.map(|(grant, served)| (grant, served, 0))
+    }
+}
+
+/// Answers when the value is there.
+async fn wait(request: Request, wanted: Wanted, service: Arc<Service>) {
+    let claim = wanted.claim();
     let places = &service.places;
     let Request { stream, since, found, .. } = request;
     let place = match found {
@@ -144,29 +178,25 @@ async fn wait(
     };
     let stream = answer::watched(stream).await;
     let answered = place.keeping(stream.connection(), async {
-        let value = match ready {
-            Some(served) => Ok((grant, served)),
-            None => {
-                records::waits(&claim);
-                select! {
-                    value = value(grant, since, configuration, &service) => value,
-                    () = answer::hung_up(&stream) => {
-                        service.abandoned(&claim);
-                        return true;
-                    }
-                    () = service.refusing.cancelled() => Err(Refusal::Stopping),
-                    () = service.orphaned.cancelled() => {
-                        if place.is_stored() {
-                            // The next instance answers it.
-                            return false;
-                        }
-                        Err(Refusal::Stopping)
-                    }
+        let value = select! {
+            // What is there is written, whatever else is to be done.
+            biased;
+            value = wanted.come(since, &service) => value,
+            () = answer::hung_up(&stream) => {
+                service.abandoned(&claim);
+                return true;
+            }
+            () = service.refusing.cancelled() => Err(Refusal::Stopping),
+            () = service.orphaned.cancelled() => {
+                if place.is_stored() {
+                    // The next instance answers it.
+                    return false;
                 }
+                Err(Refusal::Stopping)
             }
         };
         match value {
-            Ok((grant, served)) => {
+            Ok((grant, served, sent)) => {
                 let end = answer::whole(&stream, &served.value, sent).await;
                 on_record(&grant, &served, end, &service);
             }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::select;
 use tokio::sync::Notify;
@@ -21,16 +21,16 @@ use crate::providers::ledger::Ledger;
 const FIRST_COST: u32 = 8;
 /// When to look again whether the budget has room.
 const LATER: Duration = Duration::from_secs(5 * 60);
-/// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not.
-const LONGEST_SLEEP: Duration = Duration::from_secs(10 * 60);
+/// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not. And
+/// nobody tells when the wall clock is set, or when there is another token in a file that is read anew each time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// A longer interval makes no difference, and could overflow.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What the next round is planned from. The wall clock may be set at any time: only the ledger, which counts by the
-/// day, goes by it.
+/// What the next round is planned from. Nothing of it goes by the wall clock, which may be set at any time.
 #[derive(Debug, Clone)]
 pub struct Outlook {
-    pub now: SystemTime,
+    pub now: Moment,
     /// How long ago the last round began, or all values were last confirmed.
     pub last: Option<Duration>,
     /// How long ago the service began.
@@ -90,17 +90,22 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             else {
                 return;
             };
-            let Now { date, moment: now } = Now::read();
+            shared.notice_new_token(std::iter::empty());
+            let clocks = Now::read();
+            let now = clocks.moment;
+            if shared.state().is_misdated(clocks) {
+                shared.save().await;
+            }
             let (probe, renewed, missing) = {
-                let (state, now) = (shared.state(), Now { date, moment: now });
-                let awaited = state.is_awaited(now);
-                let missing = state.missing(&shared.limits(), now);
+                let state = shared.state();
+                let awaited = state.is_awaited(clocks);
+                let missing = state.missing(&shared.limits(), clocks);
                 let probe = state.breaker.down().map(|down| down.probe(awaited));
                 (probe, state.renewed, missing.into_iter().map(|(_, next)| next).min())
             };
-            let limit = shared.meter.ledger().limited_until(date, now);
+            let limit = shared.meter.ledger().limited_until(clocks);
             let outlook = Outlook {
-                now: date,
+                now,
                 last: last.max(renewed).map(|last| now.since(last)),
                 up: now.since(began),
                 interval: shared.timing.refresh,
@@ -109,7 +114,7 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                 cost: if probe.is_some() { 1 } else { cost },
                 probe: probe.map(|probe| probe.since(now)),
                 missing: missing.map(|next| next.since(now)),
-                limit: limit.map_or(Duration::ZERO, |until| until.duration_since(date).unwrap_or_default()),
+                limit: limit.map_or(Duration::ZERO, |until| until.since(now)),
                 spread,
             };
             let due = next_round(&outlook, &shared.meter.ledger());
@@ -120,9 +125,9 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
                     continue;
                 }
                 Some(Duration::ZERO) => {
-                    let before = shared.meter.ledger().last_day(date);
+                    let before = shared.meter.ledger().last_day(now);
                     shared.round().await;
-                    let spent = shared.meter.ledger().last_day(SystemTime::now()).saturating_sub(before);
+                    let spent = shared.meter.ledger().last_day(Moment::now()).saturating_sub(before);
                     (last, spread) = (Some(now), random());
                     // A round that cost nothing, because nothing was reached, says nothing about the next one.
                     cost = if spent > 1 { spent } else { cost };
@@ -202,13 +207,15 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn outlook() -> Outlook {
         Outlook {
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            now: Moment::BOOT + 100 * MINUTE,
             last: None,
             up: Duration::ZERO,
             interval: Some(120 * MINUTE),
@@ -241,10 +248,34 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_used_up_before_a_boot_with_a_wrong_clock_holds_up_the_background_for_a_day_at_most() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        let right = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let budget = Budget { hourly: None, daily: Some(2 * FIRST_COST) };
+        for (before, after) in [(right, right - YEAR), (right + YEAR, right), (right, right + YEAR)] {
+            let then = Now { date: before, moment: Moment::BOOT + 1000 * MINUTE };
+            let mut ledger = Ledger::new(then);
+            ledger.spend(then.moment, 2 * FIRST_COST);
+            let text = ledger.to_file(then, None).unwrap();
+            let boot = Now { date: after, moment: Moment::BOOT + MINUTE };
+            let ledger = Ledger::open(&text, boot, None).unwrap();
+            let mut rounds = 0;
+            // Day and night; the clock may be set right meanwhile, which nothing here looks at.
+            for minutes in (0..30 * 60).step_by(5) {
+                let now = boot.moment + minutes * MINUTE;
+                let up = minutes * MINUTE;
+                let due = next_round(&Outlook { now, up, budget, ..outlook() }, &ledger).unwrap();
+                rounds += u32::from(due.is_zero());
+            }
+            assert!(rounds >= 4 * 12, "{rounds} times a round was due");
+        }
+    }
+
+    #[test]
     fn no_interval_and_no_date_is_too_much_to_reckon_with() {
         for interval in [Duration::MAX, Duration::from_secs(u64::MAX)] {
             for last in [None, Some(Duration::ZERO), Some(Duration::MAX)] {
-                for now in [SystemTime::UNIX_EPOCH, outlook().now] {
+                for now in [Moment::BOOT, outlook().now, Moment::BOOT + Duration::MAX] {
                     let far = Outlook { now, last, interval: Some(interval), spread: 1.0, ..outlook() };
                     assert!(next_round(&far, &Ledger::default()).is_some());
                 }

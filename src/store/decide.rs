@@ -48,7 +48,8 @@ impl Settings {
 /// What is known of a value that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// How long ago 1Password last gave or confirmed it. `None` when, by the clock, that lies in the future.
+    /// How long ago 1Password last gave or confirmed it. `None` when that was in an earlier boot and, by the wall clock, lies
+    /// in the future.
     pub age: Option<Duration>,
     /// How long 1Password has said that it is not there, or not ours.
     pub denied_for: Option<Duration>,
@@ -82,12 +83,12 @@ impl Limits<'_> {
     pub fn health(&self, down: bool, now: Now) -> Health {
         let ledger = self.meter.ledger();
         // A limit that ends before a unit's time does can be waited for.
-        if ledger.told_until(now.date, now.moment).is_some_and(|until| until > now.date + self.deadline) {
+        if ledger.told_until(now).is_some_and(|until| until > now.moment + self.deadline) {
             Health::Limited
         } else if down {
             Health::Down
-        } else if ledger.limited_until(now.date, now.moment).is_some()
-            || !ledger.affords(now.date, self.budget, 1, Purpose::Start)
+        } else if ledger.limited_until(now).is_some()
+            || !ledger.affords(now.moment, self.budget, 1, Purpose::Start)
         {
             Health::Spent
         } else {
@@ -97,7 +98,7 @@ impl Limits<'_> {
 
     /// Whether a unit's request stays within the budget.
     pub fn affords(&self, now: Now) -> bool {
-        self.meter.ledger().affords(now.date, self.budget, 1, Purpose::Start)
+        self.meter.ledger().affords(now.moment, self.budget, 1, Purpose::Start)
     }
 }
 
@@ -116,7 +117,7 @@ pub enum Decision {
 pub fn decide(known: Option<Known>, settings: &Settings, health: Health) -> Decision {
     let usable = known.filter(|known| {
         let denied = known.denied_for.is_some_and(|denied| denied >= settings.grace);
-        // A clock that was set back says nothing about the age; machines without a hardware clock boot in the past.
+        // A clock that is behind says nothing about the age; machines without a hardware clock boot in the past.
         let too_old = known.age.is_some_and(|age| age >= settings.stale_for);
         !settings.always_fetch && !denied && !too_old
     });

@@ -7,7 +7,9 @@ use std::{env, io};
 
 use tracing::warn;
 
+use crate::boot::Boot;
 use crate::files::{self, StateDirectory};
+use crate::moment::Now;
 use crate::providers::ledger::Ledger;
 use crate::records;
 use crate::reference::Reference;
@@ -27,6 +29,8 @@ const NO_KEY: &[u8] = b"\n";
 #[derive(Debug)]
 pub struct Disk {
     directory: Option<StateDirectory>,
+    /// Which one this is, where that can be told.
+    boot: Option<Boot>,
     /// Or why there is none.
     key: Result<Key, String>,
 }
@@ -36,13 +40,16 @@ pub struct Snapshot {
     pub account: String,
     /// Those that may be on disk.
     pub entries: Vec<(Reference, Kept)>,
+    /// When it was taken.
+    pub now: Now,
 }
 
 impl Disk {
     /// What systemd gave us: the directory, and the key as a credential.
     pub fn find() -> Self {
         let credentials = env::var_os("CREDENTIALS_DIRECTORY");
-        Self { directory: StateDirectory::find(), key: read_key(credentials.as_deref().map(Path::new)) }
+        let boot = StateDirectory::of_runtime().and_then(|runtime| Boot::find(&runtime));
+        Self { directory: StateDirectory::find(), boot, key: read_key(credentials.as_deref().map(Path::new)) }
     }
 
     /// Why nothing is sealed, if that is so.
@@ -65,35 +72,40 @@ impl Disk {
                 return None;
             }
         };
-        sealed::open(key, &file).inspect_err(|error| records::cache_unused(&path, error)).ok()
+        sealed::open(key, &file, Now::read(), self.boot.as_ref())
+            .inspect_err(|error| records::cache_unused(&path, error))
+            .ok()
     }
 
     /// The requests of the last day; a ledger that cannot be read counts as none.
     pub fn ledger(&self) -> Ledger {
-        let Some(directory) = &self.directory else { return Ledger::default() };
-        let read = directory
-            .read(REQUESTS)
-            .and_then(|text| text.map_or(Ok(Ledger::default()), |text| Ok(serde_json::from_slice(&text)?)));
+        let now = Now::read();
+        let Some(directory) = &self.directory else { return Ledger::new(now) };
+        let read = directory.read(REQUESTS).and_then(|text| match text {
+            Some(text) => Ok(Ledger::open(&text, now, self.boot.as_ref())?),
+            None => Ok(Ledger::new(now)),
+        });
         read.unwrap_or_else(|error| {
             let path = directory.path(REQUESTS);
             warn!("the count of requests that were made is not known: {}: {error}", path.display());
-            Ledger::default()
+            Ledger::new(now)
         })
     }
 
     /// Replaces the cache as a whole. Without a key nothing is written; with nothing to write there is no file.
-    pub fn save_cache(&self, Snapshot { account, entries }: &Snapshot) -> io::Result<()> {
+    pub fn save_cache(&self, Snapshot { account, entries, now }: &Snapshot) -> io::Result<()> {
         let (Some(directory), Ok(key)) = (&self.directory, &self.key) else { return Ok(()) };
         if entries.is_empty() {
             return directory.remove(CACHE);
         }
-        let file = sealed::seal(key, account, entries.iter().map(|(reference, entry)| (reference, entry)));
+        let entries = entries.iter().map(|(reference, entry)| (reference, entry));
+        let file = sealed::seal(key, account, entries, *now, self.boot.as_ref());
         directory.replace(CACHE, &file.ok_or_else(|| io::Error::other("it cannot be sealed"))?)
     }
 
-    pub fn save_ledger(&self, ledger: &Ledger) -> io::Result<()> {
+    pub fn save_ledger(&self, ledger: &Ledger, now: Now) -> io::Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        directory.replace(REQUESTS, &serde_json::to_vec(ledger)?)
+        directory.replace(REQUESTS, &ledger.to_file(now, self.boot.as_ref())?)
     }
 
     /// When the cache was last written, if there is one.

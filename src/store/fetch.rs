@@ -130,11 +130,12 @@ impl Shared {
 
     /// Waits until a limit that the provider told us of is over, signs in, and asks which values still hold.
     async fn get_ready(&self, deadline: Instant) -> Result<(), FetchError> {
-        let Now { date, moment } = Now::read();
-        let until = self.meter.ledger().told_until(date, moment);
-        if let Some(wait) = until.and_then(|until| until.duration_since(date).ok()) {
+        let now = Now::read();
+        let until = self.meter.ledger().told_until(now);
+        if let Some(until) = until {
+            let wait = until.since(now.moment);
             if Instant::now() + wait > deadline {
-                return Err(FetchError::RateLimited { until });
+                return Err(FetchError::RateLimited { until: Some(now.date_of(until)) });
             }
             sleep(wait).await;
         }

@@ -2,22 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::decide::{Decision, Health, Keep, Known, Settings, decide};
+use crate::moment::{Moment, Now, Stamp};
 use crate::providers::Comparable;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
-/// A value that is kept. Times are those of the wall clock, because ages go on through a reboot. They tell nothing but
-/// ages, because that clock can be set back.
+/// A value that is kept. Its times tell ages, which go on through a reboot.
 #[derive(Debug, Clone)]
 pub struct Kept {
     pub value: Arc<Secret>,
     /// When 1Password was last asked for it, and gave or confirmed it.
-    pub fetched: SystemTime,
+    pub fetched: Stamp,
     /// When 1Password first said that it is not there, or not ours, any more.
-    pub denied: Option<SystemTime>,
+    pub denied: Option<Stamp>,
     /// See [`Known::doubtful`].
     pub doubtful: bool,
     /// Fetched since the provider's versions were noted, so that they tell whether it still holds.
@@ -33,15 +32,14 @@ pub struct Kept {
 pub struct Asked {
     /// See [`Kept::asked`].
     pub number: u64,
-    /// By the wall clock.
-    pub at: SystemTime,
+    pub at: Moment,
 }
 
 impl Kept {
-    pub fn known(&self, now: SystemTime) -> Known {
+    pub fn known(&self, now: Now) -> Known {
         Known {
-            age: now.duration_since(self.fetched).ok(),
-            denied_for: self.denied.map(|denied| now.duration_since(denied).unwrap_or_default()),
+            age: self.fetched.age(now),
+            denied_for: self.denied.map(|denied| denied.age(now).unwrap_or_default()),
             doubtful: self.doubtful,
         }
     }
@@ -66,7 +64,7 @@ impl Values {
         Self { settings, entries }
     }
 
-    pub fn decide(&self, reference: &Reference, now: SystemTime, health: Health) -> Decision {
+    pub fn decide(&self, reference: &Reference, now: Now, health: Health) -> Decision {
         let known = self.entries.get(reference).map(|entry| entry.known(now));
         match self.settings.get(reference) {
             Some(settings) => decide(known, settings, health),
@@ -105,7 +103,7 @@ impl Values {
         }
         let entry = Kept {
             value: value.clone(),
-            fetched: asked.at,
+            fetched: asked.at.into(),
             denied: None,
             doubtful: false,
             comparable,
@@ -129,7 +127,7 @@ impl Values {
             if is_comparable && unchanged.contains(reference) {
                 // A fetch that began later may have ended before.
                 if entry.asked < asked.number {
-                    (entry.fetched, entry.asked) = (asked.at, asked.number);
+                    (entry.fetched, entry.asked) = (asked.at.into(), asked.number);
                 }
                 (entry.denied, entry.doubtful, entry.comparable) = (None, false, now);
             } else {
@@ -142,10 +140,11 @@ impl Values {
     }
 
     /// 1Password says that there is no such value. The value is dropped when the grace is over; says whether it was.
-    pub fn deny(&mut self, reference: &Reference, now: SystemTime) -> bool {
+    pub fn deny(&mut self, reference: &Reference, now: Now) -> bool {
         let Some(entry) = self.entries.get_mut(reference) else { return false };
-        // A denial that lies in the future is from before the clock was set back: its grace is not to last until then.
-        entry.denied = Some(entry.denied.filter(|denied| *denied <= now).unwrap_or(now));
+        // Of one from an earlier boot that lies in the future, the grace is not to last until then.
+        let before = entry.denied.filter(|denied| denied.age(now).is_some());
+        entry.denied = Some(before.unwrap_or(now.moment.into()));
         let grace = self.settings[reference].grace;
         let over = entry.known(now).denied_for.is_some_and(|denied| denied >= grace);
         if over {

@@ -35,7 +35,7 @@ use self::disk::Disk;
 use self::kept::{Kept, Values};
 use self::state::{Act, Acts, State};
 use crate::config::Timing;
-use crate::moment::Now;
+use crate::moment::{Now, Setting};
 use crate::policy::Grant;
 use crate::providers::Provider;
 use crate::providers::budget::Budget;
@@ -69,6 +69,8 @@ pub struct Base {
 pub struct Inherited {
     account: Option<String>,
     values: Vec<(Reference, Kept)>,
+    /// See [`State::dated`].
+    dated: Option<Setting>,
 }
 
 struct Shared {
@@ -98,12 +100,13 @@ impl Store {
     pub fn new(provider: Arc<Provider>, rules: Rules, inherited: Inherited, base: &Base) -> Self {
         let Base { runtime, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
-        let Inherited { account, values } = inherited;
+        let Inherited { account, values, dated } = inherited;
         if let Some(account) = &account {
             meter.ledger().belongs_to(account);
         }
         let count = values.len();
-        let state = State::new(account, Values::new(settings, values), count);
+        let mut state = State::new(account, Values::new(settings, values), count);
+        state.dated = dated;
         let shared = Arc::new(Shared {
             provider,
             timing,
@@ -133,7 +136,8 @@ impl Store {
             // The other store begins anew with its numbers.
             (reference.clone(), Kept { doubtful: true, asked: 0, ..kept.clone() })
         };
-        Inherited { account: state.account.clone(), values: state.values.iter().map(doubtful).collect() }
+        let values = state.values.iter().map(doubtful).collect();
+        Inherited { account: state.account.clone(), values, dated: state.dated }
     }
 
     pub fn provider(&self) -> &Arc<Provider> {
@@ -207,10 +211,7 @@ impl Shared {
                     }
                 }
                 Act::Changed => self.changes.send_modify(|count| *count += 1),
-                Act::Limit(until) => {
-                    let Now { date, moment } = Now::read();
-                    self.meter.ledger().limit(date, moment, until);
-                }
+                Act::Limit(until) => self.meter.ledger().limit(Now::read(), until),
                 Act::Lift => {
                     self.meter.ledger().lift();
                     self.good_news.send_replace(());
@@ -240,12 +241,13 @@ impl Shared {
         if self.retired.load(Ordering::Relaxed) {
             return;
         }
+        let now = Now::read();
         let ledger = self.meter.ledger().clone();
-        let snapshot = self.state().take_unsaved();
+        let snapshot = self.state().take_unsaved(now);
         let disk = self.disk.clone();
         let write = tokio::task::spawn_blocking(move || {
             let cache = snapshot.map_or(Ok(()), |snapshot| disk.save_cache(&snapshot));
-            (cache, disk.save_ledger(&ledger))
+            (cache, disk.save_ledger(&ledger, now))
         });
         let Ok((cache, ledger)) = write.await else { return };
         if let Err(error) = cache {
@@ -261,16 +263,17 @@ impl Shared {
 impl Inherited {
     /// What the disk holds of this account, or of any account if that is not known.
     pub fn load(disk: &Disk, account: Option<String>) -> Self {
-        let Some(contents) = disk.load() else { return Self { account, values: Vec::new() } };
+        let nothing = |account| Self { account, values: Vec::new(), dated: None };
+        let Some(contents) = disk.load() else { return nothing(account) };
         match account {
             Some(account) if account != contents.account => {
                 warn!(
                     "the sealed cache is not used: it belongs to another account ({}) than the token",
                     contents.account
                 );
-                Self { account: Some(account), values: Vec::new() }
+                nothing(Some(account))
             }
-            _ => Self { account: Some(contents.account), values: contents.entries },
+            _ => Self { account: Some(contents.account), values: contents.entries, dated: contents.dated },
         }
     }
 }

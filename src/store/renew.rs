@@ -96,7 +96,7 @@ impl Store {
         let now = Now::read();
         let state = self.0.state();
         let limits = self.0.limits();
-        let known = |reference: &Reference| state.values.get(reference).map(|kept| kept.known(now.date));
+        let known = |reference: &Reference| state.values.get(reference).map(|kept| kept.known(now));
         let all = || entry.content.references();
         SecretReport {
             decisions: all().map(|reference| state.decide(reference, &limits, now)).collect(),

@@ -4,7 +4,8 @@
 //! "opnix sealed cache 1\n"          what it is, and the version of its format
 //! nonce (24 bytes)                  of the index
 //! length (4 bytes, big-endian)      of the sealed index
-//! sealed index                      JSON: the account, and of each value its reference, times and length
+//! sealed index                      JSON: the account; of each value its reference, dates and length; and the moments
+//!                                   of what happened in the boot in which the file was written
 //! for each value, in that order:
 //!     nonce (24 bytes)
 //!     sealed value                  its length and 16 bytes
@@ -13,8 +14,12 @@
 //! Sealed with XChaCha20-Poly1305, whose nonces may be drawn at random. The index is bound to the first line; each value to
 //! the first line, the index's nonce, the account, and its own line of the index. So no value can be moved to
 //! another reference, account or file, and a file in which a single byte is wrong, missing or added does not open.
+//!
+//! Moments are counted from the boot (`src/moment.rs`). In that boot they count, in any other one the dates do. They are not
+//! part of the lines, so that a version of opnix that does not know them opens the file, and this one opens a file without.
 
 use std::fmt;
+use std::iter::repeat;
 use std::time::{Duration, SystemTime};
 
 use chacha20poly1305::aead::{AeadInOut, Generate, KeyInit};
@@ -23,6 +28,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::kept::Kept;
+use crate::boot::{Boot, Written};
+use crate::moment::{Moment, Now, Setting, Stamp};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -43,6 +50,8 @@ pub struct Contents {
     /// Whose values they are.
     pub account: String,
     pub entries: Vec<(Reference, Kept)>,
+    /// How the clock was set by which what is of this boot has its dates in the file, if there is any.
+    pub dated: Option<Setting>,
 }
 
 /// Why a file cannot be opened.
@@ -62,6 +71,17 @@ pub enum OpenError {
 struct Index {
     account: String,
     values: Vec<Line>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    this_boot: Option<ThisBoot>,
+}
+
+/// What is known more exactly in the boot in which the file was written.
+#[derive(Serialize, Deserialize)]
+struct ThisBoot {
+    written: Written,
+    /// When each value was fetched and denied, in the order of the lines, in milliseconds since boot; what was in an earlier boot has
+    /// only a date.
+    moments: Vec<(Option<u64>, Option<u64>)>,
 }
 
 /// One value, in the index.
@@ -92,25 +112,31 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The file's content. Fails when the system has no randomness, or a value is larger than the format can express.
+/// The file's content, with dates by the wall clock as it is `now`. Fails when the system has no randomness, or a value is larger than the format can express.
 pub fn seal<'a>(
     key: &Key,
     account: &str,
     entries: impl IntoIterator<Item = (&'a Reference, &'a Kept)>,
+    now: Now,
+    boot: Option<&Boot>,
 ) -> Option<Vec<u8>> {
     let cipher = key.cipher();
+    let mut moments = Vec::new();
     let mut values = Vec::new();
     let mut lines = Vec::new();
     for (reference, entry) in entries {
         lines.push(Line {
             reference: reference.clone(),
-            fetched: to_millis(entry.fetched),
-            denied: entry.denied.map(to_millis),
+            fetched: to_millis(entry.fetched.date(now)),
+            denied: entry.denied.map(|denied| to_millis(denied.date(now))),
             length: u32::try_from(entry.value.len()).ok()?,
         });
+        let moment = |stamp: Stamp| stamp.moment().map(Moment::millis);
+        moments.push((moment(entry.fetched), entry.denied.and_then(moment)));
         values.push(entry.value.clone());
     }
-    let index = Index { account: account.to_owned(), values: lines };
+    let this_boot = boot.map(|boot| ThisBoot { written: Written::new(boot, now), moments });
+    let index = Index { account: account.to_owned(), values: lines, this_boot };
     let mut index_text = serde_json::to_vec(&index).ok()?;
     let nonce = XNonce::try_generate().ok()?;
     cipher.encrypt_in_place(&nonce, FIRST_LINE, &mut index_text).ok()?;
@@ -136,7 +162,7 @@ pub fn seal<'a>(
 }
 
 /// Opens all of it or nothing.
-pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
+pub fn open(key: &Key, file: &[u8], now: Now, boot: Option<&Boot>) -> Result<Contents, OpenError> {
     let Some(mut rest) = file.strip_prefix(FIRST_LINE) else {
         return Err(match file {
             _ if file.starts_with(KIND) => OpenError::Version,
@@ -150,10 +176,16 @@ pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
     let mut index = take(&mut rest, length as usize)?.to_vec();
     cipher.decrypt_in_place(&nonce, FIRST_LINE, &mut index).map_err(|_| OpenError::Sealed)?;
     // It is authentic, so it is ours; if it makes no sense, another version of the program wrote it.
-    let Index { account, values } = serde_json::from_slice(&index).map_err(|_| OpenError::Version)?;
+    let Index { account, values, this_boot } =
+        serde_json::from_slice(&index).map_err(|_| OpenError::Version)?;
+
+    let this_boot = this_boot.filter(|of| of.moments.len() == values.len());
+    let dated = this_boot.as_ref().and_then(|of| of.written.clock_in(boot));
+    let moments = this_boot.filter(|_| dated.is_some()).map_or_else(Vec::new, |of| of.moments);
+    let moments = moments.into_iter().chain(repeat((None, None)));
 
     let mut entries = Vec::with_capacity(values.len());
-    for line in values {
+    for (line, (fetched, denied)) in values.into_iter().zip(moments) {
         let value_nonce = take_nonce(&mut rest)?;
         let mut value = Zeroizing::new(take(&mut rest, line.length as usize)?.to_vec());
         let tag = take(&mut rest, TAG_LENGTH)?.try_into().map_err(|_| OpenError::Truncated)?;
@@ -163,15 +195,15 @@ pub fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
             .map_err(|_| OpenError::Sealed)?;
         let entry = Kept {
             value: Secret::take(value).map_err(|_| OpenError::Version)?.into(),
-            fetched: from_millis(line.fetched),
-            denied: line.denied.map(from_millis),
+            fetched: stamp(line.fetched, fetched, now),
+            denied: line.denied.map(|date| stamp(date, denied, now)),
             doubtful: false,
             comparable: None,
             asked: 0,
         };
         entries.push((line.reference, entry));
     }
-    if rest.is_empty() { Ok(Contents { account, entries }) } else { Err(OpenError::Sealed) }
+    if rest.is_empty() { Ok(Contents { account, entries, dated }) } else { Err(OpenError::Sealed) }
 }
 
 /// What a value is bound to, besides the key.
@@ -188,6 +220,12 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], OpenError> {
 
 fn take_nonce(rest: &mut &[u8]) -> Result<XNonce, OpenError> {
     take(rest, NONCE_LENGTH)?.try_into().map_err(|_| OpenError::Truncated)
+}
+
+/// What has not been yet cannot be of this boot.
+fn stamp(date: u64, moment: Option<u64>, now: Now) -> Stamp {
+    let moment = moment.map(Moment::from_millis).filter(|moment| *moment <= now.moment);
+    moment.map_or_else(|| Stamp::Earlier(from_millis(date)), Stamp::from)
 }
 
 fn to_millis(time: SystemTime) -> u64 {

@@ -26,10 +26,10 @@ impl State {
     /// What a unit that asks now comes to.
     pub fn decide(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Decision {
         // What is fresh is served whatever the provider's health, which is looked at only otherwise.
-        if self.values.decide(reference, now.date, Health::Up) == Decision::Serve {
+        if self.values.decide(reference, now, Health::Up) == Decision::Serve {
             return Decision::Serve;
         }
-        match self.values.decide(reference, now.date, self.health(limits, now)) {
+        match self.values.decide(reference, now, self.health(limits, now)) {
             Decision::Fetch { fall_back: true } if self.standing(reference, now).is_some() => {
                 Decision::ServeAndRefresh
             }
@@ -70,10 +70,10 @@ impl State {
     }
 
     fn why_kept(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> String {
-        let limited = limits.meter.ledger().limited_until(now.date, now.moment);
+        let limited = limits.meter.ledger().limited_until(now);
         let down = self.breaker.down().map(|down| &down.error);
         match (limited, down.or_else(|| self.standing(reference, now))) {
-            (Some(until), _) => FetchError::RateLimited { until: Some(until) }.line(),
+            (Some(until), _) => FetchError::RateLimited { until: Some(now.date_of(until)) }.line(),
             (None, Some(error)) => error.line(),
             (None, None) => "this machine's budget of requests is used up".to_owned(),
         }
@@ -82,7 +82,7 @@ impl State {
     /// The value that is kept, with why it is not a newer one.
     fn stand_in(&self, reference: &Reference, why: String, now: Now) -> Option<Served> {
         let kept = self.values.get(reference)?;
-        let caveat = Caveat { reference: reference.clone(), age: kept.known(now.date).age, why };
+        let caveat = Caveat { reference: reference.clone(), age: kept.known(now).age, why };
         Some(Served { value: kept.value.clone(), caveat: Some(caveat) })
     }
 
@@ -139,8 +139,7 @@ impl State {
             if self.breaker.down().is_some() || (again && !limits.affords(now)) {
                 return Duration::MAX;
             }
-            let limited = limits.meter.ledger().told_until(now.date, now.moment);
-            let limited = limited.and_then(|until| until.duration_since(now.date).ok());
+            let limited = limits.meter.ledger().told_until(now).map(|until| until.since(now.moment));
             let failed = self.failures.get(reference).map(|failure| failure.next().since(now.moment));
             limited.max(failed).unwrap_or_default()
         };
@@ -159,12 +158,12 @@ impl State {
         limits: &Limits<'_>,
         now: Now,
     ) -> (Result<Source, FetchError>, Acts) {
-        let limited = limits.meter.ledger().told_until(now.date, now.moment);
+        let limited = limits.meter.ledger().told_until(now).map(|until| now.date_of(until));
         let error = self.held(limits, now).or_else(|| self.standing(reference, now)).cloned();
         let error = error.unwrap_or(FetchError::RateLimited { until: limited });
         // A denial counts as if 1Password had said so once more: the grace may be over.
         let denied = !error.consequences().cached_may_stand_in;
-        let gone = denied && self.values.deny(reference, now.date);
+        let gone = denied && self.values.deny(reference, now);
         self.unsaved |= gone;
         (Err(error), Acts(gone.then_some(Act::Save).into_iter().collect()))
     }

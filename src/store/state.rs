@@ -12,7 +12,7 @@ use super::decide::Keep;
 use super::disk::Snapshot;
 use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
-use crate::moment::{Moment, Now};
+use crate::moment::{Moment, Now, Setting};
 use crate::providers::{Comparable, Confirmed, FetchError};
 use crate::reference::Reference;
 use crate::secret::Secret;
@@ -38,8 +38,7 @@ pub struct State {
     wanted: Vec<Wanted>,
     /// Counts what was wanted.
     joined: u64,
-    /// Counts the fetches and confirmations that began. This tells which of two began first, because the wall clock can
-    /// be set back between them.
+    /// Counts the fetches and confirmations that began: this tells which of two began first.
     began: u64,
     /// The number of the fetch that last found the provider not to work: what comes late from one before says nothing.
     failed_at: u64,
@@ -49,6 +48,8 @@ pub struct State {
     pub next_refresh: Option<Moment>,
     /// Whether the values have changed since they were written to disk.
     pub unsaved: bool,
+    /// The wall clock by which what is of this boot has its dates on disk, if there is any.
+    pub dated: Option<Setting>,
 }
 
 struct Fetching {
@@ -235,7 +236,7 @@ impl State {
 
     fn ask(&mut self, now: Now) -> Asked {
         self.began += 1;
-        Asked { number: self.began, at: now.date }
+        Asked { number: self.began, at: now.moment }
     }
 
     pub fn begin(&mut self, now: Now) -> Begun {
@@ -348,7 +349,7 @@ impl State {
                 (Ok(_), None) => {}
                 (Err(error), _) => {
                     if !error.consequences().cached_may_stand_in {
-                        self.values.deny(reference, now.date);
+                        self.values.deny(reference, now);
                         self.unsaved = true;
                     }
                     let last = self.failures.get(reference);
@@ -423,7 +424,7 @@ impl State {
     pub fn is_awaited(&self, now: Now) -> bool {
         let is_fresh = |(reference, kept): (&Reference, &Kept)| {
             let fresh_for = self.values.settings()[reference].fresh_for;
-            !kept.doubtful && kept.known(now.date).age.is_some_and(|age| age < fresh_for)
+            !kept.doubtful && kept.known(now).age.is_some_and(|age| age < fresh_for)
         };
         self.patient > 0
             || !self.failures.is_empty()
@@ -457,12 +458,17 @@ impl State {
         Acts(back.into_iter().chain([Act::Lift]).collect())
     }
 
+    /// Whether the clock was set since values were written to disk: after the next boot their dates would be wrong.
+    pub fn is_misdated(&self, now: Now) -> bool {
+        self.dated.is_some_and(|clock| clock.differs(now.setting()))
+    }
+
     /// What is to be written to disk, if anything.
-    pub fn take_unsaved(&mut self) -> Option<Snapshot> {
-        let account = self.account.clone().filter(|_| self.unsaved)?;
-        self.unsaved = false;
+    pub fn take_unsaved(&mut self, now: Now) -> Option<Snapshot> {
+        let account = self.account.clone().filter(|_| self.unsaved || self.is_misdated(now))?;
+        (self.unsaved, self.dated) = (false, Some(now.setting()));
         let entries = self.values.sealable().map(|(reference, kept)| (reference.clone(), kept.clone()));
-        Some(Snapshot { account, entries: entries.collect() })
+        Some(Snapshot { account, entries: entries.collect(), now })
     }
 
     /// It could not be written.

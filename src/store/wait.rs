@@ -171,9 +171,22 @@ impl Drop for Patient<'_> {
     }
 }
 
+impl Store {
+    /// The token may be another one.
+    pub fn notice_new_token(&self) {
+        self.0.check_account();
+        if self.0.provider.has_new_token() {
+            self.0.state().forget_failures();
+        }
+        // Who waits, and the background.
+        self.0.good_news.send_replace(());
+        self.0.news.notify_one();
+    }
+}
+
 impl Shared {
     /// What the last token came to says nothing about the next one, and what another account's is, is not ours.
-    fn notice_new_token<'r>(&self, mut references: impl Iterator<Item = &'r Reference>) {
+    pub(super) fn notice_new_token<'r>(&self, mut references: impl Iterator<Item = &'r Reference>) {
         self.check_account();
         let is_failing = {
             let state = self.state();

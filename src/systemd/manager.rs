@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 
 use super::bus::{Argument, Bus, Value};
@@ -171,10 +172,14 @@ impl Unit {
         self.number("InactiveExitTimestampMonotonic")
     }
 
-    /// When it last became inactive, or failed.
+    /// When it last became inactive, or failed, so that whatever came later has a later date: by the wall clock as it was then,
+    /// or as it is now if it was set back since.
     pub fn ended_at(&self) -> SystemTime {
-        let since = u64::try_from(self.number("InactiveEnterTimestamp")).unwrap_or(0);
-        SystemTime::UNIX_EPOCH + Duration::from_micros(since)
+        let micros = |name| Duration::from_micros(u64::try_from(self.number(name)).unwrap_or(0));
+        let then = SystemTime::UNIX_EPOCH + micros("InactiveEnterTimestamp");
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        let ago = now.saturating_sub(micros("InactiveEnterTimestampMonotonic"));
+        SystemTime::now().checked_sub(ago).map_or(then, |date| date.min(then))
     }
 
     /// Its conditions and assertions.

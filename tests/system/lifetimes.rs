@@ -89,10 +89,7 @@ pub fn units_that_wait_survive_a_package_upgrade(machine: &Machine) {
     let running =
         || machine.sh("sha256sum </proc/$(systemctl show --value -p MainPID opnix.service)/exe").ok();
     let old = running();
-    // As a package manager does it: the new file under another name, then renamed over the old one. A byte after its
-    // end makes another file of a program, and no other program.
-    machine.sh("cp /usr/bin/opnix /usr/bin/opnix.new && echo >>/usr/bin/opnix.new && mv /usr/bin/opnix.new /usr/bin/opnix").ok();
-    machine.sh("systemctl daemon-reload && systemctl restart opnix.service").ok();
+    upgrade_to_another_program(machine, &["opnix.service"]);
     assert_ne!(running(), old, "the new program runs");
     assert_eq!(in_state(machine, "active"), 0);
     drop(vault);
@@ -208,6 +205,18 @@ pub fn units_that_wait_are_refused_when_the_worker_dies_or_hangs_while_it_is_sto
         all_refused(machine);
         drop(vault);
     }
+}
+
+/// systemd would take a question that nobody answers any more for a reason to start the service again, and give the stop up.
+pub fn who_asks_in_the_moment_of_a_stop_does_not_start_the_service_again(machine: &Machine) {
+    let vault = fifty_waiting(machine);
+    let asking = "for n in $(seq 200); do opnix status >/dev/null 2>&1; done";
+    machine.run(&["systemd-run", "--quiet", "--unit=asks", "sh", "-c", asking]).ok();
+    machine.systemctl(&["stop", "opnix.service", "opnix.socket"]).ok();
+    all_refused(machine);
+    machine.wait("it to give up", || machine.show("asks.service", "ActiveState") != "active", LONG);
+    assert_eq!(machine.show("opnix.service", "ActiveState"), "inactive");
+    drop(vault);
 }
 
 /// The worker reads what the keeper passes on when it has time: here, after hundreds of other signals.

@@ -7,6 +7,7 @@ mod birth;
 mod boot;
 mod cache;
 mod command;
+mod configuration;
 mod credentials;
 mod crowd;
 mod deadline;
@@ -63,7 +64,8 @@ fn main() -> std::process::ExitCode {
         onepassword::the_readmes_installation_ends_in_a_unit_with_its_secret,
         onepassword::fifty_units_at_once_cost_the_fewest_requests,
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
-        onepassword::a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing,
+        token::a_new_token_is_taken_by_itself_however_it_is_written,
+        token::a_reload_takes_the_new_token_or_fails_and_says_why,
         onepassword::units_that_wait_for_1password_get_their_secret_when_it_is_back,
         onepassword::a_restart_in_the_middle_of_a_fetch_loses_no_unit,
         cache::without_a_key_values_are_in_memory_only_and_status_says_so,
@@ -81,6 +83,7 @@ fn main() -> std::process::ExitCode {
         mirror::a_reload_refreshes_credentials_where_systemd_can,
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
         mirror::values_reach_the_environment_as_they_are,
+        recovery::what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both,
         recovery::units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do,
         recovery::units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do,
         recovery::what_stands_in_the_way_of_a_file_is_tried_again_until_it_is_gone,
@@ -107,8 +110,13 @@ fn main() -> std::process::ExitCode {
         deadline::a_unit_with_its_own_deadline_waits_through_restarts_until_its_value_is_there,
         deadline::a_restart_does_not_prolong_a_deadline,
         lifetimes::units_that_wait_are_refused_when_the_service_is_stopped,
+        lifetimes::who_asks_in_the_moment_of_a_stop_does_not_start_the_service_again,
         lifetimes::units_that_wait_are_refused_when_the_worker_dies_or_hangs_while_it_is_stopped,
         lifetimes::the_signal_to_stop_is_not_lost_among_others,
+        configuration::a_unit_that_only_the_new_files_allow_starts_before_any_reload,
+        configuration::a_faulty_configuration_is_named_and_a_mended_one_is_taken,
+        configuration::a_configuration_that_others_could_have_written_is_not_taken,
+        configuration::a_service_that_comes_up_with_a_faulty_configuration_takes_the_mended_one,
         lifetimes::a_broken_configuration_keeps_the_old_one,
         lifetimes::a_service_that_starts_with_a_broken_configuration_refuses_and_says_so,
         peers::a_crowd_with_forged_names_that_does_not_read_holds_up_no_start,

@@ -13,7 +13,7 @@ use crate::simulators::connect::{self, Connect};
 use crate::simulators::http::{Fault, Tls};
 use crate::simulators::service_account::ServiceAccount;
 
-const TOKEN: &str = "/etc/opnix/token";
+pub const TOKEN: &str = "/etc/opnix/token";
 const VAULT: &str = "Infrastructure Secrets";
 
 /// 1Password with this account, and the machine with its token and core.
@@ -140,32 +140,6 @@ pub fn each_fault_at_a_units_start_refuses_it_and_says_why(machine: &Machine) {
         assert!(reason.contains(says), "{fault:?}: {reason}");
     }
     machine.systemctl(&["reset-failed"]).ok();
-}
-
-pub fn a_replaced_token_counts_after_a_restart_and_none_is_said_to_be_missing(machine: &Machine) {
-    let simulator = one_password(machine, account(&[("OpenAI", "credential"), ("Datadog", "key")]));
-    let token = simulator.token();
-    let secrets =
-        [entry("key", "OpenAI/credential", "token@*.service"), entry("two", "Datadog/key", "second.service")];
-    consumer(machine, "token@.service", "key", "");
-    consumer(machine, "second.service", "two", "");
-    machine.run(&["rm", TOKEN]).ok();
-    set_up_with(machine, &json!({"secrets": secrets}));
-    machine.systemctl(&["start", "token@none.service"]).fails();
-    assert_refused(machine, "token@none.service", "key", "provider");
-    assert!(machine.journal_text().contains("there is no token for 1Password"));
-    machine.write(TOKEN, &token, "0600");
-    machine.systemctl(&["restart", "opnix.service"]).ok();
-    machine.systemctl(&["start", "token@some.service"]).ok();
-    // Revoked, and replaced by one of another account.
-    simulator.revoke(true);
-    machine.systemctl(&["start", "second.service"]).fails();
-    assert_refused(machine, "second.service", "two", "provider");
-    let other = one_password(machine, account(&[("OpenAI", "credential"), ("Datadog", "key")]));
-    machine.systemctl(&["restart", "opnix.service"]).ok();
-    machine.systemctl(&["start", "second.service"]).ok();
-    assert_eq!(found(machine, "second.service"), value("Datadog").into_bytes());
-    assert!(!other.server.requests().is_empty());
 }
 
 pub fn units_that_wait_for_1password_get_their_secret_when_it_is_back(machine: &Machine) {

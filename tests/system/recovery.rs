@@ -184,6 +184,37 @@ pub fn units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do(machin
     assert!(told.contains("what it lacked is there: systemctl start left-late.service"), "{told}");
 }
 
+pub fn what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both(machine: &Machine) {
+    let (service, mirror) = ("opnix.service", "opnix-mirror.service");
+    for upgraded in [&[service][..], &[mirror], &[mirror, service, "opnix-token.service"]] {
+        let patient = json!({"units": [{"unit": "left-patient.service", "deadline": "5m"}]});
+        let host = Host::new(machine, &[file("late", patient)], &["other"]);
+        let program = |unit: &str| {
+            machine.sh(&format!("sha256sum </proc/$(systemctl show --value -p MainPID {unit})/exe")).ok()
+        };
+        host.units(&[
+            ("left-patient.service", holder("late", "TimeoutStartSec=5min\n").as_str()),
+            ("left-reader.service", reader("late", "").as_str()),
+        ]);
+        machine.systemctl(&["start", "--no-block", TARGET]).ok();
+        let waits = || !machine.journal(&[&kind("14"), "OPNIX_UNIT=left-patient.service"]).is_empty();
+        machine.wait("a request that waits", waits, LONG);
+        let lacks = || machine.show("left-reader.service", "AssertResult") == "no";
+        machine.wait("a unit without its file", lacks, LONG);
+        let before: Vec<String> = upgraded.iter().map(|unit| program(unit)).collect();
+        upgrade_to_another_program(machine, upgraded);
+        for (unit, before) in upgraded.iter().zip(before) {
+            assert_ne!(program(unit), before, "{unit}");
+        }
+        assert_eq!(host.state("left-patient.service"), "activating", "{upgraded:?}");
+        host.vault(&["late"]);
+        // What is not there is asked for less and less often, and this is not about that.
+        machine.run(&["opnix", "refresh", "late"]).ok();
+        host.come_up(&["left-patient.service", "left-reader.service"]);
+        assert_eq!(machine.run(&["cat", "/run/left-read-late"]).ok(), value("late"), "{upgraded:?}");
+    }
+}
+
 pub fn units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do(machine: &Machine) {
     let of =
         |units: &[&str]| -> Vec<String> { units.iter().map(|unit| format!("left-{unit}.service")).collect() };

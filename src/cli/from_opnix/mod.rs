@@ -3,7 +3,6 @@
 
 pub mod env;
 pub mod secret;
-pub mod token;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use super::Exit;
 use crate::config;
 use crate::process;
-use crate::providers::child::token::{Loaded, loaded};
+use crate::providers::child::token::{Loaded, TokenSource, loaded};
 use crate::providers::ledger::Meter;
 use crate::providers::{FetchError, Provider};
 use crate::reference::Reference;
@@ -55,7 +54,7 @@ pub fn fetch(
 ) -> Vec<Result<Secret, FetchError>> {
     // The provider reads the variable when no file is named.
     let token = std::env::var_os(VARIABLE).is_none().then(|| PathBuf::from(token));
-    let provider = Provider::new(provider, token.as_deref(), Meter::default());
+    let provider = Provider::new(provider, TokenSource::find(token.as_deref()), Meter::default());
     let runtime = match process::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -28,7 +28,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let mut config = match config::load(&arguments.config) {
+    let mut config = match config::load_from_anybody(&arguments.config) {
         Ok(config) => config,
         Err(faults) => {
             faulty(&faults);

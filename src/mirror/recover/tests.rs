@@ -1,5 +1,7 @@
 //! The rule, on units as the service manager would tell of them.
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::*;
 use crate::mirror::startable::is_up;
 use crate::systemd::bus::Value;
@@ -351,4 +353,38 @@ fn the_order_is_that_of_after() {
     let all = ["a.service", "b.service", "c.service"];
     let units = all.map(|name| (name.to_owned(), units.unit(name).unwrap())).into();
     assert_eq!(in_order(units), ["c.service", "b.service", "a.service"]);
+}
+
+#[test]
+fn a_unit_that_lacked_its_environment_file_starts_although_the_clock_was_set_back_by_a_year() {
+    let file = std::env::temp_dir().join(format!("opnix-recover-{}", std::process::id()));
+    let provided =
+        Provided { files: [(file.clone(), BTreeSet::new())].into(), missed: Some(BTreeMap::new()) };
+    let micros = |duration: Duration| Value::Number(duration.as_micros() as i128);
+    // systemd's clock stands still while the machine is suspended, as the clock of `Instant` does.
+    let monotonic: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().into();
+    let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let failed = |date: Duration, monotonic: Duration| {
+        let unset = Value::List(vec![Value::Text(file.display().to_string()), Value::Flag(false)]);
+        let properties = [
+            ("ActiveState", text("failed")),
+            ("Result", text("resources")),
+            ("WantedBy", texts(&["multi-user.target"])),
+            ("EnvironmentFiles", Value::List(vec![unset])),
+            ("InactiveEnterTimestamp", micros(date)),
+            ("InactiveEnterTimestampMonotonic", micros(monotonic)),
+        ];
+        Units::default().with("multi-user.target", &target()).with("a.service", &properties)
+    };
+    std::fs::write(&file, "").unwrap();
+    let ago = Duration::from_secs(5);
+    for clock in [date, date + year, date - year] {
+        let mut units = failed(clock - ago, monotonic - ago);
+        assert_eq!(starts(&mut units, &provided), ["a.service"], "the file came later");
+    }
+    // It failed by something else: the file was there.
+    let later = Duration::from_secs(60);
+    assert!(starts(&mut failed(date + later, monotonic + later), &provided).is_empty());
+    std::fs::remove_file(file).unwrap();
 }

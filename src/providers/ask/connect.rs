@@ -45,6 +45,18 @@ pub struct Connect<'c> {
     runtime: &'c Runtime,
 }
 
+/// How a request bears the token.
+pub fn bearer(token: &Secret) -> Result<HeaderValue, FetchError> {
+    let malformed = |_| FetchError::TokenMalformed {
+        what: "the token is not a Connect token: it has a byte in it that no HTTP header can have".into(),
+        remedy: Some("copy it again, whole".into()),
+    };
+    let bearer = Zeroizing::new([b"Bearer ", token.expose()].concat());
+    let mut bearer = HeaderValue::from_bytes(&bearer).map_err(malformed)?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
+}
+
 impl<'c> Connect<'c> {
     pub fn new(
         server: &Server,
@@ -52,13 +64,7 @@ impl<'c> Connect<'c> {
         counter: Counter<'c>,
         runtime: &'c Runtime,
     ) -> Result<Self, FetchError> {
-        let malformed = || FetchError::TokenMalformed {
-            what: "the token is not a Connect token: it has a byte in it that no HTTP header can have".into(),
-            remedy: Some("copy it again, whole".into()),
-        };
-        let bearer = Zeroizing::new([b"Bearer ", token.expose()].concat());
-        let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| malformed())?;
-        bearer.set_sensitive(true);
+        let bearer = bearer(token)?;
         let unusable = |why: String| FetchError::HttpClient { why };
         // Fails if it is installed already, which is fine: there is only this one.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -25,6 +25,7 @@ use self::token::TokenSource;
 pub use self::wire::Endpoint;
 use self::wire::{Call, Reply, SignIn};
 use super::FetchError;
+use super::ask::connect;
 use super::ask::known::{Baseline, Names};
 use super::ask::resolve::{Fetched, Told};
 use super::ask::service_account::token::Token;
@@ -136,6 +137,14 @@ impl Remote {
                 Some(Token::check(self.token.read().ok()?, hosts).ok()?.account().to_owned())
             }
             Endpoint::Connect(server) => Some(format!("Connect server {}", server.url)),
+        }
+    }
+
+    /// The token, unless something is wrong with it that shows without a request.
+    pub fn check_token(&self, token: Secret) -> Result<Secret, FetchError> {
+        match &self.sign_in.endpoint {
+            Endpoint::OnePassword { hosts, .. } => Ok(Token::check(token, hosts)?.into_secret()),
+            Endpoint::Connect(_) => connect::bearer(&token).map(|_| token),
         }
     }
 

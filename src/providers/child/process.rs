@@ -24,7 +24,7 @@ use crate::providers::ask::connect::Connect;
 use crate::providers::ask::resolve::{Fetched, Resolver, Told};
 use crate::providers::ask::service_account::Client;
 use crate::providers::ask::service_account::core::Core;
-use crate::providers::ask::service_account::token::{Token, TokenError};
+use crate::providers::ask::service_account::token::Token;
 use crate::providers::ask::{Account, Count, REQUEST_MAX};
 use crate::providers::error::FetchError;
 use crate::remedy::Remedy;
@@ -118,11 +118,7 @@ pub fn run() -> io::Result<()> {
         Endpoint::OnePassword { library, hosts } => {
             let core = Core::load(&library)
                 .map_err(|error| FetchError::Core { what: error.to_string(), remedy: error.remedy() });
-            let malformed = |error: TokenError| FetchError::TokenMalformed {
-                what: error.to_string(),
-                remedy: error.remedy(),
-            };
-            let token = token.and_then(|token| Token::check(token, &hosts).map_err(malformed));
+            let token = token.and_then(|token| Ok(Token::check(token, &hosts)?));
             // If both are faulty, the error is about the token.
             let both = token.and_then(|token| Ok((token, core?)));
             let client = both.as_ref().map_err(FetchError::clone);

@@ -3,7 +3,8 @@
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
@@ -18,11 +19,21 @@ const DEFAULT: &str = "/etc/opnix/token";
 /// For the command line.
 const VARIABLE: &str = "OP_SERVICE_ACCOUNT_TOKEN";
 /// A token longer than this, in bytes, is a mistake.
-const SIZE_MAX: usize = 64 << 10;
+pub const SIZE_MAX: usize = 64 << 10;
+
+/// Where the token is. Clones share what was handed over.
+#[derive(Debug, Clone)]
+pub struct TokenSource {
+    place: Place,
+    /// The one in force, where it is not read anew each time.
+    in_force: Arc<Mutex<Option<Secret>>>,
+}
 
 #[derive(Debug, Clone)]
-pub enum TokenSource {
+enum Place {
     File(PathBuf),
+    /// Of the unit. systemd may write it anew at a reload, whatever is in the file then.
+    Credential(PathBuf),
     Variable,
 }
 
@@ -31,29 +42,54 @@ impl TokenSource {
     pub fn find(named: Option<&Path>) -> Self {
         let credential =
             || env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
-        named.map(Path::to_owned).or_else(credential).map_or(Self::Variable, Self::File)
+        let file = named.map(|path| Place::File(path.to_owned()));
+        let place = file.or_else(|| credential().map(Place::Credential)).unwrap_or(Place::Variable);
+        Self { place, in_force: Arc::default() }
+    }
+
+    /// From now on this is the token, unless it is read anew from a file each time.
+    pub fn hand_over(&self, token: Secret) {
+        if !matches!(self.place, Place::File(_)) {
+            *self.in_force() = Some(token);
+        }
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, Option<Secret>> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The token without the white space around it.
     pub fn read(&self) -> Result<Secret, FetchError> {
-        let (text, looked) = match self {
-            Self::File(path) => {
-                let looked = format!("{} is", path.display());
-                let missing = |error: io::Error| FetchError::TokenMissing {
-                    looked: format!("{looked} not readable: {error}"),
-                };
-                (files::read(path, SIZE_MAX).map_err(missing)?, looked)
-            }
+        let mut in_force = self.in_force();
+        if let (None, Place::Credential(path)) = (&*in_force, &self.place) {
+            *in_force = Some(read_file(path)?);
+        }
+        if let Some(token) = &*in_force {
+            return trimmed(token.expose(), "the token is");
+        }
+        match &self.place {
+            Place::File(path) | Place::Credential(path) => read_file(path),
             // The environment keeps a copy of its own anyway.
-            Self::Variable => {
+            Place::Variable => {
                 let looked = format!("${VARIABLE} is");
                 let missing = || FetchError::TokenMissing { looked: format!("{looked} not set") };
-                (Zeroizing::new(env::var(VARIABLE).map_err(|_| missing())?.into_bytes()), looked)
+                trimmed(&Zeroizing::new(env::var(VARIABLE).map_err(|_| missing())?.into_bytes()), &looked)
             }
-        };
-        Secret::copy_from(text.trim_ascii())
-            .map_err(|_| FetchError::TokenMissing { looked: format!("{looked} empty") })
+        }
     }
+}
+
+/// The token in a file, without the white space around it.
+pub fn read_file(path: &Path) -> Result<Secret, FetchError> {
+    let looked = format!("{} is", path.display());
+    let missing =
+        |error: io::Error| FetchError::TokenMissing { looked: format!("{looked} not readable: {error}") };
+    trimmed(&files::read(path, SIZE_MAX).map_err(missing)?, &looked)
+}
+
+fn trimmed(text: &[u8], looked: &str) -> Result<Secret, FetchError> {
+    Secret::copy_from(text.trim_ascii())
+        .map_err(|_| FetchError::TokenMissing { looked: format!("{looked} empty") })
 }
 
 /// Where a unit file says that systemd takes the token from.
@@ -64,13 +100,30 @@ pub enum Loaded {
     Sealed(PathBuf),
 }
 
-/// Where opnix.service loads its token from; if there is no such unit, where it would by default.
-pub fn loaded() -> Option<Loaded> {
-    let output = Command::new("systemctl").args(["cat", "opnix.service"]).stderr(Stdio::null()).output();
-    match output {
-        Ok(output) if output.status.success() => last_loaded(&String::from_utf8_lossy(&output.stdout)),
-        _ => Some(Loaded::Plain(DEFAULT.into())),
+impl Loaded {
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Plain(path) | Self::Sealed(path) => path,
+        }
     }
+}
+
+/// Where opnix.service loads its token from, if from a file; if there is no such unit, where it would by default.
+pub fn loaded() -> Option<Loaded> {
+    unit_file().map_or_else(|_| Some(Loaded::Plain(DEFAULT.into())), |text| last_loaded(&text))
+}
+
+/// The same, for whoever acts on it: what is not known is an error.
+pub fn loaded_for_sure() -> io::Result<Option<Loaded>> {
+    unit_file().map(|text| last_loaded(&text))
+}
+
+fn unit_file() -> io::Result<String> {
+    let output = Command::new("systemctl").args(["cat", "opnix.service"]).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 /// The last assignment in a unit file and its drop-ins counts. (`systemctl show` does not show it.)

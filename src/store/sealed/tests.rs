@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 fn key(byte: u8) -> Key {
     Key::new(&[byte; KEY_LENGTH]).unwrap()
 }
@@ -11,8 +14,8 @@ fn key(byte: u8) -> Key {
 fn entry(value: &[u8], millis: u64) -> Kept {
     Kept {
         value: Secret::copy_from(value).unwrap().into(),
-        fetched: from_millis(millis),
-        denied: (millis % 2 == 1).then(|| from_millis(millis + 5)),
+        fetched: Stamp::Earlier(from_millis(millis)),
+        denied: (millis % 2 == 1).then(|| Stamp::Earlier(from_millis(millis + 5))),
         doubtful: false,
         comparable: None,
         asked: 0,
@@ -26,11 +29,38 @@ fn entries(values: &[(&str, &[u8])]) -> Vec<(Reference, Kept)> {
     values.iter().enumerate().map(line).collect()
 }
 
-fn sealed(entries: &[(Reference, Kept)]) -> Vec<u8> {
-    seal(&key(7), "account", entries.iter().map(|(reference, entry)| (reference, entry))).unwrap()
+/// So many minutes after the boot, at a date that is right.
+fn now(minutes: u32) -> Now {
+    let since = minutes * Duration::from_secs(60);
+    Now { date: from_millis(1_800_000_000_000) + since, moment: Moment::BOOT + since }
 }
 
-type Shown = Vec<(String, Vec<u8>, SystemTime, Option<SystemTime>)>;
+fn ahead(now: Now) -> Now {
+    Now { date: now.date + YEAR, ..now }
+}
+
+fn behind(now: Now) -> Now {
+    Now { date: now.date - YEAR, ..now }
+}
+
+fn boot() -> Boot {
+    Boot::named("one")
+}
+
+fn sealed_at(entries: &[(Reference, Kept)], now: Now, boot: Option<&Boot>) -> Vec<u8> {
+    let entries = entries.iter().map(|(reference, entry)| (reference, entry));
+    seal(&key(7), "account", entries, now, boot).unwrap()
+}
+
+fn sealed(entries: &[(Reference, Kept)]) -> Vec<u8> {
+    sealed_at(entries, now(60), Some(&boot()))
+}
+
+fn open(key: &Key, file: &[u8]) -> Result<Contents, OpenError> {
+    super::open(key, file, now(60), Some(&boot()))
+}
+
+type Shown = Vec<(String, Vec<u8>, Stamp, Option<Stamp>)>;
 
 fn shown(entries: &[(Reference, Kept)]) -> Shown {
     let show = |(reference, entry): &(Reference, Kept)| {
@@ -102,15 +132,149 @@ fn values_cannot_be_swapped_within_a_file_or_between_files() {
 
 #[test]
 fn any_time_in_a_file_is_taken_without_panic() {
-    let now = SystemTime::now();
     for millis in [0, 1, 253_402_300_800_000, i64::MAX as u64, u64::MAX - 6] {
         let name: Reference = "op://vault/item/field".parse().unwrap();
         for (_, entry) in open(&key(7), &sealed(&[(name, entry(b"x", millis))])).unwrap().entries {
-            assert_eq!(entry.fetched, from_millis(millis));
-            let known = entry.known(now);
-            assert!(known.age.is_none() || entry.fetched <= now);
+            assert_eq!(entry.fetched, Stamp::Earlier(from_millis(millis)));
+            let known = entry.known(now(60));
+            assert!(known.age.is_none() || from_millis(millis) <= now(60).date);
         }
     }
+}
+
+/// One value of this boot, fetched in its 10th minute and denied in its 20th, and one of an earlier boot.
+fn of_two_boots() -> [(Reference, Kept); 2] {
+    let name = |name: &str| format!("op://vault/item/{name}").parse().unwrap();
+    let here =
+        Kept { fetched: now(10).moment.into(), denied: Some(now(20).moment.into()), ..entry(b"first", 0) };
+    [
+        (name("a"), here),
+        (name("b"), Kept { fetched: Stamp::Earlier(now(0).date - HOUR), ..entry(b"second", 0) }),
+    ]
+}
+
+fn ages(contents: &Contents, now: Now) -> Vec<(Option<u64>, Option<u64>)> {
+    let minutes = |duration: Duration| duration.as_secs() / 60;
+    let known = contents.entries.iter().map(|(_, entry)| entry.known(now));
+    known.map(|known| (known.age.map(minutes), known.denied_for.map(minutes))).collect()
+}
+
+#[test]
+fn a_restart_of_the_service_changes_no_age_whatever_the_clock_was_set_to_meanwhile() {
+    let clocks: [fn(Now) -> Now; 3] = [|now| now, ahead, behind];
+    for before in clocks {
+        let file = sealed_at(&of_two_boots(), before(now(30)), Some(&boot()));
+        for after in clocks {
+            let contents = super::open(&key(7), &file, after(now(40)), Some(&boot())).unwrap();
+            let ages = ages(&contents, after(now(40)));
+            assert_eq!(ages[0], (Some(30), Some(20)));
+            assert_eq!(
+                ages[1].0,
+                after(now(40)).date.duration_since(now(0).date - HOUR).ok().map(|age| age.as_secs() / 60)
+            );
+            assert_eq!(contents.dated, Some(before(now(30)).setting()));
+        }
+    }
+}
+
+#[test]
+fn after_a_reboot_the_dates_count() {
+    for boot in [Some(Boot::named("two")), None] {
+        let file = sealed_at(&of_two_boots(), now(30), Some(&super::tests::boot()));
+        let opened = |now| super::open(&key(7), &file, now, boot.as_ref()).unwrap();
+        let next = Now { moment: now(1).moment, ..now(40) };
+        assert_eq!(ages(&opened(next), next), [(Some(30), Some(20)), (Some(100), None)]);
+        assert_eq!(ages(&opened(behind(next)), behind(next)), [(None, Some(0)), (None, None)]);
+        let year = YEAR.as_secs() / 60;
+        assert_eq!(
+            ages(&opened(ahead(next)), ahead(next)),
+            [(Some(year + 30), Some(year + 20)), (Some(year + 100), None)]
+        );
+        assert_eq!(opened(next).dated, None);
+    }
+    let nameless = sealed_at(&of_two_boots(), now(30), None);
+    assert_eq!(ages(&open(&key(7), &nameless).unwrap(), now(40)), [(Some(30), Some(20)), (Some(100), None)]);
+}
+
+#[test]
+fn a_clock_that_was_set_right_before_the_file_was_written_gives_right_dates_to_the_next_boot() {
+    // Fetched by a clock that was a year ahead, or behind: of that nothing is left.
+    let file = sealed_at(&of_two_boots(), now(30), Some(&boot()));
+    let next = Now { moment: now(1).moment, ..now(40) };
+    let contents = super::open(&key(7), &file, next, Some(&Boot::named("two"))).unwrap();
+    assert_eq!(contents.entries[0].1.fetched, Stamp::Earlier(now(10).date));
+}
+
+#[test]
+fn moments_that_are_not_those_of_the_lines_or_lie_in_the_future_do_not_count() {
+    let file = sealed_at(&of_two_boots(), now(30), Some(&boot()));
+    let contents =
+        super::open(&key(7), &file, Now { moment: now(15).moment, ..now(40) }, Some(&boot())).unwrap();
+    let entry = &contents.entries[0].1;
+    assert_eq!(entry.fetched, now(10).moment.into());
+    assert_eq!(entry.denied, Some(Stamp::Earlier(now(20).date)));
+    // One moment too few.
+    let mut index = index_of(&sealed_at(&[], now(30), Some(&boot())));
+    index.values.push(Line { reference: of_two_boots()[0].0.clone(), fetched: 0, denied: None, length: 1 });
+    let file = with_one_value(index);
+    let contents = open(&key(7), &file).unwrap();
+    assert_eq!((contents.entries[0].1.fetched, contents.dated), (Stamp::Earlier(from_millis(0)), None));
+}
+
+fn index_of(file: &[u8]) -> Index {
+    let mut rest = &file[FIRST_LINE.len()..];
+    let nonce = take_nonce(&mut rest).unwrap();
+    let length = u32::from_be_bytes(take(&mut rest, 4).unwrap().try_into().unwrap());
+    let mut index = take(&mut rest, length as usize).unwrap().to_vec();
+    key(7).cipher().decrypt_in_place(&nonce, FIRST_LINE, &mut index).unwrap();
+    serde_json::from_slice(&index).unwrap()
+}
+
+/// A file with this index, of one line for one byte.
+fn with_one_value(index: Index) -> Vec<u8> {
+    let (cipher, nonce) = (key(7).cipher(), XNonce::try_generate().unwrap());
+    let mut text = serde_json::to_vec(&index).unwrap();
+    cipher.encrypt_in_place(&nonce, FIRST_LINE, &mut text).unwrap();
+    let mut value = b"x".to_vec();
+    let bound = binding(&nonce, &index.account, &index.values[0]).unwrap();
+    cipher.encrypt_in_place(&nonce, &bound, &mut value).unwrap();
+    let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+    [FIRST_LINE, &nonce, &length, &text, &nonce, &value].concat()
+}
+
+/// Written by opnix before it knew moments, with the values of [`what_was_sealed_opens`] but the last.
+const OLD: &str = include_str!("old.hex");
+
+#[test]
+fn a_file_of_an_older_opnix_opens_and_an_older_opnix_opens_this_one() {
+    let digit = |at: usize| u8::from_str_radix(&OLD[at..at + 2], 16).unwrap();
+    let file: Vec<u8> = (0..OLD.trim_end().len()).step_by(2).map(digit).collect();
+    let contents = open(&key(7), &file).unwrap();
+    assert_eq!(shown(&contents.entries), shown(&entries(&[("a", b"first"), ("b", b"second")])));
+    assert_eq!((contents.account.as_str(), contents.dated), ("account", None));
+
+    /// What that one knows of an index.
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct OldIndex {
+        account: String,
+        values: Vec<OldLine>,
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct OldLine {
+        reference: Reference,
+        fetched: u64,
+        denied: Option<u64>,
+        length: u32,
+    }
+    let index = index_of(&sealed(&of_two_boots()));
+    let old: OldIndex = serde_json::from_slice(&serde_json::to_vec(&index).unwrap()).unwrap();
+    let text = |lines: &[u8]| String::from_utf8(lines.to_vec()).unwrap();
+    // What values are bound to is the same for both.
+    assert_eq!(
+        text(&serde_json::to_vec(&old.values).unwrap()),
+        text(&serde_json::to_vec(&index.values).unwrap())
+    );
 }
 
 // The next two are fuzzing: `PROPTEST_CASES=10000000 cargo test --release --lib sealed` goes on for as long as you like.

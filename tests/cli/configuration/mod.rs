@@ -4,12 +4,13 @@
 mod delivery;
 mod from_opnix;
 mod messages;
+mod owners;
 mod several;
 
 use std::fs;
 use std::path::Path;
 
-use opnix::internals::config::{Config, Faults, load};
+use opnix::internals::config::{Config, Faults, load_from_anybody as load};
 
 use crate::root;
 

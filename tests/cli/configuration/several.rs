@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use opnix::internals::config::load;
+use opnix::internals::config::load_from_anybody as load;
 
 use super::{kept, paths, written};
 

@@ -7,6 +7,8 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
     let expected = [
         // Values, for a shell.
         ("cli/from_opnix/env.rs", 1),
+        // The token, into the pipe to the service.
+        ("cli/token/bring.rs", 1),
         // Values, into files, and into keyed hashes.
         ("mirror/install.rs", 1),
         ("mirror/state.rs", 1),
@@ -20,6 +22,8 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         ("providers/child/mod.rs", 4),
         // A value to the service, which is the only one that the child talks to.
         ("providers/child/process.rs", 1),
+        // The token in force, once more for whoever asks with it.
+        ("providers/child/token.rs", 1),
         // Values, to units.
         ("server/answer.rs", 2),
         // Values, to be sealed.

@@ -1,6 +1,7 @@
 //! The wall clock is set while the service runs: back by a day, or right at last, and nothing may wait for it to catch up.
 //! The service runs under libfaketime, which leaves its monotonic clocks alone, as a step of the real clock does.
 
+mod boots;
 mod pauses;
 mod renewal;
 
@@ -21,6 +22,8 @@ struct Host {
     simulator: ServiceAccount,
     directory: PathBuf,
     state: PathBuf,
+    /// What a reboot leaves nothing of.
+    runtime: PathBuf,
     clock: PathBuf,
 }
 
@@ -31,10 +34,11 @@ impl Host {
             account.add(VAULT, name, &[("value", FieldValue::Concealed("old".into()))]);
         }
         let directory = new_directory("clock");
-        let (state, clock) = (directory.join("state"), directory.join("clock"));
+        let [state, runtime, clock] = ["state", "runtime", "clock"].map(|name| directory.join(name));
         fs::create_dir(&state).unwrap();
+        fs::create_dir(&runtime).unwrap();
         fs::write(directory.join("opnix.cache-key"), [7; 32]).unwrap();
-        let host = Self { simulator: ServiceAccount::local(account), directory, state, clock };
+        let host = Self { simulator: ServiceAccount::local(account), directory, state, runtime, clock };
         host.set_clock("+0");
         host
     }
@@ -46,10 +50,17 @@ impl Host {
         fs::rename(new, &self.clock).unwrap();
     }
 
-    fn environment(&self) -> [(&'static str, &Path); 7] {
+    /// To be called while no service runs.
+    fn reboot(&self) {
+        fs::remove_dir_all(&self.runtime).unwrap();
+        fs::create_dir(&self.runtime).unwrap();
+    }
+
+    fn environment(&self) -> [(&'static str, &Path); 8] {
         let one = Path::new("1");
         [
             ("STATE_DIRECTORY", &self.state),
+            ("RUNTIME_DIRECTORY", &self.runtime),
             ("CREDENTIALS_DIRECTORY", &self.directory),
             ("LD_PRELOAD", faketime()),
             ("FAKETIME_TIMESTAMP_FILE", &self.clock),
@@ -104,6 +115,9 @@ fn the_clock_of_the_service_can_be_set_here() {
     let host = Host::new(&["a"]);
     let daemon = host.start(&host.config(&json!({}), "a", &json!({})));
     assert_eq!(daemon.ask("a").as_deref(), Some("old"));
+    daemon.stop();
+    host.reboot();
+    let daemon = host.start(&host.config(&json!({}), "a", &json!({})));
     assert!(status(&daemon)["secrets"][0]["age"].as_u64().unwrap() < 60);
     host.set_clock("+1d");
     assert!(status(&daemon)["secrets"][0]["age"].as_u64().unwrap() >= 24 * 60 * 60);

@@ -48,18 +48,13 @@ fn a_value_sealed_by_a_clock_far_ahead_is_renewed_when_the_clock_is_right() {
         host.set_clock("+365d");
         let daemon = host.start(&config);
         assert_eq!(daemon.ask("a").as_deref(), Some("old"));
-        // As after the first answer of a time server, and then through a reboot.
+        // The first answer of a time server comes after a reboot.
+        daemon.stop();
+        host.reboot();
         host.set_clock("+0");
         host.rotate("a", "new");
-        assert_eq!(daemon.ask("a").as_deref(), Some("new"), "{kept}");
-        host.set_clock("+365d");
-        host.rotate("a", "newer");
-        daemon.command(&["refresh"]);
-        daemon.stop();
-        host.set_clock("+0");
-        host.rotate("a", "newest");
         let daemon = host.start(&config);
-        assert_eq!(daemon.ask("a").as_deref(), Some("newest"), "{kept}");
+        assert_eq!(daemon.ask("a").as_deref(), Some("new"), "{kept}");
         assert!(status(&daemon)["secrets"][0]["age"].as_u64().unwrap() < 60, "its age is right again");
     }
 }

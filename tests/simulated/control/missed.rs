@@ -23,7 +23,8 @@ fn a_refusal_for_want_of_a_value_is_remembered_through_a_restart_until_the_unit_
     assert_eq!((&before[0]["unit"], &before[0]["credential"]), (&json!(UNIT), &json!("gone")));
     assert_eq!((&before[0]["secret"], &before[0]["ready"]), (&json!("gone"), &json!(false)));
     assert!(before[0]["reason"].as_str().unwrap().contains("there is no item \"Gone\""), "{before:?}");
-    wait("it to be saved", || host.directory.join("missed.json").exists());
+    let saved = || std::fs::read_to_string(host.directory.join("missed.json")).unwrap_or_default();
+    wait("it to be saved", || saved().contains("gone"));
     host.daemon = Host::daemon(&host.directory);
     let after = missed(&host);
     assert_eq!((&after[0]["since"], &after[0]["ready"]), (&before[0]["since"], &json!(false)));

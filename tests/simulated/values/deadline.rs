@@ -233,14 +233,14 @@ fn a_limit_is_waited_for_and_a_value_that_is_too_large_is_not() {
     let secrets = [("a", patient("infinity")), ("large", patient("infinity"))];
     let daemon = host.start(&host.config(json!({"deadline": "2s"}), &secrets));
     assert!(daemon.refusal("large").contains("bytes"));
-    host.simulator.server.fault("", usize::MAX, Fault::Limited(Some(10)));
+    host.simulator.server.fault("", usize::MAX, Fault::Limited(Some(20)));
     let asked = &daemon;
     thread::scope(|scope| {
         let waits = scope.spawn(move || asked.ask("a"));
         daemon.says("the unit goes on waiting: 1Password's limit on requests is reached");
         host.simulator.server.clear_faults();
         host.simulator.server.forget_requests();
-        thread::sleep(Duration::from_secs(4));
+        thread::sleep(Duration::from_secs(3));
         assert_eq!(host.requests(), 0);
         assert_eq!(waits.join().unwrap().as_deref(), Some("canary-a"));
     });

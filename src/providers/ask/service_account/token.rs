@@ -7,6 +7,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::address::{AddressError, check_address};
+use crate::providers::FetchError;
 use crate::reference::is_id;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
@@ -37,6 +38,12 @@ impl Remedy for TokenError {
             Self::Address(error) => error.remedy(),
             Self::Prefix => None,
         }
+    }
+}
+
+impl From<TokenError> for FetchError {
+    fn from(error: TokenError) -> Self {
+        Self::TokenMalformed { what: error.to_string(), remedy: error.remedy() }
     }
 }
 
@@ -98,6 +105,10 @@ impl Token {
     /// The token itself, for the settings of the core.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    pub fn into_secret(self) -> Secret {
+        self.secret
     }
 
     /// Where 1Password is for this account.

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::super::{Exit, fail};
+use crate::cli::{Exit, fail};
 use crate::files::{self, Attributes};
 use crate::providers::ask::service_account::token::Token;
 use crate::providers::child::token::{self, Loaded};
@@ -15,25 +15,9 @@ use crate::secret::Secret;
 /// Longer than any token, in bytes.
 const SIZE_MAX: usize = 64 << 10;
 
-/// Store the token of a service account or a Connect server
-#[derive(clap::Args)]
-pub struct Arguments {
-    /// The file for it; by default the one that opnix.service loads
-    #[arg(long, value_name = "FILE", global = true)]
-    path: Option<PathBuf>,
-    #[command(subcommand)]
-    action: Action,
-}
-
-#[derive(clap::Subcommand)]
-enum Action {
-    /// Read the token from standard input and store it, for its owner alone to read
-    Set,
-}
-
-pub fn run(arguments: Arguments) -> Exit {
-    let Action::Set = arguments.action;
-    let path = match arguments.path.map(Loaded::Plain).or_else(token::loaded) {
+/// `named`: the file for it, if not the one that opnix.service loads.
+pub fn set(named: Option<PathBuf>) -> Exit {
+    let path = match named.map(Loaded::Plain).or_else(token::loaded) {
         Some(Loaded::Plain(path)) => path,
         Some(Loaded::Sealed(path)) => {
             let path = path.display();

@@ -1,0 +1,212 @@
+//! Brings the token to the running service, which may not read its file, and has its credentials from systemd only once.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::pipe2;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+use zlink::tokio::unix::Connection;
+
+use crate::cli::control::{ControlArguments, Unanswered};
+use crate::cli::{Exit, fail};
+use crate::control::interface::{Control, TokenTaken};
+use crate::files::{self, Identity};
+use crate::process;
+use crate::providers::FetchError;
+use crate::providers::child::token::{self, Loaded};
+use crate::records;
+use crate::remedy::Remedy;
+use crate::secret::Secret;
+use crate::systemd::notify::Notifier;
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often systemd is asked which file it is.
+const WHICH: Duration = Duration::from_secs(60);
+/// How long the service has to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why the token in the file is not in force.
+enum Trouble {
+    /// The file cannot be read, or what is in it is no token.
+    Token(String),
+    Service(Exit, String),
+}
+
+pub fn take(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
+    see_what_systemd_sees();
+    let loaded = match which(named.as_deref()) {
+        Ok(Some(loaded)) => loaded,
+        // Where no token comes from a file, none in a file is a new one.
+        Ok(None) => return Exit::Ok,
+        Err(error) => return fail(Exit::System, format_args!("systemctl cat opnix.service: {error}")),
+    };
+    match bring(&loaded, control) {
+        Ok(taken) => {
+            println!(
+                "{}",
+                if taken.changed { "took the new token" } else { "the token is in force already" }
+            );
+            Exit::Ok
+        }
+        Err(Trouble::Token(why)) => fail(Exit::Unavailable, why),
+        Err(Trouble::Service(exit, why)) => fail(exit, why),
+    }
+}
+
+/// The file of the token. What is no file, such as a socket, gives it to systemd alone.
+fn which(named: Option<&Path>) -> io::Result<Option<Loaded>> {
+    let loaded = match named {
+        Some(path) => Some(Loaded::Plain(path.to_owned())),
+        None => token::loaded_for_sure()?,
+    };
+    let is_other = |loaded: &Loaded| fs::metadata(loaded.path()).is_ok_and(|metadata| !metadata.is_file());
+    Ok(loaded.filter(|loaded| !is_other(loaded)))
+}
+
+pub fn watch(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
+    if let Err(error) = records::init(None) {
+        return fail(Exit::System, format_args!("cannot begin: {error}"));
+    }
+    for missing in process::protect() {
+        warn!("{missing}");
+    }
+    let notifier = Notifier::direct();
+    notifier.ready("");
+    let mut watched = Watched::default();
+    let mut asked = None::<Instant>;
+    let mut told = String::new();
+    loop {
+        if asked.is_none_or(|asked| asked.elapsed() >= WHICH) {
+            // If that is not known for now, it is what it was.
+            if let Ok(loaded) = which(named.as_deref()) {
+                watched.is_at(loaded);
+                asked = Some(Instant::now());
+            }
+        }
+        if let Some(trouble) = watched.look(control) {
+            notifier.status(trouble.lines().next().unwrap_or_default());
+            if trouble != told && !trouble.is_empty() {
+                error!("{}", trouble.replace('\n', "; "));
+            }
+            told = trouble;
+        }
+        sleep(LOOK);
+    }
+}
+
+/// The file of the token, and what was seen of it.
+#[derive(Default)]
+struct Watched {
+    loaded: Option<Loaded>,
+    seen: Option<Identity>,
+    /// What was brought, or was no token.
+    done: Option<Identity>,
+}
+
+impl Watched {
+    fn is_at(&mut self, loaded: Option<Loaded>) {
+        if loaded != self.loaded {
+            *self = Self { loaded, ..Self::default() };
+        }
+    }
+
+    /// Brings a new token. Returns what is wrong, if anything, once there was something to do.
+    fn look(&mut self, control: &ControlArguments) -> Option<String> {
+        let loaded = self.loaded.as_ref()?;
+        let now = Identity::of(loaded.path());
+        let before = std::mem::replace(&mut self.seen, now.clone());
+        // What has changed since the last look may still be written.
+        let now = now.filter(|now| before.as_ref() == Some(now) && self.done.as_ref() != Some(now))?;
+        Some(match bring(loaded, control) {
+            Ok(taken) => {
+                if taken.changed {
+                    info!("the service took the token that is in {}", loaded.path().display());
+                }
+                self.done = Some(now);
+                String::new()
+            }
+            Err(Trouble::Token(why)) => {
+                self.done = Some(now);
+                why
+            }
+            // It is tried again.
+            Err(Trouble::Service(_, why)) => why,
+        })
+    }
+}
+
+/// The service's own view of the file system, in which `ExecReload=` runs, lacks users' directories.
+fn see_what_systemd_sees() {
+    if let Ok(theirs) = File::open("/proc/1/ns/mnt") {
+        // Not allowed to others than root, and nothing is lost by that.
+        let _ = setns(theirs, CloneFlags::CLONE_NEWNS);
+    }
+}
+
+/// Has the service take what is in the file.
+fn bring(loaded: &Loaded, control: &ControlArguments) -> Result<TokenTaken, Trouble> {
+    let path = loaded.path().display();
+    let named = |why: String| Trouble::Token(format!("{path}: {why}"));
+    let token = match read(loaded) {
+        Ok(token) => Some(token),
+        // The service says whether it can do without.
+        Err(FetchError::TokenMissing { .. }) => None,
+        Err(error) => return Err(named(error.lines())),
+    };
+    let pipe = token.map(|token| in_a_pipe(&token)).transpose().map_err(|error| named(error.to_string()))?;
+    let ask = async |mut service: Connection| {
+        let pipe = pipe.into_iter().collect();
+        match timeout(PATIENCE, service.take_token(pipe)).await {
+            Ok(taken) => taken,
+            Err(_) => Err(zlink::Error::Io(io::ErrorKind::TimedOut.into())),
+        }
+    };
+    control.ask(ask).map_err(|why| match why {
+        Unanswered::Refused(error) => named(error.lines()),
+        why => {
+            let (exit, message) = control.describe(why);
+            Trouble::Service(exit, message)
+        }
+    })
+}
+
+fn read(loaded: &Loaded) -> Result<Secret, FetchError> {
+    match loaded {
+        Loaded::Plain(path) => token::read_file(path),
+        Loaded::Sealed(path) => {
+            let malformed = |what: String| FetchError::TokenMalformed { what, remedy: None };
+            let mut child = Command::new("systemd-creds")
+                .args(["decrypt", "--name=token"])
+                .args([path.as_os_str(), "-".as_ref()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .map_err(|error| malformed(format!("systemd-creds cannot be run: {error}")))?;
+            let text = child.stdout.take().map(|stdout| files::read_from(stdout, 0, token::SIZE_MAX));
+            let opened = child.wait().is_ok_and(|status| status.success());
+            match text {
+                Some(Ok(text)) if opened => {
+                    Secret::copy_from(text.trim_ascii()).map_err(|error| malformed(error.to_string()))
+                }
+                _ => Err(malformed("systemd-creds cannot open it".to_owned())),
+            }
+        }
+    }
+}
+
+/// The end to read from, of a pipe that holds the token: what is in a pipe is never swapped.
+fn in_a_pipe(token: &Secret) -> io::Result<OwnedFd> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let written = File::from(theirs).write(token.expose())?;
+    if written == token.len() { Ok(ours) } else { Err(Errno::EFBIG.into()) }
+}

@@ -1,0 +1,185 @@
+//! Who may change the configuration. Whoever may, has files written as root: so that must be nobody but root and whoever runs
+//! opnix.
+
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::unistd::Uid;
+
+use crate::remedy::Remedy;
+
+/// As many links as the kernel follows.
+const LINKS_MAX: usize = 40;
+/// Directories in which only the owner of a file may rename or remove it.
+const STICKY: u32 = 0o1000;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// Whose files are shown to a user namespace that does not have their owner.
+const NOBODY: u32 = 65534;
+
+/// A file or directory through which another user could change the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Untrusted {
+    #[error("{} belongs to user {owner}, who could change it", path.display())]
+    Owner { path: PathBuf, owner: u32 },
+    #[error("{} can be written by other users than its owner (mode {:04o})", path.display(), mode & 0o7777)]
+    Mode { path: PathBuf, mode: u32 },
+}
+
+impl Remedy for Untrusted {
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Owner { path, .. } => {
+                format!("chown --no-dereference root {}, or keep the configuration elsewhere", path.display())
+            }
+            Self::Mode { path, .. } => format!("chmod go-w {}", path.display()),
+        })
+    }
+}
+
+/// Whether this program itself is safe from others. In a checkout that belongs to somebody else it is not, and then whoever could
+/// change the configuration could as well change what reads it.
+pub fn guard_the_program() -> bool {
+    let own = std::env::current_exe().and_then(|path| look(&path));
+    !matches!(own, Ok(Some(_)))
+}
+
+/// Looks at a file, and at each directory and link on its way, past all links.
+pub fn look(path: &Path) -> io::Result<Option<Untrusted>> {
+    let mut left: Vec<OsString> = components(&std::path::absolute(path)?);
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    loop {
+        let metadata = fs::symlink_metadata(&at)?;
+        if let Some(untrusted) = judge(&at, &metadata) {
+            return Ok(Some(untrusted));
+        }
+        if metadata.is_symlink() {
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(io::Error::from_raw_os_error(nix::libc::ELOOP));
+            }
+            let target = fs::read_link(&at)?;
+            at.pop();
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            left.extend(components(&target));
+        }
+        match left.pop() {
+            None => return Ok(None),
+            Some(name) if name == ".." => drop(at.pop()),
+            Some(name) => at.push(name),
+        }
+    }
+}
+
+/// The last one first.
+fn components(path: &Path) -> Vec<OsString> {
+    let named = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    let mut names: Vec<OsString> = named.map(|part| part.as_os_str().to_owned()).collect();
+    names.reverse();
+    names
+}
+
+fn judge(path: &Path, metadata: &Metadata) -> Option<Untrusted> {
+    let (owner, mode) = (metadata.uid(), metadata.mode());
+    let is_ours = owner == 0 || owner == Uid::effective().as_raw() || (owner == NOBODY && !root_is_known());
+    if !is_ours {
+        return Some(Untrusted::Owner { path: path.to_owned(), owner });
+    }
+    // A link's mode says nothing, and in a sticky directory nobody replaces what is another's.
+    let is_guarded = metadata.is_symlink() || (metadata.is_dir() && mode & STICKY != 0);
+    (!is_guarded && mode & WRITABLE_BY_OTHERS != 0).then(|| Untrusted::Mode { path: path.to_owned(), mode })
+}
+
+/// Not in the sandbox of a build, whose user namespace has its builder alone.
+fn root_is_known() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.is_empty() || map.lines().any(|line| line.split_whitespace().next() == Some("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn place(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("opnix-owners-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(path.join("below")).unwrap();
+        for path in [path.clone(), path.join("below")] {
+            mode(&path, 0o755);
+        }
+        fs::write(path.join("below/file"), "{}").unwrap();
+        mode(&path.join("below/file"), 0o644);
+        path
+    }
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_may_write_the_file_or_anything_on_its_way() {
+        let place = place("modes");
+        let file = place.join("below/file");
+        assert_eq!(look(&file).unwrap(), None);
+        for (path, wrong, right) in [
+            (file.clone(), 0o666, 0o644),
+            (file.clone(), 0o664, 0o600),
+            (place.join("below"), 0o777, 0o1777),
+            (place.join("below"), 0o775, 0o1775),
+            (place.clone(), 0o722, 0o700),
+        ] {
+            mode(&path, wrong);
+            let found = look(&file).unwrap();
+            assert!(matches!(&found, Some(Untrusted::Mode { path: at, .. }) if *at == path), "{found:?}");
+            mode(&path, right);
+            assert_eq!(look(&file).unwrap(), None, "{path:?} {right:o}");
+        }
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn the_way_leads_through_links() {
+        let place = place("links");
+        fs::create_dir(place.join("etc")).unwrap();
+        mode(&place.join("etc"), 0o755);
+        let link = place.join("etc/link");
+        symlink("../below/file", &link).unwrap();
+        assert_eq!(look(&link).unwrap(), None);
+        mode(&place.join("below"), 0o777);
+        assert!(look(&link).unwrap().is_some(), "the directory of its target");
+        mode(&place.join("below"), 0o755);
+        fs::remove_file(&link).unwrap();
+        symlink("link", &link).unwrap();
+        assert_eq!(look(&link).unwrap_err().raw_os_error(), Some(nix::libc::ELOOP));
+        assert_eq!(look(&place.join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_not_ours() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let place = place("owners");
+        let file = place.join("below/file");
+        for path in [&file, &place.join("below")] {
+            chown(path, Some(12345), None).unwrap();
+            assert_eq!(look(&file).unwrap(), Some(Untrusted::Owner { path: path.clone(), owner: 12345 }));
+            chown(path, Some(0), None).unwrap();
+        }
+        // A sticky directory is for everybody, and so is whose link lies in it.
+        let link = place.join("link");
+        symlink(&file, &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
+        mode(&place, 0o1777);
+        assert_eq!(look(&link).unwrap(), Some(Untrusted::Owner { path: link.clone(), owner: 12345 }));
+        fs::remove_dir_all(place).unwrap();
+    }
+}
