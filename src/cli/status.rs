@@ -10,8 +10,8 @@ use crate::policy::MIRROR;
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
 ///
 /// Exits with 0 if every secret could be served now, with 69 if the service is not there, a secret could not be
-/// served, or this machine keeps it from serving any, with 78 if the configuration is faulty, also where an older one
-/// is still in force.
+/// served, or this machine keeps it from serving any, with 78 if the configuration or the token is faulty, also where
+/// the one from before is still in force.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink
@@ -35,7 +35,9 @@ pub fn run(arguments: Arguments) -> Exit {
         print!("{}", describe(&status, SystemTime::now()));
     }
     match &status {
-        Status { faults: Some(_), .. } | Status { rejected: Some(_), .. } => Exit::Config,
+        Status { faults: Some(_), .. }
+        | Status { rejected: Some(_), .. }
+        | Status { bad_token: Some(_), .. } => Exit::Config,
         Status { obstacle: Some(_), .. } => Exit::Unavailable,
         // A missing value can still be had, unless the provider is known not to work.
         status if status.secrets.iter().all(|secret| is_servable(secret.state, status)) => Exit::Ok,
@@ -74,6 +76,16 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
             format!("an older configuration is in force: the files are faulty, as was first seen {since}"),
         );
         line("", rejected.faults.replace('\n', "\n           "));
+    }
+    if let Some(bad) = &status.bad_token {
+        let since = relative(bad.since, now);
+        line("token", format!("the one in its file is not in force, as was first seen {since}"));
+        line("", bad.faults.replace('\n', "\n           "));
+    }
+    if let Some(bad) = &status.bad_token {
+        let since = relative(bad.since, now);
+        line("token", format!("the one in its file is not in force, as was first seen {since}"));
+        line("", bad.faults.replace('\n', "\n           "));
     }
     if let Some(provider) = &status.provider {
         let account = provider.account.as_deref().unwrap_or("account unknown: there is no token");

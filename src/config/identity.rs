@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::owners::{self, Untrusted};
+use super::owners::{self, Untrusted, Writers};
 use super::sources::expand;
 use crate::files;
 
@@ -17,8 +17,10 @@ impl Identity {
             let within = expand(path).unwrap_or_default();
             [path.clone()].into_iter().chain(within)
         });
+        let program = Writers::of_the_program();
         let look = |path: PathBuf| {
-            let (identity, untrusted) = (files::Identity::of(&path), owners::look(&path).ok().flatten());
+            let untrusted = owners::look(&path, &program).ok().flatten();
+            let identity = files::Identity::of(&path);
             (path, identity, untrusted)
         };
         Self(all.map(look).collect())

@@ -44,17 +44,25 @@ fn read_all(paths: &[PathBuf], is_to_be_ours: bool) -> Result<Config, Faults> {
             Err(error) => unreadable(path, error, &mut faults),
         }
     }
-    if is_to_be_ours && owners::guard_the_program() {
+    if is_to_be_ours {
+        let program = owners::Writers::of_the_program();
         let mut told = Vec::new();
-        // Of directories also those in which there is no file yet.
-        for path in found.iter().chain(paths.iter().filter(|path| path.is_dir())) {
-            // What cannot be looked at cannot be read either.
-            let Ok(Some(untrusted)) = owners::look(path) else { continue };
-            if !told.contains(&untrusted) {
-                faults.add(&Place { file: path.as_path().into(), position: None }, &untrusted);
-                told.push(untrusted);
+        let mut is_ours = |path: &Path| match owners::look(path, &program) {
+            Ok(Some(untrusted)) => {
+                if !told.contains(&untrusted) {
+                    faults.add(&Place { file: path.into(), position: None }, &untrusted);
+                    told.push(untrusted);
+                }
+                false
             }
+            // What cannot be looked at cannot be read either.
+            Ok(None) | Err(_) => true,
+        };
+        // Of directories also those in which there is no file yet. What another user put there is not even opened.
+        for directory in paths.iter().filter(|path| path.is_dir()) {
+            is_ours(directory);
         }
+        found.retain(|path| is_ours(path));
     }
     let mut files = Vec::new();
     for path in &found {

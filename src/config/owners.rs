@@ -1,6 +1,7 @@
 //! Who may change the configuration. Whoever may, has files written as root: so that must be nobody but root and whoever runs
 //! opnix.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -15,7 +16,6 @@ use crate::remedy::Remedy;
 const LINKS_MAX: usize = 40;
 /// Directories in which only the owner of a file may rename or remove it.
 const STICKY: u32 = 0o1000;
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Whose files are shown to a user namespace that does not have their owner.
 const NOBODY: u32 = 65534;
 
@@ -39,22 +39,65 @@ impl Remedy for Untrusted {
     }
 }
 
-/// Whether this program itself is safe from others. In a checkout that belongs to somebody else it is not, and then whoever could
-/// change the configuration could as well change what reads it.
-pub fn guard_the_program() -> bool {
-    let own = std::env::current_exe().and_then(|path| look(&path));
-    !matches!(own, Ok(Some(_)))
+/// Who besides root and ourselves could change this program: whoever can, could as well change what it reads. Nobody, where it is
+/// installed; in a checkout, its owner.
+#[derive(Debug, Default)]
+pub struct Writers {
+    owners: Vec<u32>,
+    groups: Vec<u32>,
+    everybody: bool,
+}
+
+impl Writers {
+    pub fn of_the_program() -> Self {
+        let mut writers = Self::default();
+        // If that is not known, nobody.
+        let walked = env::current_exe().and_then(|program| {
+            walk(&program, |_, metadata| {
+                writers.owners.push(metadata.uid());
+                if is_open(metadata, 0o020) {
+                    writers.groups.push(metadata.gid());
+                }
+                writers.everybody |= is_open(metadata, 0o002);
+                None::<()>
+            })
+        });
+        if walked.is_ok() { writers } else { Self::default() }
+    }
+
+    fn judge(&self, path: &Path, metadata: &Metadata) -> Option<Untrusted> {
+        let (owner, mode) = (metadata.uid(), metadata.mode());
+        let is_ours =
+            owner == 0 || owner == Uid::effective().as_raw() || (owner == NOBODY && !root_is_known());
+        if !is_ours && !self.owners.contains(&owner) {
+            return Some(Untrusted::Owner { path: path.to_owned(), owner });
+        }
+        let is_writable = (is_open(metadata, 0o020) && !self.groups.contains(&metadata.gid()))
+            || (is_open(metadata, 0o002) && !self.everybody);
+        is_writable.then(|| Untrusted::Mode { path: path.to_owned(), mode })
+    }
+}
+
+/// Whether these bits of the mode count: a link's say nothing, and in a sticky directory nobody replaces what is another's.
+fn is_open(metadata: &Metadata, bits: u32) -> bool {
+    let is_guarded = metadata.is_symlink() || (metadata.is_dir() && metadata.mode() & STICKY != 0);
+    !is_guarded && metadata.mode() & bits != 0
 }
 
 /// Looks at a file, and at each directory and link on its way, past all links.
-pub fn look(path: &Path) -> io::Result<Option<Untrusted>> {
+pub fn look(path: &Path, program: &Writers) -> io::Result<Option<Untrusted>> {
+    walk(path, |at, metadata| program.judge(at, metadata))
+}
+
+/// Ends with the first thing that is found.
+fn walk<T>(path: &Path, mut look: impl FnMut(&Path, &Metadata) -> Option<T>) -> io::Result<Option<T>> {
     let mut left: Vec<OsString> = components(&std::path::absolute(path)?);
     let mut at = PathBuf::from("/");
     let mut links = 0;
     loop {
         let metadata = fs::symlink_metadata(&at)?;
-        if let Some(untrusted) = judge(&at, &metadata) {
-            return Ok(Some(untrusted));
+        if let Some(found) = look(&at, &metadata) {
+            return Ok(Some(found));
         }
         if metadata.is_symlink() {
             links += 1;
@@ -84,17 +127,6 @@ fn components(path: &Path) -> Vec<OsString> {
     names
 }
 
-fn judge(path: &Path, metadata: &Metadata) -> Option<Untrusted> {
-    let (owner, mode) = (metadata.uid(), metadata.mode());
-    let is_ours = owner == 0 || owner == Uid::effective().as_raw() || (owner == NOBODY && !root_is_known());
-    if !is_ours {
-        return Some(Untrusted::Owner { path: path.to_owned(), owner });
-    }
-    // A link's mode says nothing, and in a sticky directory nobody replaces what is another's.
-    let is_guarded = metadata.is_symlink() || (metadata.is_dir() && mode & STICKY != 0);
-    (!is_guarded && mode & WRITABLE_BY_OTHERS != 0).then(|| Untrusted::Mode { path: path.to_owned(), mode })
-}
-
 /// Not in the sandbox of a build, whose user namespace has its builder alone.
 fn root_is_known() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -106,6 +138,10 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use super::*;
+
+    fn look(path: &Path) -> io::Result<Option<Untrusted>> {
+        super::look(path, &Writers::default())
+    }
 
     fn place(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("opnix-owners-{}-{name}", std::process::id()));
@@ -180,6 +216,22 @@ mod tests {
         std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
         mode(&place, 0o1777);
         assert_eq!(look(&link).unwrap(), Some(Untrusted::Owner { path: link.clone(), owner: 12345 }));
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn who_could_write_the_program_may_write_what_it_reads_and_nobody_else() {
+        let place = place("program");
+        let file = place.join("below/file");
+        mode(&file, 0o664);
+        let gid = fs::metadata(&file).unwrap().gid();
+        let of =
+            |groups: &[u32], everybody| Writers { groups: groups.to_vec(), everybody, ..Writers::default() };
+        assert_eq!(super::look(&file, &of(&[gid], false)).unwrap(), None);
+        assert!(super::look(&file, &of(&[gid + 1], false)).unwrap().is_some());
+        mode(&file, 0o666);
+        assert!(super::look(&file, &of(&[gid], false)).unwrap().is_some());
+        assert_eq!(super::look(&file, &of(&[gid], true)).unwrap(), None);
         fs::remove_dir_all(place).unwrap();
     }
 }

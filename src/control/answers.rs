@@ -29,6 +29,7 @@ pub fn status(service: &Service) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         faults: None,
         rejected: service.rejected().map(Rejected::from),
+        bad_token: service.bad_token().map(Rejected::from),
         provider: None,
         cache: Cache { sealed: false, unsealed_because: None, in_memory: 0, sealable: 0, written_at: None },
         budget: Budget { hour: unlimited(), day: unlimited(), limited_until: None },
@@ -92,7 +93,7 @@ pub fn take_token(service: &Service, pipe: Vec<OwnedFd>) -> Result<TokenTaken, E
     };
     let text = pipe.into_iter().next().map(read).transpose().map_err(|error| bad(error.to_string()))?;
     let token = text.and_then(|text| secret::Secret::copy_from(text.trim_ascii()).ok());
-    let changed = service.take_token(token).map_err(|error| bad(error.lines()))?;
+    let changed = service.take_token(token).map_err(bad)?;
     Ok(TokenTaken { changed })
 }
 
@@ -217,6 +218,12 @@ impl From<&policy::Rule> for Rule {
 impl From<server::Rejected> for Rejected {
     fn from(rejected: server::Rejected) -> Self {
         Self { faults: rejected.faults.to_string(), since: seconds(rejected.since.date()) }
+    }
+}
+
+impl From<server::BadToken> for Rejected {
+    fn from(bad: server::BadToken) -> Self {
+        Self { faults: bad.why, since: seconds(bad.since.date()) }
     }
 }
 

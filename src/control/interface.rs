@@ -19,6 +19,9 @@ pub struct Status {
     /// A newer configuration, which is not in force.
     #[serde(default)]
     pub rejected: Option<Rejected>,
+    /// The token that is in its file, and not in force.
+    #[serde(default)]
+    pub bad_token: Option<Rejected>,
     pub provider: Option<Provider>,
     pub cache: Cache,
     pub budget: Budget,
@@ -40,7 +43,7 @@ pub struct Status {
     pub obstacle: Option<String>,
 }
 
-/// A configuration that is faulty, so that the one before stays in force.
+/// A configuration or token that is faulty, so that the one before stays in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
 pub struct Rejected {
     /// What is wrong with it.

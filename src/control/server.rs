@@ -110,6 +110,8 @@ impl Control {
 
     /// Takes the token that is in the pipe that comes with the call, whose other end is closed; without a pipe there is no token.
     async fn take_token(&self, #[zlink(fds)] pipe: Vec<OwnedFd>) -> Result<TokenTaken, Error> {
+        // It is judged by the configuration that comes with it.
+        self.0.settled().await;
         answers::take_token(&self.0, pipe)
     }
 

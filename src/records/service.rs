@@ -1,6 +1,7 @@
 //! Records about the service: its configuration, its cache, its provider, and what it leaves to the next instance.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -28,6 +29,13 @@ pub fn reloaded() {
 
 pub fn kept_old_configuration(why: &str) {
     error!(message_id = id::KEPT_OLD, "{why}");
+}
+
+/// Said where a unit is refused by the configuration in force.
+pub fn cannot_look(limit: Duration) {
+    warn!(
+        "whether the files of the configuration are other ones is not known: they cannot be read within {limit:?}"
+    );
 }
 
 pub fn token_taken() {

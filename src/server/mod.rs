@@ -33,8 +33,8 @@ pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
 use crate::files::StateDirectory;
+use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
-use crate::providers::FetchError;
 use crate::providers::ledger::Meter;
 use crate::records;
 use crate::remedy::Remedy;
@@ -42,6 +42,14 @@ use crate::secret::Secret;
 use crate::store::Base;
 use crate::store::disk::Disk;
 use crate::systemd::notify::Notifier;
+
+/// A token that was brought and is not in force.
+#[derive(Debug, Clone)]
+pub struct BadToken {
+    pub why: String,
+    /// When the first such one was brought.
+    pub since: Moment,
+}
 
 /// What requests need.
 pub struct Service {
@@ -54,6 +62,7 @@ pub struct Service {
     /// Why it is an older one than that of the files.
     rejected: Mutex<Option<Rejected>>,
     looked: Arc<tokio::sync::Mutex<Looked>>,
+    bad_token: Mutex<Option<BadToken>>,
     missed: Arc<Missed>,
     base: Base,
     /// Requests that have no answer yet, except those that never get one.
@@ -84,6 +93,7 @@ impl Service {
             configuration: Mutex::new(Arc::new(Configuration::Faulty(Faults::default()))),
             rejected: Mutex::default(),
             looked: Arc::default(),
+            bad_token: Mutex::default(),
             missed: Arc::new(Missed::load(StateDirectory::of_runtime())),
             base,
             unanswered: TaskTracker::new(),
@@ -99,33 +109,56 @@ impl Service {
     }
 
     /// Takes a token that was replaced, or says why not; `None`: there is none any more. Says whether it is another one.
-    pub fn take_token(&self, token: Option<Secret>) -> Result<bool, FetchError> {
-        let configuration = self.configuration();
-        let store = configuration.store();
-        let in_force = self.sources.token.read();
-        let is_needed = store.is_some_and(|store| store.provider().needs_token());
-        let token = match (token, store) {
-            (None, _) if is_needed && in_force.is_ok() => {
-                return Err(FetchError::TokenMissing { looked: "its file is not there, or empty".into() });
+    pub fn take_token(&self, token: Option<Secret>) -> Result<bool, String> {
+        let taken = self.try_token(token);
+        let mut bad = self.bad_token.lock().unwrap_or_else(PoisonError::into_inner);
+        *bad = match &taken {
+            Ok(_) => None,
+            Err(why) => {
+                let since = bad.as_ref().map_or_else(Moment::now, |bad| bad.since);
+                Some(BadToken { why: why.clone(), since })
             }
-            (None, _) => return Ok(false),
-            (Some(token), Some(store)) => store.provider().check_token(token)?,
-            (Some(token), None) => token,
+        };
+        taken
+    }
+
+    fn try_token(&self, token: Option<Secret>) -> Result<bool, String> {
+        let configuration = self.configuration();
+        let Some(store) = configuration.store() else {
+            return Err("there is no valid configuration, which says what kind of token it has to be".into());
+        };
+        if !store.provider().needs_token() {
+            return Ok(false);
+        }
+        if self.sources.token.is_read_anew() {
+            store.notice_new_token();
+            return Ok(false);
+        }
+        let in_force = self.sources.token.read();
+        let token = match token {
+            None if in_force.is_ok() => return Err("it is not there any more, or empty".into()),
+            None => return Ok(false),
+            Some(token) => store.provider().check_token(token).map_err(|error| error.lines())?,
         };
         if in_force.is_ok_and(|in_force| in_force.is_same_as(&token)) {
             return Ok(false);
         }
         self.sources.token.hand_over(token);
         records::token_taken();
-        if let Some(store) = store {
-            store.notice_new_token();
-        }
+        store.notice_new_token();
         Ok(true)
+    }
+
+    /// Why the token in its file is not the one in force, as far as it was brought.
+    pub fn bad_token(&self) -> Option<BadToken> {
+        self.bad_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A unit was refused. One that has a right to its secret is helped to it as soon as that can be had.
     fn refused(&self, claim: &Claim, refusal: &Refusal) {
-        if refusal.is_for_want_of_the_value() {
+        // What a configuration that is not in force allows is not known.
+        let may_be_allowed = || matches!(refusal, Refusal::Policy(_)) && self.rejected().is_some();
+        if refusal.is_for_want_of_the_value() || may_be_allowed() {
             self.missed.note(claim, refusal.line());
             self.configuration().await_value(claim);
         } else {

@@ -1,13 +1,14 @@
 //! Another configuration comes into force: at SIGHUP, and when a look at the files finds other ones. One that is not valid as a
 //! whole changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::in_force::Configuration;
 use super::{Service, look_for};
@@ -17,10 +18,12 @@ use crate::place::Place;
 use crate::records;
 use crate::remedy::Problem;
 
-/// How often the files are looked at, at most.
+/// How often the files are looked at, at most. What has changed within this time may be only a part of a change.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often files that change while they are read are read again at once.
+/// How often files that change all the time are looked at before it is given up.
 const TRIES: u32 = 3;
+/// How long a refusal waits for the file system.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When the files were looked at. Whoever holds it is the only one to put another configuration in force.
 #[derive(Debug, Default)]
@@ -48,31 +51,45 @@ impl Rejected {
 
 /// Reads the configuration as it is at one time.
 fn read(files: &[PathBuf]) -> (Identity, Result<Config, Faults>) {
-    let mut tries = 0;
-    loop {
+    for _ in 0..TRIES {
         let before = Identity::of(files);
         let config = config::load(files);
-        tries += 1;
         if Identity::of(files) == before {
             return (before, config);
         }
-        if tries == TRIES {
-            let mut faults = Faults::default();
-            let what = Problem::plain("changes while it is read".to_owned());
-            let place = files.first().map(PathBuf::as_path).unwrap_or_else(|| "the configuration".as_ref());
-            faults.add(&Place { file: place.into(), position: None }, &what);
-            return (before, faults.or(None));
+    }
+    let mut faults = Faults::default();
+    let what = Problem::plain("changes while it is read".to_owned());
+    let place = files.first().map_or_else(|| Path::new("the configuration"), PathBuf::as_path);
+    faults.add(&Place { file: place.into(), position: None }, &what);
+    (Identity::default(), faults.or(None))
+}
+
+/// Whether the files are other ones than those that were read, and all that is to change in them has changed.
+fn differs(files: &[PathBuf], read: &Identity) -> bool {
+    let mut now = Identity::of(files);
+    if now == *read {
+        return false;
+    }
+    for _ in 0..TRIES {
+        thread::sleep(PAUSE);
+        let before = std::mem::replace(&mut now, Identity::of(files));
+        if now == before {
+            return now != *read;
         }
     }
+    false
 }
 
 impl Service {
     /// What the service comes up with.
     pub(super) fn load_first(&mut self) {
         let (identity, config) = read(&self.sources.files);
-        self.looked = Arc::new(Mutex::new(Looked { identity, began: None }));
         let configuration = match config {
-            Ok(config) => Configuration::new(config, &self.sources.token, &self.base, None),
+            Ok(config) => {
+                self.looked = Arc::new(Mutex::new(Looked { identity, began: None }));
+                Configuration::new(config, &self.sources.token, &self.base, None)
+            }
             Err(faults) => {
                 records::faults(&faults);
                 Configuration::Faulty(faults)
@@ -87,6 +104,11 @@ impl Service {
         let looked = self.looked.clone().lock_owned().await;
         self.clone().in_the_background(looked, Self::take).await;
         self.notifier.ready(&self.status());
+    }
+
+    /// Returns when no reload is under way that began before: what is asked then goes by its configuration.
+    pub async fn settled(&self) {
+        drop(timeout(PATIENCE, self.looked.lock()).await);
     }
 
     /// Why the configuration in force is an older one than that of the files, as far as was looked.
@@ -106,7 +128,8 @@ impl Service {
 
     fn take(&self, looked: &mut Looked) {
         let (identity, config) = read(&self.sources.files);
-        looked.identity = identity;
+        // What is faulty is read anew at each look: it need not be the files' fault.
+        looked.identity = if config.is_ok() { identity } else { Identity::default() };
         let old = self.configuration();
         let rejected = match (config, &*old) {
             (Ok(config), _) => {
@@ -116,16 +139,22 @@ impl Service {
                 self.base.changes.send_modify(|count| *count += 1);
                 None
             }
-            (Err(faults), Configuration::Faulty(_)) => {
-                records::faults(&faults);
-                self.put_in_force(Configuration::Faulty(faults));
+            (Err(faults), Configuration::Faulty(before)) => {
+                if faults != *before {
+                    records::faults(&faults);
+                    self.put_in_force(Configuration::Faulty(faults));
+                }
                 None
             }
             (Err(faults), Configuration::Valid { .. }) => {
-                records::faults(&faults);
-                let since = self.rejected().map_or_else(Moment::now, |rejected| rejected.since);
+                let before = self.rejected();
+                let since = before.as_ref().map_or_else(Moment::now, |before| before.since);
+                let is_new = before.is_none_or(|before| before.faults != faults);
                 let rejected = Rejected { faults, since };
-                records::kept_old_configuration(&rejected.line());
+                if is_new {
+                    records::faults(&rejected.faults);
+                    records::kept_old_configuration(&rejected.line());
+                }
                 Some(rejected)
             }
         };
@@ -133,12 +162,21 @@ impl Service {
     }
 
     fn put_in_force(&self, configuration: Configuration) {
+        let configuration = Arc::new(configuration);
+        *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = configuration.clone();
+        // Only now: who is refused meanwhile is looked for under the new one.
         look_for(&self.missed, &configuration);
-        *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(configuration);
     }
 
-    /// Returns when the files have been looked at since it was called, and other ones, if they are valid, are in force.
+    /// Returns when the files have been looked at since it was called, and other ones, if they are valid, are in force. A file
+    /// system that does not answer is not waited for.
     pub(super) async fn look(self: &Arc<Self>) {
+        if timeout(PATIENCE, self.look_in_turn()).await.is_err() {
+            records::cannot_look(PATIENCE);
+        }
+    }
+
+    async fn look_in_turn(self: &Arc<Self>) {
         let called = Moment::now();
         let mut looked = self.looked.clone().lock_owned().await;
         if looked.began.is_some_and(|began| began > called) {
@@ -149,7 +187,7 @@ impl Service {
         }
         looked.began = Some(Moment::now());
         let look = |service: &Self, looked: &mut Looked| {
-            if Identity::of(&service.sources.files) != looked.identity {
+            if differs(&service.sources.files, &looked.identity) {
                 service.take(looked);
                 service.notifier.status(&service.status());
             }

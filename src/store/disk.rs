@@ -48,7 +48,7 @@ impl Disk {
     /// What systemd gave us: the directory, and the key as a credential.
     pub fn find() -> Self {
         let credentials = env::var_os("CREDENTIALS_DIRECTORY");
-        let boot = StateDirectory::of_runtime().and_then(|runtime| Boot::find(&runtime));
+        let boot = Boot::find();
         Self { directory: StateDirectory::find(), boot, key: read_key(credentials.as_deref().map(Path::new)) }
     }
 

@@ -107,6 +107,7 @@ impl Store {
         let count = values.len();
         let mut state = State::new(account, Values::new(settings, values), count);
         state.dated = dated;
+        let current = provider.account();
         let shared = Arc::new(Shared {
             provider,
             timing,
@@ -123,6 +124,10 @@ impl Store {
             retired: AtomicBool::new(false),
             saving: tokio::sync::Mutex::default(),
         });
+        // What is inherited may be another account's, whose token was in force before.
+        if let Some(current) = current {
+            shared.state().belongs_to(&current);
+        }
         runtime.spawn(background::keep_fresh(Arc::downgrade(&shared), shared.news.clone()));
         Self(shared)
     }
@@ -136,8 +141,9 @@ impl Store {
             // The other store begins anew with its numbers.
             (reference.clone(), Kept { doubtful: true, asked: 0, ..kept.clone() })
         };
-        let values = state.values.iter().map(doubtful).collect();
-        Inherited { account: state.account.clone(), values, dated: state.dated }
+        let (account, values) = state.proven();
+        let values = values.iter().map(doubtful).collect();
+        Inherited { account: account.map(str::to_owned), values, dated: state.dated }
     }
 
     pub fn provider(&self) -> &Arc<Provider> {

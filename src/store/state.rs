@@ -25,6 +25,8 @@ pub struct State {
     /// Whose values they are; not known before there is a token.
     pub account: Option<String>,
     pub values: Values,
+    /// The account before, with its values, as long as this one has given nothing: they are not served.
+    former: Option<(String, Values)>,
     pub breaker: Breaker,
     /// Why the last fetch of a reference failed.
     pub failures: HashMap<Reference, Failure>,
@@ -222,9 +224,17 @@ impl State {
     }
 
     /// What was fetched with the token of another account is not ours to serve.
+    /// It is kept until the other account has given something: the token may be the wrong one, and be replaced once more.
     pub fn belongs_to(&mut self, account: &str) {
-        if self.account.as_ref().is_some_and(|known| known != account) {
-            self.values = Values::new(self.values.settings().clone(), []);
+        if let Some(known) = self.account.take_if(|known| known != account) {
+            let none = Values::new(self.values.settings().clone(), []);
+            let values = std::mem::replace(&mut self.values, none);
+            let (before, values) = self.former.take().unwrap_or((known, values));
+            if before == account {
+                self.values = values;
+            } else {
+                self.former = Some((before, values));
+            }
             self.unsaved = true;
             // What is under way is another account's, and so is what failed.
             let wanted: HashSet<u64> = self.wanted.iter().map(|wanted| wanted.number).collect();
@@ -232,6 +242,14 @@ impl State {
             self.forget_failures();
         }
         self.account = Some(account.to_owned());
+    }
+
+    /// The last account that gave something, and its values.
+    pub fn proven(&self) -> (Option<&str>, &Values) {
+        match &self.former {
+            Some((account, values)) => (Some(account), values),
+            None => (self.account.as_deref(), &self.values),
+        }
     }
 
     fn ask(&mut self, now: Now) -> Asked {
@@ -338,6 +356,7 @@ impl State {
             let sought = self.fetching.remove(reference).is_some_and(|fetching| fetching.sought);
             match (&outcome, begun) {
                 (Ok(value), Some((begun, comparable))) => {
+                    self.former = None;
                     self.failures.remove(reference);
                     let is_awaited =
                         self.awaited.get_mut(reference).is_some_and(|had| !std::mem::replace(had, true));
@@ -465,6 +484,9 @@ impl State {
 
     /// What is to be written to disk, if anything.
     pub fn take_unsaved(&mut self, now: Now) -> Option<Snapshot> {
+        if self.former.is_some() {
+            return None;
+        }
         let account = self.account.clone().filter(|_| self.unsaved || self.is_misdated(now))?;
         (self.unsaved, self.dated) = (false, Some(now.setting()));
         let entries = self.values.sealable().map(|(reference, kept)| (reference.clone(), kept.clone()));

@@ -212,6 +212,14 @@ impl Unit {
         self.properties.get(name).map_or(&[][..], Value::list)
     }
 
+    /// Where it loads the credential of this name from, by the last word of `LoadCredential=` or `LoadCredentialEncrypted=`.
+    pub fn credential(&self, property: &str, name: &str) -> Option<PathBuf> {
+        self.list(property).iter().find_map(|credential| match credential.list() {
+            [Value::Text(id), Value::Text(path)] if id == name => Some(PathBuf::from(path)),
+            _ => None,
+        })
+    }
+
     /// The files of `EnvironmentFile=` that it does not start without.
     pub fn environment_files(&self) -> impl Iterator<Item = &str> {
         self.list("EnvironmentFiles").iter().filter_map(|file| match file.list() {

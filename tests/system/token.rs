@@ -97,11 +97,13 @@ pub fn a_reload_takes_the_new_token_or_fails_and_says_why(machine: &Machine) {
 
     // Nobody else brings it meanwhile.
     machine.systemctl(&["stop", "opnix-token.service"]).ok();
-    for (text, why) in [("ops_made-up", "the token is damaged"), ("", "there is no token")] {
+    for (text, why) in [("ops_made-up", "the token is damaged"), ("", "it is not there any more, or empty")] {
         machine.write(TOKEN, text, "0600");
         machine.systemctl(&["reload", "opnix.service"]).fails();
         let told = machine.journal_text();
         assert!(told.contains(&format!("{TOKEN}: the token is not taken")) && told.contains(why), "{told}");
+        let status = machine.run(&["opnix", "status"]);
+        assert!(status.code == Some(78) && status.text().contains("the one in its file is not in force"));
         machine.systemctl(&["restart", "one.service"]).ok();
     }
     // One that is gone is not there to be taken; without it the configuration is reloaded all the same.
@@ -115,6 +117,7 @@ pub fn a_reload_takes_the_new_token_or_fails_and_says_why(machine: &Machine) {
     machine.systemctl(&["reload", "opnix.service"]).ok();
     machine.systemctl(&["start", "two.service"]).ok();
     assert!(!second.server.requests().is_empty());
+    assert_eq!(machine.run(&["opnix", "status"]).code, Some(0));
 
     // Where the service itself sees nothing.
     let third = another(machine);

@@ -30,6 +30,8 @@ use crate::systemd::notify::Notifier;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// When a token is brought again that was not taken: what was in its way may be over.
+const AGAIN: Duration = Duration::from_secs(30);
 /// How often systemd is asked which file it is.
 const WHICH: Duration = Duration::from_secs(60);
 /// How long the service has to answer.
@@ -43,12 +45,22 @@ enum Trouble {
 }
 
 pub fn take(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
+    // Here, because there the working directory is another one.
+    let named = named.and_then(|path| std::path::absolute(path).ok());
+    let control = &ControlArguments {
+        control: std::path::absolute(&control.control).unwrap_or_else(|_| control.control.clone()),
+    };
     see_what_systemd_sees();
     let loaded = match which(named.as_deref()) {
         Ok(Some(loaded)) => loaded,
         // Where no token comes from a file, none in a file is a new one.
         Ok(None) => return Exit::Ok,
-        Err(error) => return fail(Exit::System, format_args!("systemctl cat opnix.service: {error}")),
+        Err(error) => {
+            return fail(
+                Exit::System,
+                format_args!("the service manager does not say where the token is: {error}"),
+            );
+        }
     };
     match bring(&loaded, control) {
         Ok(taken) => {
@@ -104,13 +116,15 @@ pub fn watch(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     }
 }
 
-/// The file of the token, and what was seen of it.
+/// The file of the token, and what was seen of it; `None` is that it is not there.
 #[derive(Default)]
 struct Watched {
     loaded: Option<Loaded>,
-    seen: Option<Identity>,
-    /// What was brought, or was no token.
-    done: Option<Identity>,
+    seen: Option<Option<Identity>>,
+    /// What was brought.
+    done: Option<Option<Identity>>,
+    /// When what is there was not taken.
+    refused: Option<(Option<Identity>, Instant)>,
 }
 
 impl Watched {
@@ -124,9 +138,12 @@ impl Watched {
     fn look(&mut self, control: &ControlArguments) -> Option<String> {
         let loaded = self.loaded.as_ref()?;
         let now = Identity::of(loaded.path());
-        let before = std::mem::replace(&mut self.seen, now.clone());
         // What has changed since the last look may still be written.
-        let now = now.filter(|now| before.as_ref() == Some(now) && self.done.as_ref() != Some(now))?;
+        let is_settled = self.seen.replace(now.clone()).as_ref() == Some(&now);
+        let waits = |(refused, at): &(Option<Identity>, Instant)| *refused == now && at.elapsed() < AGAIN;
+        if !is_settled || self.done.as_ref() == Some(&now) || self.refused.as_ref().is_some_and(waits) {
+            return None;
+        }
         Some(match bring(loaded, control) {
             Ok(taken) => {
                 if taken.changed {
@@ -136,7 +153,7 @@ impl Watched {
                 String::new()
             }
             Err(Trouble::Token(why)) => {
-                self.done = Some(now);
+                self.refused = Some((now, Instant::now()));
                 why
             }
             // It is tried again.
@@ -157,11 +174,12 @@ fn see_what_systemd_sees() {
 fn bring(loaded: &Loaded, control: &ControlArguments) -> Result<TokenTaken, Trouble> {
     let path = loaded.path().display();
     let named = |why: String| Trouble::Token(format!("{path}: {why}"));
-    let token = match read(loaded) {
-        Ok(token) => Some(token),
-        // The service says whether it can do without.
-        Err(FetchError::TokenMissing { .. }) => None,
-        Err(error) => return Err(named(error.lines())),
+    // Of what is not there, or empty, the service says whether it can do without.
+    let is_there = fs::metadata(loaded.path()).map(|metadata| metadata.len() > 0);
+    let token = match is_there {
+        Ok(false) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Ok(true) | Err(_) => Some(read(loaded).map_err(|error| named(error.lines()))?),
     };
     let pipe = token.map(|token| in_a_pipe(&token)).transpose().map_err(|error| named(error.to_string()))?;
     let ask = async |mut service: Connection| {

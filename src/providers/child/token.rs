@@ -3,7 +3,7 @@
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::files;
 use crate::providers::FetchError;
 use crate::secret::Secret;
+use crate::systemd::manager::Manager;
 
 /// The name of the credential, and of the file in `$CREDENTIALS_DIRECTORY`.
 const CREDENTIAL: &str = "token";
@@ -47,11 +48,14 @@ impl TokenSource {
         Self { place, in_force: Arc::default() }
     }
 
-    /// From now on this is the token, unless it is read anew from a file each time.
+    /// From now on this is the token.
     pub fn hand_over(&self, token: Secret) {
-        if !matches!(self.place, Place::File(_)) {
-            *self.in_force() = Some(token);
-        }
+        *self.in_force() = Some(token);
+    }
+
+    /// It is read from a file for each sign-in, and so a new one need not be brought.
+    pub fn is_read_anew(&self) -> bool {
+        matches!(self.place, Place::File(_))
     }
 
     fn in_force(&self) -> MutexGuard<'_, Option<Secret>> {
@@ -110,20 +114,27 @@ impl Loaded {
 
 /// Where opnix.service loads its token from, if from a file; if there is no such unit, where it would by default.
 pub fn loaded() -> Option<Loaded> {
-    unit_file().map_or_else(|_| Some(Loaded::Plain(DEFAULT.into())), |text| last_loaded(&text))
-}
-
-/// The same, for whoever acts on it: what is not known is an error.
-pub fn loaded_for_sure() -> io::Result<Option<Loaded>> {
-    unit_file().map(|text| last_loaded(&text))
-}
-
-fn unit_file() -> io::Result<String> {
-    let output = Command::new("systemctl").args(["cat", "opnix.service"]).output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    let output = Command::new("systemctl").args(["cat", "opnix.service"]).stderr(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => last_loaded(&String::from_utf8_lossy(&output.stdout)),
+        _ => Some(Loaded::Plain(DEFAULT.into())),
     }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+/// The same, as the service manager says, for whoever acts on it: what is not known is an error.
+pub fn loaded_for_sure() -> io::Result<Option<Loaded>> {
+    let unit = Manager::connect()?.unit("opnix.service")?;
+    let find = |property, stores: [&str; 3]| {
+        let path = unit.credential(property, CREDENTIAL)?;
+        // Without a directory it is looked for in those of systemd.
+        let in_stores =
+            || stores.into_iter().map(|store| Path::new(store).join(&path)).find(|path| path.exists());
+        if path.is_absolute() { Some(path) } else { in_stores() }
+    };
+    let plain = find("LoadCredential", ["/etc/credstore", "/run/credstore", "/usr/lib/credstore"]);
+    let sealed = ["/etc/credstore.encrypted", "/run/credstore.encrypted", "/usr/lib/credstore.encrypted"];
+    let sealed = || find("LoadCredentialEncrypted", sealed);
+    Ok(plain.map(Loaded::Plain).or_else(|| sealed().map(Loaded::Sealed)))
 }
 
 /// The last assignment in a unit file and its drop-ins counts. (`systemctl show` does not show it.)

@@ -340,11 +340,23 @@ fn another_accounts_values_are_dropped_from_memory_and_disk() {
     state.take_unsaved(now(1)).unwrap();
     state.belongs_to("account");
     assert!(state.take_unsaved(now(1)).is_none() && asks(&mut state, "a", now(1)) == "fresh");
+    // Until the other account has given something, what is on disk stays, and comes back with its token.
     state.belongs_to("other");
-    let snapshot = state.take_unsaved(now(1)).unwrap();
-    assert!(snapshot.account == "other" && snapshot.entries.is_empty());
     assert_eq!(asks(&mut state, "a", now(1)), "waits, fetch");
+    assert!(state.take_unsaved(now(1)).is_none());
+    assert_eq!(state.proven().0, Some("account"));
+    state.belongs_to("fourth");
+    state.belongs_to("account");
+    assert_eq!(asks(&mut state, "a", now(1)), "fresh");
+    assert_eq!(state.take_unsaved(now(1)).unwrap().entries.len(), 1);
+    state.belongs_to("other");
+    do_all(state.join(&reference("b"), true).1);
+    fetch(&mut state, now(1), &[("a", Ok("of other")), ("b", Ok("B"))], true);
+    let snapshot = state.take_unsaved(now(1)).unwrap();
+    assert!(snapshot.account == "other" && state.proven().0 == Some("other"));
+    assert!(state.values.get(&reference("a")).unwrap().value.is_same_as(&secret("of other")));
     // What is under way with a token of the account before is not kept either.
+    do_all(state.join(&reference("a"), true).1);
     let (wanted, _) = state.take_wanted();
     let begun = state.begin(now(1));
     state.belongs_to("third");

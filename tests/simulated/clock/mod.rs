@@ -5,6 +5,7 @@ mod boots;
 mod pauses;
 mod renewal;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,8 @@ struct Host {
     state: PathBuf,
     /// What a reboot leaves nothing of.
     runtime: PathBuf,
+    /// How often it was booted.
+    boots: Cell<usize>,
     clock: PathBuf,
 }
 
@@ -38,7 +41,14 @@ impl Host {
         fs::create_dir(&state).unwrap();
         fs::create_dir(&runtime).unwrap();
         fs::write(directory.join("opnix.cache-key"), [7; 32]).unwrap();
-        let host = Self { simulator: ServiceAccount::local(account), directory, state, runtime, clock };
+        let host = Self {
+            simulator: ServiceAccount::local(account),
+            directory,
+            state,
+            runtime,
+            boots: Cell::new(0),
+            clock,
+        };
         host.set_clock("+0");
         host
     }
@@ -54,11 +64,13 @@ impl Host {
     fn reboot(&self) {
         fs::remove_dir_all(&self.runtime).unwrap();
         fs::create_dir(&self.runtime).unwrap();
+        self.boots.set(self.boots.get() + 1);
     }
 
-    fn environment(&self) -> [(&'static str, &Path); 8] {
+    fn environment(&self) -> [(&'static str, &Path); 9] {
         let one = Path::new("1");
         [
+            ("OPNIX_BOOT", Path::new(["first", "second", "third", "fourth"][self.boots.get()])),
             ("STATE_DIRECTORY", &self.state),
             ("RUNTIME_DIRECTORY", &self.runtime),
             ("CREDENTIALS_DIRECTORY", &self.directory),
