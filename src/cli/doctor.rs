@@ -95,9 +95,7 @@ fn token_findings(path: &Path) -> Vec<Finding> {
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
         Err(error) => {
-            return vec![Finding::Fault(format!(
-                "token: {shown}: {error}\nput the token there, then: systemctl restart opnix.service"
-            ))];
+            return vec![Finding::Fault(format!("token: {shown}: {error}\nput the token there"))];
         }
     };
     let mut findings = Vec::new();
@@ -137,6 +135,14 @@ fn service(control: &ControlArguments) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(why) = status.cache.unsealed_because.filter(|_| Path::new(KEY).exists()) {
         findings.push(Finding::Warning(format!("cache: in memory only: {why}")));
+    }
+    if let Some(rejected) = status.rejected {
+        let faults = rejected.faults;
+        findings.push(Finding::Fault(format!("configuration: the one from before is in force: {faults}")));
+    }
+    if let Some(bad) = status.bad_token {
+        let why = bad.faults;
+        findings.push(Finding::Fault(format!("token: the one in its file is not in force: {why}")));
     }
     findings.push(match (status.obstacle, status.faults, status.provider) {
         (Some(obstacle), ..) => Finding::Fault(format!("machine: {obstacle}")),

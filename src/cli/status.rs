@@ -65,6 +65,11 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     if let Some(obstacle) = &status.obstacle {
         line("obstacle", format!("every request is refused: {}", obstacle.replace('\n', "\n           ")));
     }
+    if let Some(bad) = &status.bad_token {
+        let since = relative(bad.since, now);
+        line("token", format!("the one in its file is not in force, as was first seen {since}"));
+        line("", bad.faults.replace('\n', "\n           "));
+    }
     if let Some(faults) = &status.faults {
         line("faulty", faults.replace('\n', "\n           "));
         return text;
@@ -76,16 +81,6 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
             format!("an older configuration is in force: the files are faulty, as was first seen {since}"),
         );
         line("", rejected.faults.replace('\n', "\n           "));
-    }
-    if let Some(bad) = &status.bad_token {
-        let since = relative(bad.since, now);
-        line("token", format!("the one in its file is not in force, as was first seen {since}"));
-        line("", bad.faults.replace('\n', "\n           "));
-    }
-    if let Some(bad) = &status.bad_token {
-        let since = relative(bad.since, now);
-        line("token", format!("the one in its file is not in force, as was first seen {since}"));
-        line("", bad.faults.replace('\n', "\n           "));
     }
     if let Some(provider) = &status.provider {
         let account = provider.account.as_deref().unwrap_or("account unknown: there is no token");

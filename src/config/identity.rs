@@ -19,7 +19,7 @@ impl Identity {
         });
         let program = Writers::of_the_program();
         let look = |path: PathBuf| {
-            let untrusted = owners::look(&path, &program).ok().flatten();
+            let untrusted = owners::look(&path, program).ok().flatten();
             let identity = files::Identity::of(&path);
             (path, identity, untrusted)
         };

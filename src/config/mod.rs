@@ -47,7 +47,7 @@ fn read_all(paths: &[PathBuf], is_to_be_ours: bool) -> Result<Config, Faults> {
     if is_to_be_ours {
         let program = owners::Writers::of_the_program();
         let mut told = Vec::new();
-        let mut is_ours = |path: &Path| match owners::look(path, &program) {
+        let mut is_ours = |path: &Path| match owners::look(path, program) {
             Ok(Some(untrusted)) => {
                 if !told.contains(&untrusted) {
                     faults.add(&Place { file: path.into(), position: None }, &untrusted);

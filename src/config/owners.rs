@@ -7,6 +7,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::unistd::Uid;
 
@@ -49,7 +50,13 @@ pub struct Writers {
 }
 
 impl Writers {
-    pub fn of_the_program() -> Self {
+    /// As it was when this was first asked: an upgrade takes its place away.
+    pub fn of_the_program() -> &'static Self {
+        static WRITERS: OnceLock<Writers> = OnceLock::new();
+        WRITERS.get_or_init(Self::look)
+    }
+
+    fn look() -> Self {
         let mut writers = Self::default();
         // If that is not known, nobody.
         let walked = env::current_exe().and_then(|program| {
@@ -68,7 +75,7 @@ impl Writers {
     fn judge(&self, path: &Path, metadata: &Metadata) -> Option<Untrusted> {
         let (owner, mode) = (metadata.uid(), metadata.mode());
         let is_ours =
-            owner == 0 || owner == Uid::effective().as_raw() || (owner == NOBODY && !root_is_known());
+            owner == 0 || owner == Uid::effective().as_raw() || (owner == NOBODY && !is_somebody(NOBODY));
         if !is_ours && !self.owners.contains(&owner) {
             return Some(Untrusted::Owner { path: path.to_owned(), owner });
         }
@@ -127,10 +134,19 @@ fn components(path: &Path) -> Vec<OsString> {
     names
 }
 
-/// Not in the sandbox of a build, whose user namespace has its builder alone.
-fn root_is_known() -> bool {
+/// Whether this user namespace has such a user. Otherwise it is what the kernel shows for whom it does not have, as in the sandbox of
+/// a build, which has its builder alone: what they own came from outside, and nobody inside is one of them.
+fn is_somebody(user: u32) -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.is_empty() || map.lines().any(|line| line.split_whitespace().next() == Some("0"))
+    map.is_empty() || has(&map, user)
+}
+
+fn has(map: &str, user: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(0_u64));
+        let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
+        first.zip(count).is_some_and(|(first, count)| (first..first + count).contains(&u64::from(user)))
+    })
 }
 
 #[cfg(test)]
@@ -233,5 +249,15 @@ mod tests {
         assert!(super::look(&file, &of(&[gid], false)).unwrap().is_some());
         assert_eq!(super::look(&file, &of(&[gid], true)).unwrap(), None);
         fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn a_user_namespace_says_whom_it_has() {
+        let whole = "         0          0 4294967295\n";
+        assert!(has(whole, 0) && has(whole, NOBODY));
+        let builder = "      1000        30001          1\n";
+        assert!(has(builder, 1000) && !has(builder, 0) && !has(builder, NOBODY));
+        let container = "0 100000 65536\n";
+        assert!(has(container, NOBODY) && !has("0 100000 65534\n", NOBODY));
     }
 }

@@ -84,15 +84,20 @@ pub async fn refresh(service: &Service, names: &[String], dry_run: bool) -> Resu
 }
 
 /// The token comes in a pipe, so that no copy of it is left where nobody wipes.
-pub fn take_token(service: &Service, pipe: Vec<OwnedFd>) -> Result<TokenTaken, Error> {
+pub fn take_token(
+    service: &Service,
+    trouble: Option<String>,
+    pipe: Vec<OwnedFd>,
+) -> Result<TokenTaken, Error> {
     let bad = |reason: String| Error::BadToken { reason };
     let read = |pipe: OwnedFd| {
         // Whoever keeps the other end open is not waited for.
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         files::read_from(File::from(pipe), 0, token::SIZE_MAX)
     };
-    let text = pipe.into_iter().next().map(read).transpose().map_err(|error| bad(error.to_string()))?;
-    let token = text.and_then(|text| secret::Secret::copy_from(text.trim_ascii()).ok());
+    let text = pipe.into_iter().next().map(read).transpose().map_err(|error| error.to_string());
+    let token = text.map(|text| text.and_then(|text| secret::Secret::copy_from(text.trim_ascii()).ok()));
+    let token = trouble.map_or(token, Err);
     let changed = service.take_token(token).map_err(bad)?;
     Ok(TokenTaken { changed })
 }

@@ -310,6 +310,7 @@ pub trait Control {
     ) -> zlink::Result<Result<Refreshed, Error>>;
     async fn take_token(
         &mut self,
+        trouble: Option<&str>,
         #[zlink(fds)] pipe: Vec<std::os::fd::OwnedFd>,
     ) -> zlink::Result<Result<TokenTaken, Error>>;
     #[zlink(more)]

@@ -108,11 +108,16 @@ impl Control {
         answers::refresh(&self.0, &names, dry_run.unwrap_or(false)).await
     }
 
-    /// Takes the token that is in the pipe that comes with the call, whose other end is closed; without a pipe there is no token.
-    async fn take_token(&self, #[zlink(fds)] pipe: Vec<OwnedFd>) -> Result<TokenTaken, Error> {
+    /// Takes the token that is in the pipe that comes with the call, whose other end is closed; without a pipe there is no token,
+    /// or this is why it cannot be read.
+    async fn take_token(
+        &self,
+        trouble: Option<String>,
+        #[zlink(fds)] pipe: Vec<OwnedFd>,
+    ) -> Result<TokenTaken, Error> {
         // It is judged by the configuration that comes with it.
         self.0.settled().await;
-        answers::take_token(&self.0, pipe)
+        answers::take_token(&self.0, trouble, pipe)
     }
 
     /// How much has changed so far, and again whenever something does.

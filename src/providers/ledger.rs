@@ -29,6 +29,8 @@ pub struct Ledger {
     steps: BTreeMap<u64, u32>,
     /// The limit that is reached, as 1Password said.
     limited: Option<Limited>,
+    /// That of the account before.
+    former: Option<Box<Ledger>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +64,14 @@ impl Ledger {
         }
     }
 
-    /// From now on, requests are this account's. Those of another account are forgotten: they count against its own limits.
+    /// From now on, requests are this account's. Those of the account before count against its own limits, and again if its token
+    /// comes back.
     pub fn belongs_to(&mut self, account: &str) {
         if self.account.as_ref().is_some_and(|known| known != account) {
-            *self = Self { booted: self.booted, ..Self::default() };
+            let former = self.former.take().filter(|former| former.account.as_deref() == Some(account));
+            let new =
+                former.map_or_else(|| Self { booted: self.booted, ..Self::default() }, |former| *former);
+            self.former = Some(Box::new(std::mem::replace(self, new)));
         }
         self.account = Some(account.to_owned());
     }
@@ -246,7 +252,12 @@ mod tests {
         assert_eq!((ledger.last_hour(moment(0)), ledger.limited_until(now(0)).is_some()), (7, true));
         ledger.belongs_to("second");
         assert_eq!((ledger.last_hour(moment(0)), ledger.limited_until(now(0))), (0, None));
-        assert_eq!(ledger, Ledger { account: Some("second".into()), ..Ledger::new(now(0)) });
+        ledger.spend(moment(0), 1);
+        // With the token from before, all of it counts again.
+        ledger.belongs_to("first");
+        assert_eq!((ledger.last_hour(moment(0)), ledger.limited_until(now(0)).is_some()), (7, true));
+        ledger.belongs_to("second");
+        assert_eq!((ledger.last_hour(moment(0)), ledger.limited_until(now(0))), (1, None));
     }
 
     proptest! {

@@ -108,9 +108,10 @@ impl Service {
         self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes a token that was replaced, or says why not; `None`: there is none any more. Says whether it is another one.
-    pub fn take_token(&self, token: Option<Secret>) -> Result<bool, String> {
-        let taken = self.try_token(token);
+    /// Takes a token that was replaced, or says why not; `None`: there is none any more; an error: why it cannot be read. Says
+    /// whether it is another one.
+    pub fn take_token(&self, token: Result<Option<Secret>, String>) -> Result<bool, String> {
+        let taken = token.and_then(|token| self.try_token(token));
         let mut bad = self.bad_token.lock().unwrap_or_else(PoisonError::into_inner);
         *bad = match &taken {
             Ok(_) => None,

@@ -172,8 +172,13 @@ async fn wait(request: Request, wanted: Wanted, service: Arc<Service>) {
     let place = match place {
         Ok(place) => place,
         Err(full) => {
+            // One that is not allowed is told so, although the files might say otherwise by now.
+            let refusal = match wanted {
+                Wanted::Undecided(peer) => service.configuration().decide(peer).err().map(|(_, why)| why),
+                Wanted::Value(..) | Wanted::Ready(..) => None,
+            };
             let request = Request { stream, since, found: None, misdirected: false };
-            return refuse(request, claim, Refusal::Places(full), service.clone()).await;
+            return refuse(request, claim, refusal.unwrap_or(Refusal::Places(full)), service.clone()).await;
         }
     };
     let stream = answer::watched(stream).await;

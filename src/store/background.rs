@@ -96,6 +96,13 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             if shared.state().is_misdated(clocks) {
                 shared.save().await;
             }
+            let affords = |cost| shared.meter.ledger().affords(now, &shared.budget, cost, Purpose::Refresh);
+            if shared.untried.swap(false, Ordering::Relaxed) && affords(FIRST_COST) {
+                // Whether it is any good is to be known before a unit needs it.
+                let _turn = shared.take_turn().await;
+                shared.probe().await;
+                continue;
+            }
             let (probe, renewed, missing) = {
                 let state = shared.state();
                 let awaited = state.is_awaited(clocks);

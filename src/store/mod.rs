@@ -91,6 +91,8 @@ struct Shared {
     good_news: watch::Sender<()>,
     /// Wakes the background when there is something new to plan with.
     news: Arc<Notify>,
+    /// The token is another one, which was not asked with yet.
+    untried: AtomicBool,
     /// Another store has taken over: this one finishes what it has, and writes nothing.
     retired: AtomicBool,
     saving: tokio::sync::Mutex<()>,
@@ -101,13 +103,13 @@ impl Store {
         let Base { runtime, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
         let Inherited { account, values, dated } = inherited;
-        if let Some(account) = &account {
+        let current = provider.account();
+        if let Some(account) = current.as_ref().or(account.as_ref()) {
             meter.ledger().belongs_to(account);
         }
         let count = values.len();
         let mut state = State::new(account, Values::new(settings, values), count);
         state.dated = dated;
-        let current = provider.account();
         let shared = Arc::new(Shared {
             provider,
             timing,
@@ -121,6 +123,7 @@ impl Store {
             down: watch::Sender::new(()),
             good_news: watch::Sender::new(()),
             news: Arc::default(),
+            untried: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             saving: tokio::sync::Mutex::default(),
         });
@@ -267,19 +270,13 @@ impl Shared {
 }
 
 impl Inherited {
-    /// What the disk holds of this account, or of any account if that is not known.
+    /// What the disk holds, of whichever account.
     pub fn load(disk: &Disk, account: Option<String>) -> Self {
-        let nothing = |account| Self { account, values: Vec::new(), dated: None };
-        let Some(contents) = disk.load() else { return nothing(account) };
-        match account {
-            Some(account) if account != contents.account => {
-                warn!(
-                    "the sealed cache is not used: it belongs to another account ({}) than the token",
-                    contents.account
-                );
-                nothing(Some(account))
-            }
-            _ => Self { account: Some(contents.account), values: contents.entries, dated: contents.dated },
+        let Some(contents) = disk.load() else { return Self { account, values: Vec::new(), dated: None } };
+        if account.is_some_and(|account| account != contents.account) {
+            let other = &contents.account;
+            warn!("the sealed cache is not used: it belongs to another account ({other}) than the token");
         }
+        Self { account: Some(contents.account), values: contents.entries, dated: contents.dated }
     }
 }

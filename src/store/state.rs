@@ -484,13 +484,11 @@ impl State {
 
     /// What is to be written to disk, if anything.
     pub fn take_unsaved(&mut self, now: Now) -> Option<Snapshot> {
-        if self.former.is_some() {
-            return None;
-        }
-        let account = self.account.clone().filter(|_| self.unsaved || self.is_misdated(now))?;
+        let (account, values) = self.proven();
+        let account = account.filter(|_| self.unsaved || self.is_misdated(now))?.to_owned();
+        let entries = values.sealable().map(|(reference, kept)| (reference.clone(), kept.clone())).collect();
         (self.unsaved, self.dated) = (false, Some(now.setting()));
-        let entries = self.values.sealable().map(|(reference, kept)| (reference.clone(), kept.clone()));
-        Some(Snapshot { account, entries: entries.collect(), now })
+        Some(Snapshot { account, entries, now })
     }
 
     /// It could not be written.

@@ -2,6 +2,7 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::select;
@@ -177,6 +178,7 @@ impl Store {
         self.0.check_account();
         if self.0.provider.has_new_token() {
             self.0.state().forget_failures();
+            self.0.untried.store(true, Ordering::Relaxed);
         }
         // Who waits, and the background.
         self.0.good_news.send_replace(());

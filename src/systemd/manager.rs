@@ -220,6 +220,24 @@ impl Unit {
         })
     }
 
+    /// Whether it has the credential of this name by itself, or from the system's (`ImportCredential=`), where the file that it loads
+    /// it from is not there.
+    pub fn has_another_credential(&self, name: &str) -> bool {
+        let set = |property: &str, nothing: &[Value]| {
+            self.list(property).iter().any(|credential| match credential.list() {
+                [Value::Text(id), bytes] => id == name && bytes.list() != nothing,
+                _ => false,
+            })
+        };
+        let imported = |pattern: &str| match pattern.split_once('*') {
+            Some((start, _)) => name.starts_with(start),
+            None => pattern == name,
+        };
+        set("SetCredential", &[Value::Number(b'\n'.into())])
+            || set("SetCredentialEncrypted", &[])
+            || self.texts("ImportCredential").any(imported)
+    }
+
     /// The files of `EnvironmentFile=` that it does not start without.
     pub fn environment_files(&self) -> impl Iterator<Item = &str> {
         self.list("EnvironmentFiles").iter().filter_map(|file| match file.list() {

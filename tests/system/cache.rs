@@ -314,6 +314,16 @@ pub fn a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any(
     machine.sh("systemctl stop 'storm-*@*'").ok();
 }
 
+/// So that ages go on through a restart of the service by a clock that nobody sets.
+pub fn the_service_is_told_which_boot_it_is_in(machine: &Machine) {
+    set_up(machine, &[secret("key", &["boot.service"])], &[("key", value("key"))], "30s");
+    consumer(machine, "boot.service", "key", "");
+    machine.systemctl(&["start", "boot.service"]).ok();
+    let of_service = "tr '\\0' '\\n' </proc/$(systemctl show --value -p MainPID opnix.service)/environ";
+    let told = machine.sh(&format!("{of_service} | sed -n s/^OPNIX_BOOT=//p")).ok();
+    assert_eq!(told, machine.sh("tr -d - </proc/sys/kernel/random/boot_id").ok());
+}
+
 pub fn administrators_and_nobody_else_ask_over_the_control_socket(machine: &Machine) {
     set_up(machine, &[secret("key", &["asked.service"])], &[("key", value("key"))], "5s");
     consumer(machine, "asked.service", "key", "");

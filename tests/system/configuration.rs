@@ -45,6 +45,8 @@ fn is_not_taken(machine: &Machine, why: &str) {
     assert_eq!(rejected(machine).1, Some(78), "{why}");
     let told = machine.run(&["opnix", "check"]);
     assert!(told.stderr.contains(why) && told.code == Some(78), "{}", told.stderr);
+    let doctor = machine.run(&["opnix", "doctor"]).text();
+    assert!(doctor.contains("configuration: the one from before is in force: "), "{doctor}");
     assert!(!starts(machine, "new.service") && starts(machine, "old.service"), "{why}");
 }
 

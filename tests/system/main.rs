@@ -70,6 +70,7 @@ fn main() -> std::process::ExitCode {
         onepassword::a_restart_in_the_middle_of_a_fetch_loses_no_unit,
         cache::without_a_key_values_are_in_memory_only_and_status_says_so,
         cache::a_cache_that_is_copied_to_another_machine_does_not_open,
+        cache::the_service_is_told_which_boot_it_is_in,
         cache::administrators_and_nobody_else_ask_over_the_control_socket,
         cache::five_units_start_at_a_boot_without_network,
         cache::a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any,

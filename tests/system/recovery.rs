@@ -199,7 +199,10 @@ pub fn what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both(m
         machine.systemctl(&["start", "--no-block", TARGET]).ok();
         let waits = || !machine.journal(&[&kind("14"), "OPNIX_UNIT=left-patient.service"]).is_empty();
         machine.wait("a request that waits", waits, LONG);
-        let lacks = || machine.show("left-reader.service", "AssertResult") == "no";
+        let lacks = || {
+            host.state("opnix-mirror.service") == "active"
+                && machine.show("left-reader.service", "AssertResult") == "no"
+        };
         machine.wait("a unit without its file", lacks, LONG);
         let before: Vec<String> = upgraded.iter().map(|unit| program(unit)).collect();
         upgrade_to_another_program(machine, upgraded);

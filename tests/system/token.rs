@@ -104,6 +104,8 @@ pub fn a_reload_takes_the_new_token_or_fails_and_says_why(machine: &Machine) {
         assert!(told.contains(&format!("{TOKEN}: the token is not taken")) && told.contains(why), "{told}");
         let status = machine.run(&["opnix", "status"]);
         assert!(status.code == Some(78) && status.text().contains("the one in its file is not in force"));
+        let doctor = machine.run(&["opnix", "doctor"]);
+        assert!(doctor.code == Some(69) && doctor.text().contains(&format!("is not in force: {why}")));
         machine.systemctl(&["restart", "one.service"]).ok();
     }
     // One that is gone is not there to be taken; without it the configuration is reloaded all the same.

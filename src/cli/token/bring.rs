@@ -177,14 +177,21 @@ fn bring(loaded: &Loaded, control: &ControlArguments) -> Result<TokenTaken, Trou
     // Of what is not there, or empty, the service says whether it can do without.
     let is_there = fs::metadata(loaded.path()).map(|metadata| metadata.len() > 0);
     let token = match is_there {
-        Ok(false) => None,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Ok(true) | Err(_) => Some(read(loaded).map_err(|error| named(error.lines()))?),
+        Ok(false) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(true) | Err(_) => read(loaded).map_err(|error| error.lines()).map(Some),
     };
-    let pipe = token.map(|token| in_a_pipe(&token)).transpose().map_err(|error| named(error.to_string()))?;
+    let pipe = token.and_then(|token| {
+        token.map(|token| in_a_pipe(&token)).transpose().map_err(|error| error.to_string())
+    });
+    // Of what cannot be read it learns as well.
+    let (pipe, trouble) = match pipe {
+        Ok(pipe) => (pipe, None),
+        Err(why) => (None, Some(why)),
+    };
     let ask = async |mut service: Connection| {
         let pipe = pipe.into_iter().collect();
-        match timeout(PATIENCE, service.take_token(pipe)).await {
+        match timeout(PATIENCE, service.take_token(trouble.as_deref(), pipe)).await {
             Ok(taken) => taken,
             Err(_) => Err(zlink::Error::Io(io::ErrorKind::TimedOut.into())),
         }

@@ -134,7 +134,8 @@ pub fn loaded_for_sure() -> io::Result<Option<Loaded>> {
     let plain = find("LoadCredential", ["/etc/credstore", "/run/credstore", "/usr/lib/credstore"]);
     let sealed = ["/etc/credstore.encrypted", "/run/credstore.encrypted", "/usr/lib/credstore.encrypted"];
     let sealed = || find("LoadCredentialEncrypted", sealed);
-    Ok(plain.map(Loaded::Plain).or_else(|| sealed().map(Loaded::Sealed)))
+    let loaded = plain.map(Loaded::Plain).or_else(|| sealed().map(Loaded::Sealed));
+    Ok(loaded.filter(|loaded| loaded.path().exists() || !unit.has_another_credential(CREDENTIAL)))
 }
 
 /// The last assignment in a unit file and its drop-ins counts. (`systemctl show` does not show it.)
