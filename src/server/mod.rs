@@ -39,8 +39,8 @@ use crate::providers::ledger::Meter;
 use crate::records;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
-use crate::store::Base;
 use crate::store::disk::Disk;
+use crate::store::{Base, Store};
 use crate::systemd::notify::Notifier;
 
 /// A token that was brought and is not in force.
@@ -111,7 +111,11 @@ impl Service {
     /// Takes a token that was replaced, or says why not; `None`: there is none any more; an error: why it cannot be read. Says
     /// whether it is another one.
     pub fn take_token(&self, token: Result<Option<Secret>, String>) -> Result<bool, String> {
-        let taken = token.and_then(|token| self.try_token(token));
+        let configuration = self.configuration();
+        let Some(store) = configuration.store() else {
+            return Err("there is no valid configuration, which says what kind of token it has to be".into());
+        };
+        let taken = self.try_token(store, token);
         let mut bad = self.bad_token.lock().unwrap_or_else(PoisonError::into_inner);
         *bad = match &taken {
             Ok(_) => None,
@@ -123,11 +127,7 @@ impl Service {
         taken
     }
 
-    fn try_token(&self, token: Option<Secret>) -> Result<bool, String> {
-        let configuration = self.configuration();
-        let Some(store) = configuration.store() else {
-            return Err("there is no valid configuration, which says what kind of token it has to be".into());
-        };
+    fn try_token(&self, store: &Store, token: Result<Option<Secret>, String>) -> Result<bool, String> {
         if !store.provider().needs_token() {
             return Ok(false);
         }
@@ -136,7 +136,7 @@ impl Service {
             return Ok(false);
         }
         let in_force = self.sources.token.read();
-        let token = match token {
+        let token = match token? {
             None if in_force.is_ok() => return Err("it is not there any more, or empty".into()),
             None => return Ok(false),
             Some(token) => store.provider().check_token(token).map_err(|error| error.lines())?,

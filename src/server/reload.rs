@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When the files were looked at. Whoever holds it is the only one to put another configuration in force.
 #[derive(Debug, Default)]
 pub struct Looked {
-    /// What was read last, whatever came of it.
+    /// What is in force was read from; nothing, if what was read last was faulty.
     identity: Identity,
     began: Option<Moment>,
 }

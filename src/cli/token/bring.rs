@@ -64,10 +64,7 @@ pub fn take(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     };
     match bring(&loaded, control) {
         Ok(taken) => {
-            println!(
-                "{}",
-                if taken.changed { "took the new token" } else { "the token is in force already" }
-            );
+            println!("{}", if taken.changed { "took the new token" } else { "there is no new token" });
             Exit::Ok
         }
         Err(Trouble::Token(why)) => fail(Exit::Unavailable, why),
