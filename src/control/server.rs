@@ -115,8 +115,8 @@ impl Control {
         trouble: Option<String>,
         #[zlink(fds)] pipe: Vec<OwnedFd>,
     ) -> Result<TokenTaken, Error> {
-        // It is judged by the configuration that comes with it.
-        self.0.settled().await;
+        // It is judged by the configuration that comes with it, whose reload may come later.
+        self.0.look().await;
         answers::take_token(&self.0, trouble, pipe)
     }
 

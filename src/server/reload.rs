@@ -106,11 +106,6 @@ impl Service {
         self.notifier.ready(&self.status());
     }
 
-    /// Returns when no reload is under way that began before: what is asked then goes by its configuration.
-    pub async fn settled(&self) {
-        drop(timeout(PATIENCE, self.looked.lock()).await);
-    }
-
     /// Why the configuration in force is an older one than that of the files, as far as was looked.
     pub fn rejected(&self) -> Option<Rejected> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -170,7 +165,7 @@ impl Service {
 
     /// Returns when the files have been looked at since it was called, and other ones, if they are valid, are in force. A file
     /// system that does not answer is not waited for.
-    pub(super) async fn look(self: &Arc<Self>) {
+    pub async fn look(self: &Arc<Self>) {
         if timeout(PATIENCE, self.look_in_turn()).await.is_err() {
             records::cannot_look(PATIENCE);
         }
