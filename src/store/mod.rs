@@ -12,6 +12,7 @@ pub mod disk;
 mod failure;
 mod fetch;
 pub mod kept;
+mod owner;
 pub mod renew;
 pub mod sealed;
 mod served;

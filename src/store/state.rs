@@ -9,7 +9,6 @@ use tokio::sync::watch;
 
 use super::breaker::Breaker;
 use super::decide::Keep;
-use super::disk::Snapshot;
 use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
 use crate::moment::{Moment, Now, Setting};
@@ -26,7 +25,7 @@ pub struct State {
     pub account: Option<String>,
     pub values: Values,
     /// The account before, with its values, as long as this one has given nothing: they are not served.
-    former: Option<(String, Values)>,
+    pub former: Option<(String, Values)>,
     pub breaker: Breaker,
     /// Why the last fetch of a reference failed.
     pub failures: HashMap<Reference, Failure>,
@@ -223,33 +222,11 @@ impl State {
         wanted.into_iter().any(is_urgent)
     }
 
-    /// What was fetched with the token of another account is not ours to serve.
-    /// It is kept until the other account has given something: the token may be the wrong one, and be replaced once more.
-    pub fn belongs_to(&mut self, account: &str) {
-        if let Some(known) = self.account.take_if(|known| known != account) {
-            let none = Values::new(self.values.settings().clone(), []);
-            let values = std::mem::replace(&mut self.values, none);
-            let (before, values) = self.former.take().unwrap_or((known, values));
-            if before == account {
-                self.values = values;
-            } else {
-                self.former = Some((before, values));
-            }
-            self.unsaved = true;
-            // What is under way is another account's, and so is what failed.
-            let wanted: HashSet<u64> = self.wanted.iter().map(|wanted| wanted.number).collect();
-            self.fetching.retain(|_, fetching| wanted.contains(&fetching.number));
-            self.forget_failures();
-        }
-        self.account = Some(account.to_owned());
-    }
-
-    /// The last account that gave something, and its values.
-    pub fn proven(&self) -> (Option<&str>, &Values) {
-        match &self.former {
-            Some((account, values)) => (Some(account), values),
-            None => (self.account.as_deref(), &self.values),
-        }
+    /// What is under way was asked for with another account's token, and so was what failed.
+    pub fn disown_fetches(&mut self) {
+        let wanted: HashSet<u64> = self.wanted.iter().map(|wanted| wanted.number).collect();
+        self.fetching.retain(|_, fetching| wanted.contains(&fetching.number));
+        self.forget_failures();
     }
 
     fn ask(&mut self, now: Now) -> Asked {
@@ -475,25 +452,6 @@ impl State {
         self.breaker.works();
         self.failures.retain(|_, failure| !matches!(failure.error, FetchError::RateLimited { .. }));
         Acts(back.into_iter().chain([Act::Lift]).collect())
-    }
-
-    /// Whether the clock was set since values were written to disk: after the next boot their dates would be wrong.
-    pub fn is_misdated(&self, now: Now) -> bool {
-        self.dated.is_some_and(|clock| clock.differs(now.setting()))
-    }
-
-    /// What is to be written to disk, if anything.
-    pub fn take_unsaved(&mut self, now: Now) -> Option<Snapshot> {
-        let (account, values) = self.proven();
-        let account = account.filter(|_| self.unsaved || self.is_misdated(now))?.to_owned();
-        let entries = values.sealable().map(|(reference, kept)| (reference.clone(), kept.clone())).collect();
-        (self.unsaved, self.dated) = (false, Some(now.setting()));
-        Some(Snapshot { account, entries, now })
-    }
-
-    /// It could not be written.
-    pub fn mark_unsaved(&mut self) {
-        self.unsaved = true;
     }
 }
 
