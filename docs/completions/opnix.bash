@@ -715,12 +715,16 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__refresh)
-            opts="-h --dry-run --config --control --help"
+            opts="-h --dry-run --timeout --config --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

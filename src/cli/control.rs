@@ -3,13 +3,18 @@
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use zlink::tokio::unix::{Connection, connect};
 
 use super::{Exit, fail};
 use crate::control::interface::Error;
 use crate::process;
 use crate::remedy::Remedy;
+
+/// How long the service has for an answer that it need not ask anybody for.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(clap::Args)]
 pub struct ControlArguments {
@@ -23,6 +28,8 @@ pub struct ControlArguments {
 pub enum Unanswered {
     /// Nobody listens.
     NoService(io::Error),
+    /// Somebody listens, and says nothing.
+    Late(Duration),
     Broken(String),
     Refused(Error),
 }
@@ -33,15 +40,32 @@ impl ControlArguments {
     where
         F: Future<Output = zlink::Result<Result<T, Error>>>,
     {
+        self.ask_within(PATIENCE, call)
+    }
+
+    /// Asks the service one thing that may take so long.
+    pub fn ask_within<T, F>(
+        &self,
+        limit: Duration,
+        call: impl FnOnce(Connection) -> F,
+    ) -> Result<T, Unanswered>
+    where
+        F: Future<Output = zlink::Result<Result<T, Error>>>,
+    {
         let broken = |error: &dyn std::fmt::Display| Unanswered::Broken(error.to_string());
-        let runtime = process::runtime();
-        runtime.map_err(|error| broken(&error))?.block_on(async {
+        let asked = async {
             let connection = connect(&self.control).await.map_err(|error| match error {
+                // Those that it has not accepted yet are as many as can be.
+                zlink::Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Unanswered::Late(Duration::ZERO)
+                }
                 zlink::Error::Io(error) => Unanswered::NoService(error),
                 error => broken(&error),
             })?;
             call(connection).await.map_err(|error| broken(&error))?.map_err(Unanswered::Refused)
-        })
+        };
+        let runtime = process::runtime().map_err(|error| broken(&error))?;
+        runtime.block_on(async { timeout(limit, asked).await.unwrap_or(Err(Unanswered::Late(limit))) })
     }
 
     pub fn fail(&self, why: Unanswered) -> Exit {
@@ -62,6 +86,15 @@ impl ControlArguments {
                     "the service does not listen on {path}: {error}\nsystemctl start opnix-control.socket"
                 ),
             ),
+            Unanswered::Late(after) => {
+                let within = match after {
+                    Duration::ZERO => "too many others wait for it".to_owned(),
+                    after => format!("nothing came within {}", humantime::format_duration(after)),
+                };
+                let what = "the service does not answer on";
+                let remedy = "it hangs, or has more to do than it can: systemctl status opnix.service";
+                (Exit::Unavailable, format!("{what} {path}: {within}\n{remedy}"))
+            }
             Unanswered::Broken(why) => (Exit::Software, format!("the service answered wrongly: {why}")),
             Unanswered::Refused(error @ Error::Unconfigured { .. }) => (Exit::Config, error.lines()),
             Unanswered::Refused(error) => (Exit::Usage, error.lines()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use zlink::tokio::unix::Connection;
 
@@ -22,6 +23,9 @@ pub struct Arguments {
     /// Only say what would change: secrets, files and units
     #[arg(long)]
     dry_run: bool,
+    /// How long to wait for 1Password; what comes later is kept all the same
+    #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = humantime::parse_duration)]
+    timeout: Duration,
     #[command(flatten)]
     config: ConfigArguments,
     #[command(flatten)]
@@ -31,7 +35,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Exit {
     let (names, dry_run) = (arguments.names, arguments.dry_run);
     let ask = async |mut service: Connection| service.refresh(names, Some(dry_run)).await;
-    let refreshed = match arguments.control.ask(ask) {
+    let refreshed = match arguments.control.ask_within(arguments.timeout, ask) {
         Ok(refreshed) => refreshed,
         Err(why) => return arguments.control.fail(why),
     };

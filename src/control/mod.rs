@@ -1,6 +1,7 @@
 //! The control socket: what administrators ask of the running service, over varlink (<https://varlink.org>).
 
 pub mod answers;
+mod connection;
 pub mod interface;
 pub mod server;
 

@@ -1,23 +1,27 @@
 //! The service's end of the control socket. Each connection is served by itself, so that one that waits holds up no
 //! other.
 
+use std::cell::Cell;
 use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::future::try_join_all;
 use futures_util::stream::unfold;
 use nix::unistd::Uid;
-use tokio::sync::Semaphore;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 use tracing::{debug, warn};
-use zlink::tokio::unix;
-use zlink::{ReadyListener, Reply, Server, service};
+use zlink::{Reply, Server, service};
 
 use super::answers;
+use super::connection::{self, End};
 use super::interface::{
     Budget, Cache, Changes, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed,
     Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, Window,
@@ -25,62 +29,86 @@ use super::interface::{
 use crate::peer::is_named;
 use crate::server::{Service, request};
 
-/// How many connections there can be at a time.
-const CONNECTIONS: usize = 64;
+/// How many connections there can be at a time; each has a few descriptors.
+const CONNECTIONS: usize = 1024;
+/// How many there can be besides that only hear of changes, for as long as they like.
+const WATCHERS: usize = 64;
 
 /// Serves until it is dropped. To be run within a [`tokio::task::LocalSet`].
 pub async fn serve(listeners: Vec<UnixListener>, service: Arc<Service>) -> io::Result<()> {
     if listeners.is_empty() {
         return pending().await;
     }
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let serving = listeners.into_iter().map(|listener| serve_one(listener, &room, &service));
+    let room = Room {
+        connections: Arc::new(Semaphore::new(CONNECTIONS)),
+        watchers: Arc::new(Semaphore::new(WATCHERS)),
+    };
+    let serving = listeners.into_iter().map(|listener| serve_one(listener, room.clone(), &service));
     try_join_all(serving).await.map(drop)
 }
 
-async fn serve_one(listener: UnixListener, room: &Arc<Semaphore>, service: &Arc<Service>) -> io::Result<()> {
+#[derive(Clone)]
+struct Room {
+    connections: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+}
+
+async fn serve_one(listener: UnixListener, room: Room, service: &Arc<Service>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
+        let Ok(place) = room.connections.clone().acquire_owned().await else { return Ok(()) };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!("cannot accept a connection to the control socket for now: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        // A unit whose LoadCredential= names this socket, or a crypttab that does: the end of its connection would be
-        // an empty secret.
-        if is_named(&stream) {
-            match stream.as_fd().try_clone_to_owned() {
-                Ok(copy) => request::take_up(copy.into(), None, true, service),
-                Err(error) => {
-                    warn!("holds a unit that asks on the control socket: it cannot be refused: {error}");
-                    std::mem::forget(stream);
-                }
-            }
-            continue;
-        }
         // The socket's mode says the same. Whoever runs the service may ask it, too.
         let peer = stream.peer_cred().map(|peer| peer.uid());
+        let is_named = is_named(&stream);
+        // A unit whose LoadCredential= names this socket, or a crypttab that does: the end of its connection would be
+        // an empty secret.
+        if is_named {
+            refuse(stream, service);
+            continue;
+        }
         if !peer.as_ref().is_ok_and(|uid| *uid == 0 || *uid == Uid::effective().as_raw()) {
             warn!("refused a connection to the control socket by user {peer:?}");
             continue;
         }
-        let control = Control(service.clone());
+        let (service, watchers) = (service.clone(), room.watchers.clone());
         spawn_local(async move {
-            let _place = place;
-            let Ok(stream) = unix::Stream::try_from(stream) else { return };
-            if let Err(error) = Server::new(ReadyListener::new(stream), control).run().await {
-                debug!("a connection to the control socket ended: {error}");
+            let control = Control { service: service.clone(), place: Cell::new(Some(place)), watchers };
+            let end = connection::limited(&stream, |ready| Server::new(ready, control).run()).await;
+            match end {
+                Ok(End::Over) => {}
+                Ok(End::OnlyReads) => refuse(stream, &service),
+                Err(error) => debug!("a connection to the control socket ended: {error}"),
             }
         });
     }
 }
 
-struct Control(Arc<Service>);
+/// Who asks for a secret gets none here, and no end that it could take for one.
+fn refuse(stream: UnixStream, service: &Arc<Service>) {
+    match stream.as_fd().try_clone_to_owned() {
+        Ok(copy) => request::take_up(copy.into(), None, true, service),
+        Err(error) => {
+            warn!("holds a unit that asks on the control socket: it cannot be refused: {error}");
+            std::mem::forget(stream);
+        }
+    }
+}
+
+struct Control {
+    service: Arc<Service>,
+    /// Among the connections or the watchers.
+    place: Cell<Option<OwnedSemaphorePermit>>,
+    watchers: Arc<Semaphore>,
+}
 
 /// The service that gives systemd units their secrets from 1Password. Times are seconds since 1970 (UTC), ages are seconds.
 /// No value of a secret ever goes through here.
@@ -94,18 +122,18 @@ struct Control(Arc<Service>);
 impl Control {
     /// The state of the service: its provider, cache, budget and secrets.
     async fn status(&self) -> Status {
-        answers::status(&self.0)
+        answers::status(&self.service)
     }
 
     /// Whether a unit would get a credential, and by which line of the configuration in force.
     async fn explain(&self, unit: String, credential: String) -> Result<Explanation, Error> {
-        answers::explanation(&self.0, &unit, &credential)
+        answers::explanation(&self.service, &unit, &credential)
     }
 
     /// Asks 1Password for these secrets now, or for all of them if none is named, and answers when it is done. A dry run
     /// keeps nothing of it.
     async fn refresh(&self, names: Vec<String>, dry_run: Option<bool>) -> Result<Refreshed, Error> {
-        answers::refresh(&self.0, &names, dry_run.unwrap_or(false)).await
+        answers::refresh(&self.service, &names, dry_run.unwrap_or(false)).await
     }
 
     /// Takes the token that is in the pipe that comes with the call, whose other end is closed; without a pipe there is no token,
@@ -116,14 +144,19 @@ impl Control {
         #[zlink(fds)] pipe: Vec<OwnedFd>,
     ) -> Result<TokenTaken, Error> {
         // It is judged by the configuration that comes with it, whose reload may come later.
-        self.0.look().await;
-        answers::take_token(&self.0, trouble, pipe)
+        self.service.look().await;
+        answers::take_token(&self.service, trouble, pipe)
     }
 
-    /// How much has changed so far, and again whenever something does.
+    /// How much has changed so far, and again whenever something does. When too many hear of it, the answer is the last.
     #[zlink(more)]
     async fn watch(&self, more: bool) -> impl Stream<Item = Reply<Changes>> + Unpin {
-        let mut changes = self.0.changes();
+        let place = self.watchers.clone().try_acquire_owned().ok().filter(|_| more);
+        let more = place.is_some();
+        if more {
+            self.place.set(place);
+        }
+        let mut changes = self.service.changes();
         changes.mark_changed();
         Box::pin(unfold((changes, true), move |(mut changes, open)| async move {
             if !open {

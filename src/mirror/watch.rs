@@ -187,13 +187,17 @@ async fn tell_changes(control: PathBuf, say: UnboundedSender<()>) {
 async fn hear_changes(control: &Path, say: &UnboundedSender<()>) -> zlink::Result<()> {
     let mut service = connect(control).await?;
     let mut changes = pin!(service.watch().await?);
-    while let Some(Ok(Ok(_))) = changes.next().await {
+    // One that has more to do than it can may not answer.
+    let late = |_| zlink::Error::from(io::Error::from(io::ErrorKind::TimedOut));
+    let mut next = timeout(PATIENCE, changes.next()).await.map_err(late)?;
+    while let Some(Ok(Ok(_))) = next {
         while let Ok(more) = timeout(DEBOUNCE, changes.next()).await {
             if !matches!(more, Some(Ok(Ok(_)))) {
                 break;
             }
         }
         let _ = say.send(());
+        next = changes.next().await;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! takes time: waiting requests, fetches, reload and drain. So nothing that takes time holds up an answer from memory.
 
 mod accept;
-mod answer;
+pub mod answer;
 mod in_force;
 pub mod keeper;
 pub mod lifetime;

@@ -309,9 +309,10 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
     place.leave();
 }
 
-/// Gives nothing, not even the end of the connection, to a peer that is not a start of a unit, until it goes by itself.
+/// Gives nothing, not even the end of the connection, to a peer that is not a start of a unit, until it goes by itself. On the
+/// control socket nobody waits for a secret that could still come: there it is refused.
 async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
-    let Request { stream, since, found, .. } = request;
+    let Request { stream, since, found, misdirected } = request;
     let group = &stranger.group;
     let place = match found {
         Some(name) => Ok(service.places.found(Kind::Stranger, group, name, None)),
@@ -323,9 +324,18 @@ async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
     };
     match place {
         Ok(place) if stranger.trusted => {
-            records::held(&stranger);
             let stream = answer::watched(stream).await;
-            place.keeping(stream.connection(), answer::hung_up(&stream)).await;
+            let gone = async {
+                if misdirected {
+                    let why = Refusal::WrongSocket;
+                    records::refused_pretender(None, group, why.check(), &why.line());
+                    let _ = answer::refuse(&stream).await;
+                } else {
+                    records::held(&stranger);
+                }
+                answer::hung_up(&stream).await;
+            };
+            place.keeping(stream.connection(), gone).await;
             place.leave();
         }
         Ok(place) => {

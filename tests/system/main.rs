@@ -78,6 +78,7 @@ fn main() -> std::process::ExitCode {
         machines::a_key_that_does_not_open_fails_only_the_unit_that_opens_it,
         machines::in_a_container_that_may_make_no_user_namespace_units_get_their_secrets,
         machines::with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_told_so,
+        mirror::reloads_and_silent_connections_without_end_keep_no_secret_from_its_file,
         mirror::five_files_are_there_with_their_owners_before_what_comes_after_the_mirror,
         mirror::what_is_missing_is_told_and_the_others_are_delivered,
         mirror::a_changed_secret_acts_on_the_units_that_use_it_once,

@@ -276,3 +276,25 @@ pub fn values_reach_the_environment_as_they_are(machine: &Machine) {
     }
     machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
 }
+
+pub fn reloads_and_silent_connections_without_end_keep_no_secret_from_its_file(machine: &Machine) {
+    start(machine, &json!({"secrets": [file("often", json!({}))]}), &[("often", value("often"))]);
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    let content = || machine.sh("cat /run/secrets/often").text();
+    machine.wait("the file", || content() == value("often"), LONG);
+    machine.sh("for n in $(seq 100); do systemctl reload opnix-mirror.service || exit 1; done").ok();
+    let silent = "import socket, time\n\
+                  silent = [socket.socket(socket.AF_UNIX) for _ in range(500)]\n\
+                  for one in silent: one.connect('/run/opnix/control.sock')\n\
+                  time.sleep(600)";
+    let _silent = machine.spawn(&["python3", "-c", silent]);
+    for number in 0..3 {
+        let new = value(&format!("often-{number}"));
+        write_vault(machine, &[("often", new.clone())]);
+        assert_eq!(machine.run(&["opnix", "refresh"]).ok(), "often  changed");
+        machine.wait("the new value in its file", || content() == new, LONG);
+    }
+    machine.run(&["opnix", "status"]).ok();
+    let journal = machine.journal_text();
+    assert!(!journal.contains("roken pipe") && !journal.contains("rror writing"), "{journal}");
+}

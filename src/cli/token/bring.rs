@@ -12,7 +12,6 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::pipe2;
-use tokio::time::timeout;
 use tracing::{error, info, warn};
 use zlink::tokio::unix::Connection;
 
@@ -186,14 +185,9 @@ fn bring(loaded: &Loaded, control: &ControlArguments) -> Result<TokenTaken, Trou
         Ok(pipe) => (pipe, None),
         Err(why) => (None, Some(why)),
     };
-    let ask = async |mut service: Connection| {
-        let pipe = pipe.into_iter().collect();
-        match timeout(PATIENCE, service.take_token(trouble.as_deref(), pipe)).await {
-            Ok(taken) => taken,
-            Err(_) => Err(zlink::Error::Io(io::ErrorKind::TimedOut.into())),
-        }
-    };
-    control.ask(ask).map_err(|why| match why {
+    let pipe: Vec<_> = pipe.into_iter().collect();
+    let ask = async |mut service: Connection| service.take_token(trouble.as_deref(), pipe).await;
+    control.ask_within(PATIENCE, ask).map_err(|why| match why {
         Unanswered::Refused(error) => named(error.lines()),
         why => {
             let (exit, message) = control.describe(why);

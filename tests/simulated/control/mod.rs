@@ -1,5 +1,6 @@
 //! The control socket: the commands that use it, and what others say over it.
 
+mod connections;
 mod explain;
 mod missed;
 mod refresh;
