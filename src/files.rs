@@ -113,11 +113,21 @@ impl Attributes {
 /// is there under its name or that of the unfinished file is replaced, never written to: it may be somebody else's
 /// link.
 pub fn replace(directory: &impl AsFd, name: &OsStr, bytes: &[u8], attributes: Attributes) -> io::Result<()> {
-    let new = unfinished(name);
-    discard(directory, &new)?;
+    replace_by(directory, name, &unfinished(name), bytes, attributes)
+}
+
+/// The same, by an unfinished file of this name.
+fn replace_by(
+    directory: &impl AsFd,
+    name: &OsStr,
+    new: &[u8],
+    bytes: &[u8],
+    attributes: Attributes,
+) -> io::Result<()> {
+    discard(directory, new)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     // For nobody until it is whole.
-    let mut file = File::from(openat(directory, new.as_slice(), flags, Mode::empty())?);
+    let mut file = File::from(openat(directory, new, flags, Mode::empty())?);
     let mut finish = || {
         if let Some((user, group)) = attributes.owner {
             fchown(&file, Some(user), Some(group))?;
@@ -125,9 +135,9 @@ pub fn replace(directory: &impl AsFd, name: &OsStr, bytes: &[u8], attributes: At
         file.write_all(bytes)?;
         fchmod(&file, Mode::from_bits_truncate(attributes.mode))?;
         file.sync_all()?;
-        Ok(renameat(directory, new.as_slice(), directory, name)?)
+        Ok(renameat(directory, new, directory, name)?)
     };
-    finish().inspect_err(|_: &io::Error| drop(discard(directory, &new)))?;
+    finish().inspect_err(|_: &io::Error| drop(discard(directory, new)))?;
     sync(directory)
 }
 
@@ -193,6 +203,25 @@ impl StateDirectory {
     /// As [`replace`] does, for us alone to read.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         replace(&self.open()?, OsStr::new(name), bytes, Attributes::PRIVATE)
+    }
+
+    /// The same, by an unfinished file of this process's own: one before it that a stalled disk keeps from ending may go on in the
+    /// middle of this.
+    pub fn replace_alone(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let new = unfinished(OsStr::new(&format!("{name}.{}", std::process::id())));
+        replace_by(&self.open()?, OsStr::new(name), &new, bytes, Attributes::PRIVATE)
+    }
+
+    /// Removes what other processes left unfinished; from then on they cannot finish it either.
+    pub fn remove_unfinished(&self) -> io::Result<()> {
+        let directory = self.open()?;
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            if name.as_bytes().starts_with(b".") && name.as_bytes().ends_with(UNFINISHED.as_bytes()) {
+                discard(&directory, name.as_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     /// When this returns, there is no such file.

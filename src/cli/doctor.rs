@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::control::ControlArguments;
 use super::{ConfigArguments, Exit};
@@ -135,6 +136,13 @@ fn service(control: &ControlArguments) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(why) = status.cache.unsealed_because.filter(|_| Path::new(KEY).exists()) {
         findings.push(Finding::Warning(format!("cache: in memory only: {why}")));
+    }
+    if let Some(why) = status.cache.unwritable_because {
+        let since = status.cache.unwritable_since.unwrap_or_default();
+        let since = super::status::relative(since, SystemTime::now());
+        findings.push(Finding::Fault(format!(
+            "cache: nothing can be written to disk since {since}: {why}\nafter a reboot opnix has what it had before that, or needs 1Password"
+        )));
     }
     if let Some(rejected) = status.rejected {
         let faults = rejected.faults;

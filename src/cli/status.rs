@@ -94,16 +94,15 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
         line(name, next);
     }
     let cache = &status.cache;
-    match &cache.unsealed_because {
-        None => {
-            let written =
-                cache.written_at.map_or(String::new(), |at| format!(", written {}", relative(at, now)));
-            line(
-                "cache",
-                format!("{} values, {} of them sealed on disk{written}", cache.in_memory, cache.sealable),
-            );
-        }
-        Some(why) => line("cache", format!("{} values, in memory only: {why}", cache.in_memory)),
+    let written = cache.written_at.map_or(String::new(), |at| format!(", written {}", relative(at, now)));
+    let kept = match (&cache.unsealed_because, &cache.unwritable_because) {
+        (Some(why), _) => format!("in memory only: {why}"),
+        (None, None) => format!("{} of them sealed on disk{written}", cache.sealable),
+        (None, Some(_)) => format!("sealed on disk as they were before{written}"),
+    };
+    line("cache", format!("{} values, {kept}", cache.in_memory));
+    if let (Some(why), Some(since)) = (&cache.unwritable_because, cache.unwritable_since) {
+        line("", format!("NOTHING CAN BE WRITTEN to disk since {}: {why}", relative(since, now)));
     }
     let (hour, day) = (window(&status.budget.hour), window(&status.budget.day));
     line("requests", format!("{hour} in the last hour, {day} in the last day"));
@@ -189,7 +188,7 @@ fn window(window: &Window) -> String {
 }
 
 /// Relative to now, in seconds: "5m ago", "in 2h".
-fn relative(at: u64, now: SystemTime) -> String {
+pub fn relative(at: u64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if at > now { format!("in {}", duration(at - now)) } else { format!("{} ago", duration(now - at)) }
 }

@@ -31,7 +31,7 @@ pub fn status(service: &Service) -> Status {
         rejected: service.rejected().map(Rejected::from),
         bad_token: service.bad_token().map(Rejected::from),
         provider: None,
-        cache: Cache { sealed: false, unsealed_because: None, in_memory: 0, sealable: 0, written_at: None },
+        cache: Cache::default(),
         budget: Budget { hour: unlimited(), day: unlimited(), limited_until: None },
         secrets: Vec::new(),
         waiting: service.waiting() as u64,
@@ -136,6 +136,8 @@ fn cache(store: &Store) -> Cache {
         in_memory: report.in_memory as u64,
         sealable: report.sealable as u64,
         written_at: report.written.map(seconds),
+        unwritable_since: report.trouble.as_ref().map(|trouble| seconds(trouble.since.date())),
+        unwritable_because: report.trouble.map(|trouble| trouble.why),
     }
 }
 

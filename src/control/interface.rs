@@ -123,7 +123,7 @@ pub enum Health {
 }
 
 /// What is kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomType)]
 pub struct Cache {
     /// Whether values are kept on disk, sealed.
     pub sealed: bool,
@@ -135,6 +135,12 @@ pub struct Cache {
     pub sealable: u64,
     /// When the file was last written.
     pub written_at: Option<u64>,
+    /// Since when it cannot be written any more: what is on disk is older than what is served. An older service does not report it.
+    #[serde(default)]
+    pub unwritable_since: Option<u64>,
+    /// Why not.
+    #[serde(default)]
+    pub unwritable_because: Option<String>,
 }
 
 /// How many requests were made, and how many may be made.

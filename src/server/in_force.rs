@@ -46,9 +46,11 @@ impl Configuration {
         let new = || Provider::new(provider.clone(), token.clone(), base.meter.clone());
         let asked = asked.unwrap_or_else(|| Arc::new(new()));
         // The old store writes nothing any more, whatever becomes of what it knows.
-        let inherited = old.map(|(store, is_same)| (store.hand_over(), is_same));
-        let inherited = inherited.filter(|(_, is_same)| *is_same).map(|(inherited, _)| inherited);
-        let inherited = inherited.unwrap_or_else(|| Inherited::load(&base.disk, asked.account()));
+        let inherited = match old.map(|(store, is_same)| (store.hand_over(), is_same)) {
+            Some((inherited, true)) => inherited,
+            Some((_, false)) => Inherited::load_anew(&base.disk, asked.account()),
+            None => Inherited::load(&base.disk, asked.account()),
+        };
         let store = Store::new(asked, rules, inherited, base);
         Self::Valid { policy, entries, provider, store }
     }

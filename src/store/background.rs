@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::Shared;
-use super::state::Acts;
+use super::state::{Act, Acts};
 use crate::moment::{Moment, Now};
 use crate::process::random;
 use crate::providers::budget::{Budget, Purpose};
@@ -21,6 +21,8 @@ use crate::providers::ledger::Ledger;
 const FIRST_COST: u32 = 8;
 /// When to look again whether the budget has room.
 const LATER: Duration = Duration::from_secs(5 * 60);
+/// How soon to write again what could not be written.
+const SAVE_AGAIN: Duration = Duration::from_secs(10);
 /// The clock that we sleep by stands still while the machine is suspended; the one that rounds are planned by does not. And
 /// nobody tells when the wall clock is set, or when there is another token in a file that is read anew each time.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
@@ -82,8 +84,9 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
     let (mut last, mut cost, mut spread) = (None, FIRST_COST, random());
     // What is no longer in the configuration leaves the disk now.
     if let Some(shared) = store.upgrade() {
-        shared.save().await;
+        shared.act(Acts(vec![Act::Save]));
     }
+    let mut saved = Moment::now();
     loop {
         let wait = {
             let Some(shared) = store.upgrade().filter(|shared| !shared.retired.load(Ordering::Relaxed))
@@ -93,8 +96,11 @@ pub(super) async fn keep_fresh(store: Weak<Shared>, news: Arc<Notify>) {
             shared.notice_new_token(std::iter::empty());
             let clocks = Now::read();
             let now = clocks.moment;
-            if shared.state().is_misdated(clocks) {
-                shared.save().await;
+            // A disk that stalls is not waited for.
+            let to_save = shared.state().is_misdated(clocks) || shared.disk.trouble().is_some();
+            if to_save && now.since(saved) >= SAVE_AGAIN {
+                saved = now;
+                shared.act(Acts(vec![Act::Save]));
             }
             let affords = |cost| shared.meter.ledger().affords(now, &shared.budget, cost, Purpose::Refresh);
             if shared.untried.swap(false, Ordering::Relaxed) && affords(FIRST_COST) {
@@ -263,9 +269,9 @@ mod tests {
             let then = Now { date: before, moment: Moment::BOOT + 1000 * MINUTE };
             let mut ledger = Ledger::new(then);
             ledger.spend(then.moment, 2 * FIRST_COST);
-            let text = ledger.to_file(then, None).unwrap();
+            let text = ledger.to_file(then, None, "").unwrap();
             let boot = Now { date: after, moment: Moment::BOOT + MINUTE };
-            let ledger = Ledger::open(&text, boot, None).unwrap();
+            let ledger = Ledger::open(&text, boot, None).unwrap().0;
             let mut rounds = 0;
             // Day and night; the clock may be set right meanwhile, which nothing here looks at.
             for minutes in (0..30 * 60).step_by(5) {

@@ -2,38 +2,71 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use std::{env, io};
 
-use tracing::warn;
+use tokio::sync::OwnedMutexGuard;
+use tracing::{error, info, warn};
 
 use crate::boot::Boot;
 use crate::files::{self, StateDirectory};
-use crate::moment::Now;
+use crate::moment::{Moment, Now};
 use crate::providers::ledger::Ledger;
 use crate::records;
 use crate::reference::Reference;
 use crate::store::kept::Kept;
-use crate::store::sealed::{self, Contents, KEY_LENGTH, Key};
+use crate::store::sealed::{self, Contents, KEY_LENGTH, Key, Sealed};
 
 /// A file larger than this, in bytes, holds no key.
 const KEY_MAX: usize = 4 << 10;
 /// The files in the state directory.
 const CACHE: &str = "cache";
 const REQUESTS: &str = "requests.json";
+/// In the runtime directory, which is in memory: values were given that the cache does not have yet.
+const UNSAVED: &str = "unsaved";
 /// The credential with the key, which `systemd/opnix-key.service` opens and `systemd/opnix.service` loads from it.
 pub const KEY_CREDENTIAL: &str = "opnix.cache-key";
 /// Stands for the key where there is none to load: `SetCredential=` in `systemd/opnix.service`.
 const NO_KEY: &[u8] = b"\n";
 
+/// It has one writer at a time, whichever store it writes for.
+///
+/// A cache is believed to be the last one if the ledger names it, and nothing says that newer values were given since. The
+/// ledger is written first: if anything comes between the two files, the cache is not believed.
 #[derive(Debug)]
 pub struct Disk {
     directory: Option<StateDirectory>,
+    runtime: Option<StateDirectory>,
     /// Which one this is, where that can be told.
     boot: Option<Boot>,
     /// Or why there is none.
     key: Result<Key, String>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    state: Mutex<Written>,
+    /// Whether [`UNSAVED`] is there.
+    marked: AtomicBool,
 }
+
+#[derive(Debug, Default)]
+struct Written {
+    /// The name of the cache that has all that was ever given; empty if there is none.
+    last: String,
+    /// Whether what was read may be older than what was given: until everything has been confirmed, what is written is no better.
+    in_doubt: bool,
+    trouble: Option<Trouble>,
+}
+
+/// Nothing can be written.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    pub why: String,
+    pub since: Moment,
+}
+
+/// The right to write.
+pub struct Turn(#[expect(dead_code, reason = "it is held")] OwnedMutexGuard<()>);
 
 /// What there is to write.
 pub struct Snapshot {
@@ -45,11 +78,22 @@ pub struct Snapshot {
 }
 
 impl Disk {
-    /// What systemd gave us: the directory, and the key as a credential.
+    /// What systemd gave us: the directories, and the key as a credential.
     pub fn find() -> Self {
         let credentials = env::var_os("CREDENTIALS_DIRECTORY");
-        let boot = Boot::find();
-        Self { directory: StateDirectory::find(), boot, key: read_key(credentials.as_deref().map(Path::new)) }
+        let directory = StateDirectory::find();
+        if let Some(Err(error)) = directory.as_ref().map(StateDirectory::remove_unfinished) {
+            warn!("what an earlier instance left unfinished cannot be removed: {error}");
+        }
+        Self {
+            directory,
+            runtime: StateDirectory::of_runtime(),
+            boot: Boot::find(),
+            key: read_key(credentials.as_deref().map(Path::new)),
+            turn: Arc::default(),
+            state: Mutex::default(),
+            marked: AtomicBool::new(false),
+        }
     }
 
     /// Why nothing is sealed, if that is so.
@@ -72,44 +116,155 @@ impl Disk {
                 return None;
             }
         };
-        sealed::open(key, &file, Now::read(), self.boot.as_ref())
+        let mut contents = sealed::open(key, &file, Now::read(), self.boot.as_ref())
             .inspect_err(|error| records::cache_unused(&path, error))
-            .ok()
+            .ok()?;
+        if contents.name != self.written().last || self.is_marked() {
+            warn!(
+                "the sealed cache is not the one that was written last, or newer values were given since: none of it is served as \
+                 fresh before 1Password has confirmed it"
+            );
+            contents.entries.iter_mut().for_each(|(_, kept)| kept.doubtful = true);
+            self.doubt();
+        }
+        Some(contents)
     }
 
-    /// The requests of the last day; a ledger that cannot be read counts as none.
+    /// The requests of the last day; a ledger that cannot be read counts as none. To be read before the cache, which it names.
     pub fn ledger(&self) -> Ledger {
         let now = Now::read();
         let Some(directory) = &self.directory else { return Ledger::new(now) };
         let read = directory.read(REQUESTS).and_then(|text| match text {
             Some(text) => Ok(Ledger::open(&text, now, self.boot.as_ref())?),
-            None => Ok(Ledger::new(now)),
+            None => Ok((Ledger::new(now), String::new())),
         });
-        read.unwrap_or_else(|error| {
+        let (ledger, last) = read.unwrap_or_else(|error| {
             let path = directory.path(REQUESTS);
             warn!("the count of requests that were made is not known: {}: {error}", path.display());
-            Ledger::new(now)
-        })
+            (Ledger::new(now), String::new())
+        });
+        self.written().last = last;
+        ledger
     }
 
-    /// Replaces the cache as a whole. Without a key nothing is written; with nothing to write there is no file.
-    pub fn save_cache(&self, Snapshot { account, entries, now }: &Snapshot) -> io::Result<()> {
-        let (Some(directory), Ok(key)) = (&self.directory, &self.key) else { return Ok(()) };
+    /// Waits until nobody else writes.
+    pub async fn turn(&self) -> Turn {
+        Turn(self.turn.clone().lock_owned().await)
+    }
+
+    /// Replaces both files, each as a whole. Without a snapshot the cache stays as it is; without a key none is written, and with
+    /// nothing to write there is no file.
+    pub fn write(
+        &self,
+        _: &Turn,
+        snapshot: Option<&Snapshot>,
+        ledger: &Ledger,
+        now: Now,
+    ) -> Result<(), Trouble> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let new = snapshot.map(|snapshot| self.seal(snapshot)).transpose().map(Option::flatten);
+        let wrote = new.and_then(|new| {
+            let last = {
+                let mut written = self.written();
+                if let Some(Snapshot { entries, .. }) = snapshot {
+                    written.in_doubt &= entries.iter().any(|(_, kept)| kept.doubtful);
+                    let new = new.as_ref().filter(|_| !written.in_doubt);
+                    written.last = new.map_or_else(String::new, |new| new.name.clone());
+                }
+                written.last.clone()
+            };
+            let named = ledger.to_file(now, self.boot.as_ref(), &last).map_err(io::Error::from);
+            let named = named.and_then(|ledger| directory.replace_alone(REQUESTS, &ledger));
+            let cache = match (new, snapshot) {
+                (Some(new), _) => directory.replace_alone(CACHE, &new.file),
+                (None, Some(snapshot)) if snapshot.entries.is_empty() => directory.remove(CACHE),
+                (None, _) => Ok(()),
+            };
+            named.and(cache)
+        });
+        self.note(wrote)
+    }
+
+    fn seal(&self, Snapshot { account, entries, now }: &Snapshot) -> io::Result<Option<Sealed>> {
+        let Ok(key) = &self.key else { return Ok(None) };
         if entries.is_empty() {
-            return directory.remove(CACHE);
+            return Ok(None);
         }
         let entries = entries.iter().map(|(reference, entry)| (reference, entry));
-        let file = sealed::seal(key, account, entries, *now, self.boot.as_ref());
-        directory.replace(CACHE, &file.ok_or_else(|| io::Error::other("it cannot be sealed"))?)
+        let sealed = sealed::seal(key, account, entries, *now, self.boot.as_ref());
+        sealed.map(Some).ok_or_else(|| io::Error::other("it cannot be sealed"))
     }
 
-    pub fn save_ledger(&self, ledger: &Ledger, now: Now) -> io::Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
-        directory.replace(REQUESTS, &ledger.to_file(now, self.boot.as_ref())?)
+    /// Says it once when nothing can be written, and once when it can again.
+    fn note(&self, wrote: io::Result<()>) -> Result<(), Trouble> {
+        let mut written = self.written();
+        match (wrote, &written.trouble) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => {
+                info!("the sealed cache and the count of requests can be written again");
+                written.trouble = None;
+            }
+            (Err(error), before) => {
+                let why = error.to_string();
+                if before.as_ref().is_none_or(|before| before.why != why) {
+                    error!(
+                        "the sealed cache or the count of requests cannot be written, and stays as it is: {why}"
+                    );
+                }
+                let since = before.as_ref().map_or_else(Moment::now, |before| before.since);
+                let trouble = Trouble { why, since };
+                written.trouble = Some(trouble.clone());
+                return Err(trouble);
+            }
+        }
+        Ok(())
+    }
+
+    /// Why and since when nothing can be written, if that is so.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.written().trouble.clone()
+    }
+
+    /// Values are about to be given that the cache does not have: until [`Self::is_saved`], it is not believed, even if this process
+    /// is killed now.
+    pub fn unsaved(&self) {
+        if let Some(runtime) = &self.runtime
+            && !self.marked.swap(true, Ordering::Relaxed)
+            && let Err(error) = runtime.replace(UNSAVED, &[])
+        {
+            warn!(
+                "that the sealed cache is out of date cannot be noted: {}: {error}",
+                runtime.path(UNSAVED).display()
+            );
+        }
+    }
+
+    /// The cache has all values.
+    pub fn is_saved(&self) {
+        if let (Some(runtime), Some(_), Ok(_)) = (&self.runtime, &self.directory, &self.key)
+            && runtime.remove(UNSAVED).is_ok()
+        {
+            self.marked.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// What is on disk may be older than what was given.
+    pub fn doubt(&self) {
+        let mut written = self.written();
+        written.in_doubt = true;
+        written.last.clear();
+    }
+
+    fn is_marked(&self) -> bool {
+        self.runtime.as_ref().is_some_and(|runtime| fs::symlink_metadata(runtime.path(UNSAVED)).is_ok())
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the cache was last written, if there is one.
-    pub fn written(&self) -> Option<SystemTime> {
+    pub fn written_at(&self) -> Option<SystemTime> {
         fs::metadata(self.directory.as_ref()?.path(CACHE)).ok()?.modified().ok()
     }
 }

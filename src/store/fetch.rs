@@ -100,7 +100,12 @@ impl Shared {
         let mut give = |index: usize, result, comparable| {
             answered.store(true, Ordering::Relaxed);
             let Some(wanted) = open.get_mut(index).and_then(Option::take) else { return };
-            let acts = self.state().arrived(wanted, result, (begun, comparable), Now::read(), &mut failed);
+            let acts = {
+                let mut state = self.state();
+                // Not without the lock: a write that ends now would take it for an older one's.
+                self.disk.unsaved();
+                state.arrived(wanted, result, (begun, comparable), Now::read(), &mut failed)
+            };
             self.act(acts);
         };
         let end = self.provider.fetch(references, &mut give).await;

@@ -27,13 +27,14 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
-use tracing::{error, warn};
+use tracing::warn;
 
 pub use self::served::Served;
 
 use self::decide::{Limits, Settings};
-use self::disk::Disk;
+use self::disk::{Disk, Turn};
 use self::kept::{Kept, Values};
+use self::sealed::Contents;
 use self::state::{Act, Acts, State};
 use crate::config::Timing;
 use crate::moment::{Now, Setting};
@@ -72,6 +73,8 @@ pub struct Inherited {
     values: Vec<(Reference, Kept)>,
     /// See [`State::dated`].
     dated: Option<Setting>,
+    /// Whether they may not be on disk, or not as they are.
+    unsaved: bool,
 }
 
 struct Shared {
@@ -96,14 +99,13 @@ struct Shared {
     untried: AtomicBool,
     /// Another store has taken over: this one finishes what it has, and writes nothing.
     retired: AtomicBool,
-    saving: tokio::sync::Mutex<()>,
 }
 
 impl Store {
     pub fn new(provider: Arc<Provider>, rules: Rules, inherited: Inherited, base: &Base) -> Self {
         let Base { runtime, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
-        let Inherited { account, values, dated } = inherited;
+        let Inherited { account, values, dated, unsaved } = inherited;
         let current = provider.account();
         if let Some(account) = current.as_ref().or(account.as_ref()) {
             meter.ledger().belongs_to(account);
@@ -111,6 +113,7 @@ impl Store {
         let count = values.len();
         let mut state = State::new(account, Values::new(settings, values), count);
         state.dated = dated;
+        state.unsaved |= unsaved;
         let shared = Arc::new(Shared {
             provider,
             timing,
@@ -126,7 +129,6 @@ impl Store {
             news: Arc::default(),
             untried: AtomicBool::new(false),
             retired: AtomicBool::new(false),
-            saving: tokio::sync::Mutex::default(),
         });
         // What is inherited may be another account's, whose token was in force before.
         if let Some(current) = current {
@@ -141,13 +143,13 @@ impl Store {
         self.0.retired.store(true, Ordering::Relaxed);
         self.0.news.notify_one();
         let state = self.0.state();
-        let doubtful = |(reference, kept): (&Reference, &Kept)| {
-            // The other store begins anew with its numbers.
-            (reference.clone(), Kept { doubtful: true, asked: 0, ..kept.clone() })
-        };
         let (account, values) = state.proven();
-        let values = values.iter().map(doubtful).collect();
-        Inherited { account: account.map(str::to_owned), values, dated: state.dated }
+        // The other store begins anew with its numbers.
+        let values =
+            values.iter().map(|(of, kept)| (of.clone(), Kept { asked: 0, ..kept.clone() })).collect();
+        // What was to be written is not written by this one any more.
+        let account = account.map(str::to_owned);
+        Inherited { account, values, dated: state.dated, unsaved: true }.doubtful()
     }
 
     pub fn provider(&self) -> &Arc<Provider> {
@@ -245,27 +247,24 @@ impl Shared {
         }
     }
 
-    async fn save(&self) {
-        // One at a time, so that the last one to write is also the last to have read the state.
-        let _saving = self.saving.lock().await;
-        if self.retired.load(Ordering::Relaxed) {
-            return;
-        }
+    /// Writes what is not on disk yet; that goes on when nobody waits for it any more.
+    async fn save(self: &Arc<Self>) {
+        let (shared, turn) = (self.clone(), self.disk.turn().await);
+        let _ = tokio::task::spawn_blocking(move || shared.write(&turn)).await;
+    }
+
+    fn write(&self, turn: &Turn) {
         let now = Now::read();
+        // Whoever took over writes what it knows itself; the requests are those of both.
+        let retired = self.retired.load(Ordering::Relaxed);
+        let snapshot = if retired { None } else { self.state().take_unsaved(now) };
         let ledger = self.meter.ledger().clone();
-        let snapshot = self.state().take_unsaved(now);
-        let disk = self.disk.clone();
-        let write = tokio::task::spawn_blocking(move || {
-            let cache = snapshot.map_or(Ok(()), |snapshot| disk.save_cache(&snapshot));
-            (cache, disk.save_ledger(&ledger, now))
-        });
-        let Ok((cache, ledger)) = write.await else { return };
-        if let Err(error) = cache {
-            self.state().mark_unsaved();
-            error!("the sealed cache cannot be written: {error}");
-        }
-        if let Err(error) = ledger {
-            warn!("the count of requests that were made cannot be written: {error}");
+        let wrote = self.disk.write(turn, snapshot.as_ref(), &ledger, now);
+        let mut state = self.state();
+        match wrote {
+            Err(_) if snapshot.is_some() => state.mark_unsaved(),
+            Ok(()) if !retired && !state.unsaved => self.disk.is_saved(),
+            _ => {}
         }
     }
 }
@@ -273,11 +272,25 @@ impl Shared {
 impl Inherited {
     /// What the disk holds, of whichever account.
     pub fn load(disk: &Disk, account: Option<String>) -> Self {
-        let Some(contents) = disk.load() else { return Self { account, values: Vec::new(), dated: None } };
+        let none = |account| Self { account, values: Vec::new(), dated: None, unsaved: false };
+        let Some(contents) = disk.load() else { return none(account) };
         if account.is_some_and(|account| account != contents.account) {
             let other = &contents.account;
             warn!("the sealed cache is not used: it belongs to another account ({other}) than the token");
         }
-        Self { account: Some(contents.account), values: contents.entries, dated: contents.dated }
+        let Contents { account, entries, dated, .. } = contents;
+        Self { account: Some(account), values: entries, dated, unsaved: false }
+    }
+
+    /// The same after another provider was in force, of which newer values may have been given than are on disk.
+    pub fn load_anew(disk: &Disk, account: Option<String>) -> Self {
+        disk.doubt();
+        Self::load(disk, account).doubtful()
+    }
+
+    /// None of it counts as fresh.
+    fn doubtful(mut self) -> Self {
+        self.values.iter_mut().for_each(|(_, kept)| kept.doubtful = true);
+        self
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::Store;
 use super::breaker::Down;
 use super::decide::{Decision, Health, Keep};
+use super::disk::Trouble;
 use super::failure::Failure;
 use super::state::Acts;
 use crate::moment::{Moment, Now};
@@ -52,6 +53,8 @@ pub struct CacheReport {
     pub in_memory: usize,
     pub sealable: usize,
     pub written: Option<SystemTime>,
+    /// Why and since when nothing can be written, if that is so.
+    pub trouble: Option<Trouble>,
 }
 
 /// The state of one secret or template, by its references.
@@ -83,7 +86,8 @@ impl Store {
             unsealed_because: because.map(str::to_owned),
             in_memory: state.values.iter().count(),
             sealable: state.values.sealable().count(),
-            written: self.0.disk.written(),
+            written: self.0.disk.written_at(),
+            trouble: self.0.disk.trouble(),
         }
     }
 
@@ -136,7 +140,7 @@ impl Store {
             renewals.push(renewal);
         }
         // Whoever is told that a value was renewed may rely on it after a power cut, too.
-        self.save().await;
+        self.0.save().await;
         renewals
     }
 

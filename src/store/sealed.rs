@@ -47,11 +47,20 @@ pub struct Key(Zeroizing<[u8; KEY_LENGTH]>);
 /// What a file holds.
 #[derive(Debug)]
 pub struct Contents {
+    /// Tells the file from all others, before and after it.
+    pub name: String,
     /// Whose values they are.
     pub account: String,
     pub entries: Vec<(Reference, Kept)>,
     /// How the clock was set by which what is of this boot has its dates in the file, if there is any.
     pub dated: Option<Setting>,
+}
+
+/// A file that is to be written.
+pub struct Sealed {
+    /// See [`Contents::name`].
+    pub name: String,
+    pub file: Vec<u8>,
 }
 
 /// Why a file cannot be opened.
@@ -119,7 +128,7 @@ pub fn seal<'a>(
     entries: impl IntoIterator<Item = (&'a Reference, &'a Kept)>,
     now: Now,
     boot: Option<&Boot>,
-) -> Option<Vec<u8>> {
+) -> Option<Sealed> {
     let cipher = key.cipher();
     let mut moments = Vec::new();
     let mut values = Vec::new();
@@ -158,7 +167,7 @@ pub fn seal<'a>(
         let tag = cipher.encrypt_inout_detached(&value_nonce, &bound, (&mut file[start..]).into()).ok()?;
         file.extend_from_slice(&tag);
     }
-    Some(file)
+    Some(Sealed { name: name_of(&nonce), file })
 }
 
 /// Opens all of it or nothing.
@@ -203,7 +212,16 @@ pub fn open(key: &Key, file: &[u8], now: Now, boot: Option<&Boot>) -> Result<Con
         };
         entries.push((line.reference, entry));
     }
-    if rest.is_empty() { Ok(Contents { account, entries, dated }) } else { Err(OpenError::Sealed) }
+    if rest.is_empty() {
+        Ok(Contents { name: name_of(&nonce), account, entries, dated })
+    } else {
+        Err(OpenError::Sealed)
+    }
+}
+
+/// No two files have the same nonce.
+fn name_of(nonce: &XNonce) -> String {
+    nonce.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a value is bound to, besides the key.

@@ -19,6 +19,9 @@ struct File {
     limited: Option<Limit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     this_boot: Option<ThisBoot>,
+    /// The sealed cache that was written last, which is not the ledger's business but is written with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    cache: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,8 +46,9 @@ struct ThisBoot {
 }
 
 impl Ledger {
-    pub fn open(text: &[u8], now: Now, boot: Option<&Boot>) -> serde_json::Result<Self> {
-        let File { account, steps, limited, this_boot } = serde_json::from_slice(text)?;
+    /// With the name of the sealed cache that was written last; empty if none is to be believed.
+    pub fn open(text: &[u8], now: Now, boot: Option<&Boot>) -> serde_json::Result<(Self, String)> {
+        let File { account, steps, limited, this_boot, cache } = serde_json::from_slice(text)?;
         let this_boot = this_boot.filter(|of| Some(&of.boot) == boot);
         let limited = limited.map(|limit| limit.opened(now, this_boot.is_some()));
         let (empty, by) = match this_boot {
@@ -64,16 +68,17 @@ impl Ledger {
         // before it keep their distance, so that an hour is not charged with a day.
         let late = latest.saturating_sub(last);
         let steps = steps.into_iter().map(|(step, count)| (step.saturating_sub(late), count));
-        Ok(Self { account, steps: sum(steps), limited, ..empty })
+        Ok((Self { account, steps: sum(steps), limited, ..empty }, cache))
     }
 
-    pub fn to_file(&self, now: Now, boot: Option<&Boot>) -> serde_json::Result<Vec<u8>> {
+    pub fn to_file(&self, now: Now, boot: Option<&Boot>, cache: &str) -> serde_json::Result<Vec<u8>> {
         let by = self.clock_ahead(now);
         let file = File {
             account: self.account.clone(),
             steps: moved(self.steps.clone(), by),
             limited: self.limited.map(|limited| Limit::new(limited, now)),
             this_boot: boot.map(|boot| ThisBoot { boot: boot.clone(), booted: self.booted, moved: by }),
+            cache: cache.to_owned(),
         };
         serde_json::to_vec(&file)
     }
@@ -163,8 +168,8 @@ mod tests {
     }
 
     fn passed_on(ledger: &Ledger, then: Now, boots: [&str; 2], now: Now) -> Ledger {
-        let text = ledger.to_file(then, Some(&boot(boots[0]))).unwrap();
-        Ledger::open(&text, now, Some(&boot(boots[1]))).unwrap()
+        let text = ledger.to_file(then, Some(&boot(boots[0])), "").unwrap();
+        Ledger::open(&text, now, Some(&boot(boots[1]))).unwrap().0
     }
 
     fn used(ledger: &Ledger, now: Now) -> (u32, u32) {
@@ -188,7 +193,7 @@ mod tests {
         let next = rebooted(1, at(45));
         for ledger in [
             passed_on(&before, now(42), ["one", "two"], next),
-            Ledger::open(&before.to_file(now(42), None).unwrap(), next, None).unwrap(),
+            Ledger::open(&before.to_file(now(42), None, "").unwrap(), next, None).unwrap().0,
         ] {
             assert_eq!((used(&ledger, next), limited(&ledger, next)), ((7, 7), Some(5)));
             assert_eq!(used(&ledger, rebooted(31, at(75))), (3, 7));
@@ -260,12 +265,13 @@ mod tests {
     fn a_file_of_an_older_opnix_is_read_and_an_older_opnix_reads_this_one() {
         let old = r#"{"account":"a","steps":{"6000000":4},"limited":{"until":1800000600000,"told":true,"next_rest":{"secs":600,"nanos":0}}}"#;
         let next = rebooted(1, at(3));
-        let read = Ledger::open(old.as_bytes(), next, Some(&boot("one"))).unwrap();
+        let read = Ledger::open(old.as_bytes(), next, Some(&boot("one"))).unwrap().0;
         assert_eq!((used(&read, next), limited(&read, next)), ((4, 4), Some(7)));
         assert_eq!(read.account.as_deref(), Some("a"));
-        assert_eq!(String::from_utf8(read.to_file(next, None).unwrap()).unwrap(), old);
+        assert_eq!(String::from_utf8(read.to_file(next, None, "").unwrap()).unwrap(), old);
         let written: serde_json::Value =
-            serde_json::from_slice(&ledger(|now| now).to_file(now(41), Some(&boot("one"))).unwrap()).unwrap();
+            serde_json::from_slice(&ledger(|now| now).to_file(now(41), Some(&boot("one")), "").unwrap())
+                .unwrap();
         assert_eq!(written["steps"], serde_json::json!({"6000000": 4, "6000008": 3}));
         assert_eq!(written["limited"]["until"], 1_800_003_000_000u64);
     }
@@ -286,7 +292,7 @@ mod tests {
                         r#"{{"account": null, "steps": {steps}, "limited": {limited}, "this_boot": {here}}}"#
                     );
                     for name in ["one", "two"] {
-                        let mut ledger = Ledger::open(text.as_bytes(), now(1), Some(&boot(name))).unwrap();
+                        let mut ledger = Ledger::open(text.as_bytes(), now(1), Some(&boot(name))).unwrap().0;
                         assert_eq!(ledger.limited_until(now(1)), None, "no limit is that long");
                         assert_eq!(ledger.last_day(now(1).moment), u32::MAX);
                         ledger.spend(now(1).moment, 1);
@@ -294,7 +300,7 @@ mod tests {
                         ledger.limit(now(1), None);
                         let rest = ledger.limited_until(now(1)).unwrap().since(now(1).moment);
                         assert!((10 * MINUTE..=60 * MINUTE).contains(&rest), "{rest:?}");
-                        assert!(!ledger.to_file(now(1), None).unwrap().is_empty());
+                        assert!(!ledger.to_file(now(1), None, "").unwrap().is_empty());
                     }
                 }
             }

@@ -49,7 +49,7 @@ fn boot() -> Boot {
 
 fn sealed_at(entries: &[(Reference, Kept)], now: Now, boot: Option<&Boot>) -> Vec<u8> {
     let entries = entries.iter().map(|(reference, entry)| (reference, entry));
-    seal(&key(7), "account", entries, now, boot).unwrap()
+    seal(&key(7), "account", entries, now, boot).unwrap().file
 }
 
 fn sealed(entries: &[(Reference, Kept)]) -> Vec<u8> {
