@@ -102,8 +102,10 @@ impl Shared {
             let Some(wanted) = open.get_mut(index).and_then(Option::take) else { return };
             let acts = {
                 let mut state = self.state();
-                // Not without the lock: a write that ends now would take it for an older one's.
-                self.disk.unsaved();
+                // With the lock, or a write that ends now would take it for one of its own.
+                if !self.retired.load(Ordering::Relaxed) {
+                    self.disk.unsaved();
+                }
                 state.arrived(wanted, result, (begun, comparable), Now::read(), &mut failed)
             };
             self.act(acts);

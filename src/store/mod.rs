@@ -263,7 +263,8 @@ impl Shared {
         let mut state = self.state();
         match wrote {
             Err(_) if snapshot.is_some() => state.mark_unsaved(),
-            Ok(()) if !retired && !state.unsaved => self.disk.is_saved(),
+            // Whoever takes over gets the state first, for which it waits.
+            Ok(()) if !state.unsaved && !self.retired.load(Ordering::Relaxed) => self.disk.is_saved(),
             _ => {}
         }
     }

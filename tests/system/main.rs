@@ -31,6 +31,7 @@ mod refusals;
 #[path = "../simulators/mod.rs"]
 mod simulators;
 mod store;
+mod stores;
 mod strace;
 mod suite;
 mod token;
@@ -78,6 +79,10 @@ fn main() -> std::process::ExitCode {
         machines::a_key_that_does_not_open_fails_only_the_unit_that_opens_it,
         machines::in_a_container_that_may_make_no_user_namespace_units_get_their_secrets,
         machines::with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_told_so,
+        stores::what_an_older_store_writes_late_never_comes_back,
+        stores::a_provider_that_answers_after_it_was_replaced_leaves_the_cache_alone,
+        stores::an_old_cache_that_is_put_back_is_confirmed_before_it_is_served_as_fresh,
+        stores::a_disk_that_is_full_or_read_only_keeps_the_old_file_and_holds_up_no_start,
         mirror::reloads_and_silent_connections_without_end_keep_no_secret_from_its_file,
         mirror::five_files_are_there_with_their_owners_before_what_comes_after_the_mirror,
         mirror::what_is_missing_is_told_and_the_others_are_delivered,

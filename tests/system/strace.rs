@@ -55,7 +55,7 @@ impl Strace {
 
     /// Returns when it is attached: what the threads do from now on counts.
     fn attach(tids: &[u32], more: &[&str]) -> Strace {
-        let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strace.out");
+        let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("strace-{}.out", tids[0]));
         let mut process = Command::new("strace")
             .args(["-o".as_ref(), output.as_os_str()])
             // No argument is looked at: that is faster, and no secret is shown.
@@ -98,6 +98,12 @@ impl Strace {
         if let (Ok(None), Ok(pid)) = (self.process.try_wait(), i32::try_from(self.process.id())) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
         }
+        // It waits for ever for a thread that was killed while a call of it was delayed.
+        let limit = Instant::now() + SEEN;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
