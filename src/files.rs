@@ -141,7 +141,8 @@ fn replace_by(
     sync(directory)
 }
 
-fn sync(directory: &impl AsFd) -> io::Result<()> {
+/// What was renamed or removed there is so on disk when this returns.
+pub fn sync(directory: &impl AsFd) -> io::Result<()> {
     match fsync(directory) {
         // Some file systems cannot do that with a directory; the file is whole all the same.
         Ok(()) | Err(Errno::EINVAL) => Ok(()),

@@ -86,6 +86,8 @@ complete -c opnix -n "__fish_opnix_using_subcommand core; and __fish_seen_subcom
 complete -c opnix -n "__fish_opnix_using_subcommand core; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c opnix -n "__fish_opnix_using_subcommand setup" -l with-key -d 'What systemd-creds seals the key with: auto, host, tpm2 or host+tpm2' -r
 complete -c opnix -n "__fish_opnix_using_subcommand setup" -l store -d 'Where the sealed key goes' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand setup" -l state -d 'Where opnix.service has its cache' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand setup" -l new-key -d 'Set the present key and its cache aside, and make a new key'
 complete -c opnix -n "__fish_opnix_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l config -d 'The configuration; can be given several times' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l output -d 'Where relative paths start' -r -F

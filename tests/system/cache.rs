@@ -242,12 +242,16 @@ pub fn a_cache_that_is_copied_to_another_machine_does_not_open(machine: &Machine
     machine.sh(&format!("test -e {CACHE}")).ok();
     simulator.server.fault("", usize::MAX, Fault::Reset);
     // Another machine has another host key, with which not even the sealed key opens: it makes one of its own.
-    machine.sh("rm /var/lib/systemd/credential.secret; systemctl restart opnix-setup.service").ok();
-    assert!(
-        machine.journal_text().contains("cannot be opened and is replaced"),
-        "{}",
-        machine.journal_text()
-    );
+    const HOST_KEY: &str = "/var/lib/systemd/credential.secret";
+    machine
+        .sh(&format!(
+            "rm -f {KEY}.aside-* {CACHE}.aside-*; cp -p {HOST_KEY} /root/host-key; rm {HOST_KEY}; systemctl restart opnix-setup.service"
+        ))
+        .ok();
+    let says = |line: &str| assert!(machine.journal_text().contains(line), "{}", machine.journal_text());
+    says("opnix.cache-key cannot be opened any more: systemd's host key, which it was sealed with, is gone");
+    says("set its cache aside: /var/lib/opnix/cache, now /var/lib/opnix/cache.aside-1");
+    machine.sh(&format!("test -e {KEY}.aside-1; ! test -e {CACHE}; cp -p {CACHE}.aside-1 {CACHE}")).ok();
     machine.unit("copied.target", "[Unit]\nWants=copied@2.service\n");
     machine.systemctl(&["start", "copied.target"]).ok();
     machine.wait("the refusal", || machine.show("copied@2.service", "ActiveState") == "failed", LONG);
@@ -258,6 +262,16 @@ pub fn a_cache_that_is_copied_to_another_machine_does_not_open(machine: &Machine
     machine.wait("the unit", || machine.show("copied@2.service", "ActiveState") == "active", 3 * LONG);
     assert_eq!(found(machine, "copied@2.service"), value("OpenAI").into_bytes());
     machine.systemctl(&["stop", "copied.target"]).ok();
+    // What was set aside waits for its own host key.
+    machine.systemctl(&["stop", "opnix-mirror.service", "opnix.service"]).ok();
+    simulator.server.fault("", usize::MAX, Fault::Reset);
+    machine.sh(&format!("cp -p /root/host-key {HOST_KEY}; systemctl restart opnix-setup.service")).ok();
+    says("the key that was set aside opens again and is back in force, with its cache");
+    machine.systemctl(&["start", "copied@3.service"]).ok();
+    assert_eq!(found(machine, "copied@3.service"), value("OpenAI").into_bytes());
+    machine
+        .sh(&format!("test -e {KEY}.aside-2; test -e {CACHE}.aside-2; rm {KEY}.aside-* {CACHE}.aside-*"))
+        .ok();
 }
 
 pub fn a_thousand_units_at_once_are_served_with_one_fetch_and_again_without_any(machine: &Machine) {

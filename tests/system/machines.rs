@@ -7,6 +7,7 @@ use crate::machine::Machine;
 use crate::opnix::*;
 
 const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
+const CACHE: &str = "/var/lib/private/opnix/cache";
 /// As opnix-key.service holds it.
 const OPENED: &str = "/run/credentials/opnix-key.service/opnix.cache-key";
 const IN_MEMORY: &str = "in memory only: there is no key, or it does not open";
@@ -18,7 +19,7 @@ fn status(machine: &Machine) -> String {
 pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Machine) {
     set_up(machine, &[secret("key", &["keyed@*.service"])], &[("key", value("key"))], "30s");
     consumer(machine, "keyed@.service", "key", "");
-    machine.sh(&format!("rm -f {KEY}; systemctl restart opnix-setup.service")).ok();
+    machine.sh(&format!("rm -f {KEY}* {CACHE}*; systemctl restart opnix-setup.service")).ok();
     machine.systemctl(&["start", "keyed@1.service"]).ok();
     assert!(status(machine).contains("1 of them sealed on disk"), "{}", status(machine));
     let opened = machine.sh(&format!("sha256sum <{OPENED}")).ok();
@@ -35,6 +36,9 @@ pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Mach
     let lines = Lines::of(machine, "opnix-setup.service", "[Service]\nReadOnlyPaths=/etc\n");
     machine.sh(&format!("echo bm90IGEga2V5 >{KEY}")).ok();
     machine.systemctl(&["restart", "opnix-setup.service"]).fails();
+    let stays = format!("{KEY} cannot be set aside, and stays");
+    assert!(machine.journal_text().contains(&stays), "{}", machine.journal_text());
+    machine.sh(&format!("test -e {CACHE}; ! test -e {CACHE}.aside-1")).ok();
     machine.systemctl(&["restart", "opnix.service"]).ok();
     assert_eq!(machine.show("opnix-key.service", "ActiveState"), "failed");
     machine.systemctl(&["start", "keyed@2.service"]).ok();
@@ -62,6 +66,22 @@ pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Mach
     assert_eq!(machine.show("opnix-setup.service", "ActiveState"), "active");
     machine.systemctl(&["start", "keyed@3.service"]).ok();
     assert!(status(machine).contains(IN_MEMORY), "{}", status(machine));
+    is_mended();
+
+    // One that may open yet stays, and so does its cache.
+    machine.systemctl(&["start", "keyed@5.service"]).ok();
+    machine.systemctl(&["stop", "opnix-mirror.service", "opnix.service"]).ok();
+    let sums = || machine.sh(&format!("sha256sum {KEY} {CACHE}; ls {KEY}* {CACHE}*")).ok();
+    let before = sums();
+    machine.sh("chmod 0600 /var/lib/systemd/credential.secret").ok();
+    machine.systemctl(&["restart", "opnix-setup.service"]).fails();
+    assert_eq!(machine.show("opnix-setup.service", "ExecMainStatus"), "71");
+    let told = format!(
+        "the key {KEY} does not open now: systemd-creds: /var/lib/systemd/credential.secret has permissive access mode"
+    );
+    assert!(machine.journal_text().contains(&told), "{}", machine.journal_text());
+    assert_eq!(sums(), before);
+    machine.sh("chmod 0400 /var/lib/systemd/credential.secret").ok();
     is_mended();
 
     // What is to open it does not answer, as a TPM may do. A socket stands for that.
@@ -92,6 +112,7 @@ pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Mach
     // And it is put away with the service.
     stop(machine);
     machine.run(&["test", "-e", OPENED]).fails();
+    machine.sh(&format!("rm -f {KEY}.aside-* {CACHE}.aside-*")).ok();
 }
 
 pub fn in_a_container_that_may_make_no_user_namespace_units_get_their_secrets(_: &Machine) {
