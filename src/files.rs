@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+use rustix::fs::fremovexattr;
 use zeroize::Zeroizing;
 
 /// A file in the state directory that is larger than this, in bytes, was not written by opnix.
@@ -133,6 +134,7 @@ fn replace_by(
             fchown(&file, Some(user), Some(group))?;
         }
         file.write_all(bytes)?;
+        drop_acl(&file)?;
         fchmod(&file, Mode::from_bits_truncate(attributes.mode))?;
         file.sync_all()?;
         Ok(renameat(directory, new, directory, name)?)
@@ -142,6 +144,20 @@ fn replace_by(
 }
 
 /// What was renamed or removed there is so on disk when this returns.
+/// Whoever owns the directory may have said who else can read what is made in it: what counts are owner, group and mode.
+pub fn drop_acl(made: &impl AsFd) -> io::Result<()> {
+    for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
+        match fremovexattr(made, name) {
+            Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => {}
+            // Only a directory has one that is the default.
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::INVAL)
+                if name == c"system.posix_acl_default" => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 pub fn sync(directory: &impl AsFd) -> io::Result<()> {
     match fsync(directory) {
         // Some file systems cannot do that with a directory; the file is whole all the same.

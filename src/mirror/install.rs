@@ -5,13 +5,14 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Gid, Group, Uid, User, symlinkat};
+use nix::unistd::{Gid, Group, Uid, User, fchown, symlinkat};
 use tracing::warn;
 
 use crate::config::{MIRROR_ROOT, MirrorFile};
@@ -79,10 +80,20 @@ pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()
     Ok(())
 }
 
-/// Removes a file or link of ours; one that is not there counts as removed.
+/// Removes a file or link of ours, and what is unfinished of it; one that is not there counts as removed.
 pub fn remove(path: &Path) -> io::Result<()> {
+    remove_unfinished(path)?;
+    remove_named(path, |name| name.as_bytes().to_vec())
+}
+
+/// Removes what a mirror that was killed left of it.
+pub fn remove_unfinished(path: &Path) -> io::Result<()> {
+    remove_named(path, unfinished)
+}
+
+fn remove_named(path: &Path, named: impl Fn(&OsStr) -> Vec<u8>) -> io::Result<()> {
     match parent(path, false) {
-        Ok((directory, name)) => discard(&directory, name.as_bytes()),
+        Ok((directory, name)) => discard(&directory, &named(name)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -105,12 +116,18 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// Opens the directory of a path, step by step, so that no component can lead elsewhere. Returns it with the last name.
+///
+/// Below a directory of a user every directory has to be that user's: of two in it, its owner can put either in the place of the
+/// other. So what is made there becomes that user's, too.
 fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut directory = open("/", flags, Mode::empty())?;
+    let mut owner = fstat(&directory)?;
+    let mut so_far = PathBuf::from("/");
     for component in path.parent().unwrap_or(Path::new("/")).components() {
         let Component::Normal(step) = component else { continue };
+        so_far.push(step);
         // For us alone until it is open; not for nobody, because without root's rights even its maker needs the
         // permission to open it.
         let made = match make.then(|| mkdirat(&directory, step, Mode::S_IRWXU)) {
@@ -118,7 +135,7 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
             None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
             Some(Err(error)) => return Err(error.into()),
         };
-        directory = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
+        let next = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
             Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
                 "{} leads through {:?}, which is a symlink or not a directory: name the real path",
                 path.display(),
@@ -126,12 +143,42 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
             )),
             error => error.into(),
         })?;
-        if made {
+        let mut there = fstat(&next)?;
+        // In the directory of a user also one that was made before, and was not where it had been made.
+        let is_new = made || make && !is_ours(owner.st_uid);
+        if is_new && is_as_made(&next, &there)? {
+            files::drop_acl(&next)?;
+            if !is_ours(owner.st_uid) {
+                fchown(&next, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
+                there = fstat(&next)?;
+            }
             // Whatever the umask.
-            fchmod(&directory, Mode::from_bits_truncate(0o751))?;
+            fchmod(&next, Mode::from_bits_truncate(0o751))?;
+        } else if !is_ours(owner.st_uid) && there.st_uid != owner.st_uid {
+            let (so_far, theirs, of) = (so_far.display(), there.st_uid, owner.st_uid);
+            return Err(io::Error::other(format!(
+                "{so_far} belongs to user {theirs}, in a directory of user {of}, who could put another one there\n\
+                 chown {of} {so_far}, or name another path"
+            )));
         }
+        (directory, owner) = (next, there);
     }
     Ok((directory, name))
+}
+
+/// Whether nobody but us can have put it where it is.
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == Uid::effective().as_raw()
+}
+
+/// Whether it is the directory that was made a moment ago, and not one that was put in its place. One of ours that is
+/// as empty and as closed would do as well.
+fn is_as_made(directory: &OwnedFd, there: &FileStat) -> io::Result<bool> {
+    if there.st_uid != Uid::effective().as_raw() || there.st_mode & 0o777 & !0o700 != 0 {
+        return Ok(false);
+    }
+    let mut entries = Dir::from_fd(directory.try_clone()?)?;
+    Ok(entries.iter().all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name()))))
 }
 
 fn not_a_directory(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {

@@ -114,6 +114,9 @@ impl Mirror {
             }
         };
         self.faults = None;
+        if occasion == Occasion::Start {
+            self.remove_unfinished(&config);
+        }
         let long = START.min(config.timing.deadline);
         let short = config.timing.short_deadline.min(long);
         let patience = match occasion {
@@ -131,6 +134,18 @@ impl Mirror {
         self.act(units);
         self.config = Some(config);
         Ok(())
+    }
+
+    /// A mirror that was killed may have left a secret in a file that has no name yet.
+    fn remove_unfinished(&self, config: &Config) {
+        let files = config.files.iter().flat_map(|file| file.symlinks.iter().chain([&file.path]));
+        let known: BTreeSet<&PathBuf> =
+            files.chain(self.state.files.keys()).chain(&self.state.links).collect();
+        for path in known {
+            if let Err(error) = install::remove_unfinished(path) {
+                warn!("what may be left unfinished of {} cannot be removed: {error}", path.display());
+            }
+        }
     }
 
     /// The service may read the new configuration in this moment, and still refuse what only that one has.

@@ -15,6 +15,9 @@ use crate::server::keeper::Channel;
 /// How long the last messages may take to be passed on.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// systemd ignores a message of more than 4,096 bytes, whatever it says.
+const STATUS_MAX: usize = 3000;
+
 /// How many descriptors may be on their way to systemd.
 const WAITING_MAX: usize = 1024;
 
@@ -56,11 +59,11 @@ impl Notifier {
     }
 
     pub fn ready(&self, status: &str) {
-        self.send(&[NotifyState::Ready, NotifyState::Status(status)]);
+        self.send(&[NotifyState::Ready, NotifyState::Status(&short(status))]);
     }
 
     pub fn status(&self, status: &str) {
-        self.send(&[NotifyState::Status(status)]);
+        self.send(&[NotifyState::Status(&short(status))]);
     }
 
     /// The start of a reload; [`Notifier::ready`] is its end.
@@ -72,7 +75,7 @@ impl Notifier {
     }
 
     pub fn stopping(&self, status: &str) {
-        self.send(&[NotifyState::Stopping, NotifyState::Status(status)]);
+        self.send(&[NotifyState::Stopping, NotifyState::Status(&short(status))]);
     }
 
     /// Never waits: a heartbeat that finds no room is left out.
@@ -123,6 +126,15 @@ impl Notifier {
     }
 }
 
+/// One line that systemd takes, and with it what else is told in the same message.
+fn short(status: &str) -> String {
+    let line = status.replace('\n', "; ");
+    match line.char_indices().map(|(at, _)| at).find(|at| *at >= STATUS_MAX) {
+        Some(end) => format!("{}… (the journal has all of it)", &line[..end]),
+        None => line,
+    }
+}
+
 fn pass_on(said: &Receiver<Word>, to: &Channel, waiting: &AtomicUsize) {
     for word in said {
         match word {
@@ -135,6 +147,22 @@ fn pass_on(said: &Receiver<Word>, to: &Channel, waiting: &AtomicUsize) {
                 }
             }
             Word::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_takes_any_status() {
+        assert_eq!(short("All 5 files are in place."), "All 5 files are in place.");
+        for long in ["x".repeat(10_000), "ü".repeat(3000), "\n".repeat(5000)] {
+            let short = short(&long);
+            assert!(
+                short.len() < 3100 && !short.contains('\n') && short.ends_with("(the journal has all of it)")
+            );
         }
     }
 }

@@ -25,6 +25,7 @@ mod nix;
 mod nixos;
 mod onepassword;
 mod opnix;
+mod owners;
 mod peers;
 mod recovery;
 mod refusals;
@@ -79,6 +80,10 @@ fn main() -> std::process::ExitCode {
         machines::a_key_that_does_not_open_fails_only_the_unit_that_opens_it,
         machines::in_a_container_that_may_make_no_user_namespace_units_get_their_secrets,
         machines::with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_told_so,
+        owners::a_directory_of_somebody_else_that_an_owner_puts_in_the_way_is_left_alone,
+        owners::a_directory_that_is_swapped_while_it_is_made_changes_nobodys_mode,
+        owners::an_access_list_of_the_directory_lets_nobody_read_what_is_made_in_it,
+        owners::what_a_killed_mirror_left_unfinished_is_removed_and_what_stands_in_the_way_is_one_owners_trouble,
         stores::what_an_older_store_writes_late_never_comes_back,
         stores::a_provider_that_answers_after_it_was_replaced_leaves_the_cache_alone,
         stores::an_old_cache_that_is_put_back_is_confirmed_before_it_is_served_as_fresh,

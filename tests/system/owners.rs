@@ -1,0 +1,189 @@
+//! Whoever owns a directory in which a secret is written reaches nothing by it but that secret: another user plays him against
+//! the mirror as it is shipped.
+
+use serde_json::{Value, json};
+
+use crate::machine::Machine;
+use crate::opnix::*;
+
+/// His directory.
+const HIS: &str = "/srv/mallory";
+
+/// Rounds of each race; in `tests/long/owners` more.
+fn rounds() -> usize {
+    std::env::var("OPNIX_RACES").ok().and_then(|count| count.parse().ok()).unwrap_or(1500)
+}
+
+fn file(name: &str, path: &str, more: Value) -> Value {
+    let mut entry = json!({"name": name, "reference": "op://Vault/key/value", "path": path});
+    entry.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    entry
+}
+
+/// The mirror with these files, and a directory of each of the two users.
+fn begin(machine: &Machine, files: &[Value]) {
+    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
+    machine
+        .sh(&format!(
+            "rm -rf /run/opnix-mirror {HIS} /srv/victim; for user in mallory victim friend; do id $user >/dev/null 2>&1 || useradd --system $user; done; \
+             mkdir -p {HIS} && chown mallory:mallory {HIS} && chmod 0755 {HIS}"
+        ))
+        .ok();
+    set_up(machine, &[], &[("key", value("key"))], "5s");
+    configured(machine, files);
+    machine.systemctl(&["start", "opnix-control.socket"]).ok();
+}
+
+fn configured(machine: &Machine, files: &[Value]) {
+    let config = json!({"provider": {"kind": "local", "path": VAULT}, "deadline": "5s", "secrets": files});
+    machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+}
+
+/// The other user's directory with a file of his own, which lies in the first one's.
+fn victims(machine: &Machine, at: &str) {
+    machine
+        .sh(&format!("mkdir -m 0700 {at} && echo his >{at}/secret && chmod 0644 {at}/secret && chown -R victim:victim {at}"))
+        .ok();
+}
+
+fn is_untouched(machine: &Machine, at: &str) {
+    let found = machine.sh(&format!("stat -c '%a %U %G' {at}; cat {at}/secret; ls -A {at}")).ok();
+    assert_eq!(found, "700 victim victim\nhis\nsecret", "{at}");
+}
+
+pub fn a_directory_of_somebody_else_that_an_owner_puts_in_the_way_is_left_alone(machine: &Machine) {
+    let path = format!("{HIS}/app/secret");
+    begin(machine, &[file("key", &path, json!({"owner": "mallory"})), file("other", "other", json!({}))]);
+    victims(machine, &format!("{HIS}/app"));
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    let status = machine.show("opnix-mirror.service", "StatusText");
+    assert!(status.contains("/srv/mallory/app belongs to user") && status.contains("chown"), "{status}");
+    is_untouched(machine, &format!("{HIS}/app"));
+    assert_eq!(machine.run(&["cat", "/run/secrets/other"]).ok(), value("key"), "others are not held up");
+    // Where he has one of his own, and where there is none, it is written; what is made is his.
+    machine.sh(&format!("mv {HIS}/app {HIS}/away")).ok();
+    machine.wait("the secret", || machine.sh(&format!("cat {path}")).text() == value("key"), 2 * LONG);
+    assert_eq!(machine.sh(&format!("stat -c '%a %U %G' {HIS}/app")).ok(), "751 mallory mallory");
+    // Nor is anything of it removed, when the entry leaves.
+    machine.sh(&format!("mv {HIS}/app {HIS}/own; mv {HIS}/away {HIS}/app")).ok();
+    configured(machine, &[file("other", "other", json!({}))]);
+    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+    is_untouched(machine, &format!("{HIS}/app"));
+    // A directory of root's, as an older opnix made it, is named with what mends it.
+    machine.sh(&format!("rm -rf {HIS}/*; mkdir -m 0751 {HIS}/app")).ok();
+    configured(machine, &[file("key", &path, json!({"owner": "mallory"}))]);
+    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+    let status = machine.show("opnix-mirror.service", "StatusText");
+    let mend = status.split("; ").find(|part| part.starts_with("chown ")).expect("what mends it").to_owned();
+    machine.sh(mend.split(',').next().expect("a command")).ok();
+    machine.wait("the secret", || machine.sh(&format!("cat {path}")).text() == value("key"), 2 * LONG);
+}
+
+pub fn a_directory_that_is_swapped_while_it_is_made_changes_nobodys_mode(machine: &Machine) {
+    const SWAP: &str = "
+import ctypes, os, sys
+swap = ctypes.CDLL(None).renameat2
+os.chdir('/srv/mallory')
+for number in range(int(sys.argv[1])):
+    made = f'made-{number}'.encode()
+    tries = 0
+    while swap(-100, b'victim', -100, made, 2) != 0:
+        tries += 1
+        if tries % 100000 == 0 and os.path.exists('stop'): sys.exit()
+    swap(-100, b'victim', -100, made, 2)
+";
+    let rounds = rounds();
+    let path = |number: usize| format!("{HIS}/made-{number}/secret");
+    let files: Vec<Value> = (0..rounds)
+        .map(|number| file(&format!("key-{number}"), &path(number), json!({"owner": "mallory"})))
+        .collect();
+    begin(machine, &files);
+    victims(machine, &format!("{HIS}/victim"));
+    machine.write("/run/swap.py", SWAP, "0644");
+    let swapping = machine.spawn(&[
+        "setpriv",
+        "--reuid=mallory",
+        "--regid=mallory",
+        "--clear-groups",
+        "python3",
+        "/run/swap.py",
+        &rounds.to_string(),
+    ]);
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    let last = path(rounds - 1);
+    machine.wait("all of them", || machine.run(&["test", "-e", &last]).code == Some(0), 10 * LONG);
+    machine.sh(&format!("touch {HIS}/stop")).ok();
+    drop(swapping);
+    is_untouched(machine, &format!("{HIS}/victim"));
+    // And nothing is lost by it.
+    let count = format!("cat {HIS}/made-*/secret | grep -o {} | wc -l", value("key"));
+    machine.wait("all secrets", || machine.sh(&count).text().trim() == rounds.to_string(), 4 * LONG);
+}
+
+pub fn an_access_list_of_the_directory_lets_nobody_read_what_is_made_in_it(machine: &Machine) {
+    let path = format!("{HIS}/new/secret");
+    begin(
+        machine,
+        &[
+            file("key", &path, json!({"owner": "victim", "group": "victim", "mode": "0640"})),
+            file(
+                "plain",
+                &format!("{HIS}/plain"),
+                json!({"owner": "victim", "group": "victim", "mode": "0640"}),
+            ),
+        ],
+    );
+    // By default, one more user may read everything.
+    let list = "import os, pwd, struct; entry = lambda tag, may, of: struct.pack('<HHI', tag, may, of); none = 2**32 - 1; \
+                friend = pwd.getpwnam('friend').pw_uid; \
+                os.setxattr('/srv/mallory', 'system.posix_acl_default', struct.pack('<I', 2) + entry(1, 7, none) + entry(2, 7, friend) \
+                + entry(4, 5, none) + entry(16, 7, none) + entry(32, 5, none))";
+    machine.run(&["python3", "-c", list]).ok();
+    machine
+        .sh(&format!(
+            "touch {HIS}/probe; setpriv --reuid=friend --regid=friend --clear-groups test -r {HIS}/probe"
+        ))
+        .ok();
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    for path in [path, format!("{HIS}/plain")] {
+        assert_eq!(machine.sh(&format!("stat -c '%a %U %G' {path}")).ok(), "640 victim victim");
+        let lists = format!("import os; assert os.listxattr('{path}') == [], os.listxattr('{path}')");
+        machine.run(&["python3", "-c", &lists]).ok();
+        machine.sh(&format!("! setpriv --reuid=friend --regid=friend --clear-groups cat {path}")).ok();
+    }
+    let lists = format!("import os; assert os.listxattr('{HIS}/new') == []");
+    machine.run(&["python3", "-c", &lists]).ok();
+}
+
+pub fn what_a_killed_mirror_left_unfinished_is_removed_and_what_stands_in_the_way_is_one_owners_trouble(
+    machine: &Machine,
+) {
+    let entries = [
+        file("stays", &format!("{HIS}/stays"), json!({"owner": "mallory"})),
+        file("leaves", &format!("{HIS}/leaves"), json!({"owner": "mallory"})),
+        file("blocked", &format!("{HIS}/blocked"), json!({"owner": "mallory"})),
+        file("blocked-before", &format!("{HIS}/before"), json!({"owner": "mallory"})),
+        file("other", "other", json!({})),
+    ];
+    begin(machine, &entries);
+    machine.sh(&format!("mkdir {HIS}/blocked {HIS}/.before.opnix-new; chown mallory: {HIS}/*")).ok();
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    for name in [format!("{HIS}/stays"), format!("{HIS}/leaves"), "/run/secrets/other".into()] {
+        assert_eq!(machine.run(&["cat", &name]).ok(), value("key"));
+    }
+    let status = machine.show("opnix-mirror.service", "StatusText");
+    assert!(status.starts_with("3 of 5 files are in place."), "{status}");
+    machine.systemctl(&["kill", "--signal=KILL", "opnix-mirror.service"]).ok();
+    let left = format!("{HIS}/.stays.opnix-new {HIS}/.leaves.opnix-new /run/secrets/.other.opnix-new");
+    machine
+        .sh(&format!("systemctl stop opnix-mirror.service; for file in {left}; do echo secret >$file; done"))
+        .ok();
+    configured(machine, &[&entries[..1], &entries[4..]].concat());
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.sh(&format!("for file in {left} {HIS}/leaves; do ! test -e $file || exit 1; done")).ok();
+    // And while it runs.
+    machine.sh(&format!("echo secret >{HIS}/.stays.opnix-new")).ok();
+    configured(machine, &entries[4..]);
+    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+    machine.sh(&format!("! test -e {HIS}/.stays.opnix-new && ! test -e {HIS}/stays")).ok();
+}
