@@ -48,7 +48,7 @@ impl Configuration {
         // The old store writes nothing any more, whatever becomes of what it knows.
         let inherited = match old.map(|(store, is_same)| (store.hand_over(), is_same)) {
             Some((inherited, true)) => inherited,
-            Some((_, false)) => Inherited::load_anew(&base.disk, asked.account()),
+            Some((before, false)) => Inherited::after(before, &base.disk, asked.account()),
             None => Inherited::load(&base.disk, asked.account()),
         };
         let store = Store::new(asked, rules, inherited, base);

@@ -106,10 +106,12 @@ pub async fn run(
     } else {
         drain(&service, restarting).await;
     }
-    if let Some(store) = service.configuration().store() {
-        store.save().await;
-    }
     service.missed.save().await;
+    if let Some(store) = service.configuration().store()
+        && timeout(REFUSAL_LIMIT, store.save()).await.is_err()
+    {
+        error!("the sealed cache could not be written in time: the disk does not answer");
+    }
     records::tell_repeated(true);
     Ok(())
 }

@@ -53,8 +53,6 @@ pub struct Disk {
 struct Written {
     /// The name of the cache that has all that was ever given; empty if there is none.
     last: String,
-    /// Whether what was read may be older than what was given: until everything has been confirmed, what is written is no better.
-    in_doubt: bool,
     trouble: Option<Trouble>,
 }
 
@@ -121,11 +119,11 @@ impl Disk {
             .ok()?;
         if contents.name != self.written().last || self.is_marked() {
             warn!(
-                "the sealed cache is not the one that was written last, or newer values were given since: none of it is served as \
-                 fresh before 1Password has confirmed it"
+                "the sealed cache may not have the newest values: none of it is served as fresh before 1Password has confirmed it"
             );
             contents.entries.iter_mut().for_each(|(_, kept)| kept.doubtful = true);
-            self.doubt();
+            // Until it is written with that doubt.
+            self.written().last.clear();
         }
         Some(contents)
     }
@@ -166,10 +164,8 @@ impl Disk {
         let wrote = new.and_then(|new| {
             let last = {
                 let mut written = self.written();
-                if let Some(Snapshot { entries, .. }) = snapshot {
-                    written.in_doubt &= entries.iter().any(|(_, kept)| kept.doubtful);
-                    let new = new.as_ref().filter(|_| !written.in_doubt);
-                    written.last = new.map_or_else(String::new, |new| new.name.clone());
+                if snapshot.is_some() {
+                    written.last = new.as_ref().map_or_else(String::new, |new| new.name.clone());
                 }
                 written.last.clone()
             };
@@ -177,7 +173,8 @@ impl Disk {
             let named = named.and_then(|ledger| directory.replace_alone(REQUESTS, &ledger));
             let cache = match (new, snapshot) {
                 (Some(new), _) => directory.replace_alone(CACHE, &new.file),
-                (None, Some(snapshot)) if snapshot.entries.is_empty() => directory.remove(CACHE),
+                // What a key that does not open now has sealed is not ours to remove.
+                (None, Some(_)) if self.key.is_ok() => directory.remove(CACHE),
                 (None, _) => Ok(()),
             };
             named.and(cache)
@@ -228,31 +225,26 @@ impl Disk {
     /// Values are about to be given that the cache does not have: until [`Self::is_saved`], it is not believed, even if this process
     /// is killed now.
     pub fn unsaved(&self) {
-        if let Some(runtime) = &self.runtime
-            && !self.marked.swap(true, Ordering::Relaxed)
-            && let Err(error) = runtime.replace(UNSAVED, &[])
-        {
-            warn!(
-                "that the sealed cache is out of date cannot be noted: {}: {error}",
-                runtime.path(UNSAVED).display()
-            );
+        let Some(runtime) = &self.runtime else { return };
+        if self.marked.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = runtime.replace(UNSAVED, &[]) {
+            self.marked.store(false, Ordering::Relaxed);
+            let path = runtime.path(UNSAVED);
+            warn!("that the sealed cache is out of date cannot be noted: {}: {error}", path.display());
         }
     }
 
     /// The cache has all values.
     pub fn is_saved(&self) {
-        if let (Some(runtime), Some(_), Ok(_)) = (&self.runtime, &self.directory, &self.key)
-            && runtime.remove(UNSAVED).is_ok()
-        {
+        if let (Some(runtime), Some(_), Ok(_)) = (&self.runtime, &self.directory, &self.key) {
+            // Before the mark goes: it may be gone although an error says that it is not.
             self.marked.store(false, Ordering::Relaxed);
+            if let Err(error) = runtime.remove(UNSAVED) {
+                warn!("{}: {error}", runtime.path(UNSAVED).display());
+            }
         }
-    }
-
-    /// What is on disk may be older than what was given.
-    pub fn doubt(&self) {
-        let mut written = self.written();
-        written.in_doubt = true;
-        written.last.clear();
     }
 
     fn is_marked(&self) -> bool {

@@ -9,7 +9,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
-use super::state::{Begun, Wanted};
+use super::state::{Act, Acts, Begun, Wanted};
 use crate::moment::Now;
 use crate::process::random;
 use crate::providers::FetchError;
@@ -20,6 +20,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a fetch waits for the one before it, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How soon what has come is written while other values are waited for.
+const SAVE: Duration = Duration::from_secs(1);
 /// How often a fetch looks whether another store has taken over.
 const RETIRED: Duration = Duration::from_secs(1);
 
@@ -33,12 +35,13 @@ pub(super) async fn fetch(shared: Arc<Shared>) {
     select! {
         () = shared.ask_until(deadline, &answered) => {}
         () = shared.watch(deadline, &answered) => shared.state().give_up(),
+        () = shared.save_meanwhile() => {}
     }
     // What failed is to be tried again some time.
     shared.news.notify_one();
     // The next one need not wait for the disk.
     drop(before);
-    shared.save().await;
+    shared.act(Acts(vec![Act::Save]));
 }
 
 impl Shared {
@@ -53,6 +56,16 @@ impl Shared {
             }
             if self.reached.load(Ordering::Relaxed) {
                 return None;
+            }
+        }
+    }
+
+    /// What has come is not on disk only when the last value has come. Does not end.
+    async fn save_meanwhile(self: &Arc<Self>) {
+        loop {
+            sleep(SAVE).await;
+            if self.state().unsaved {
+                self.act(Acts(vec![Act::Save]));
             }
         }
     }

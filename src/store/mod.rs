@@ -99,6 +99,8 @@ struct Shared {
     untried: AtomicBool,
     /// Another store has taken over: this one finishes what it has, and writes nothing.
     retired: AtomicBool,
+    /// A save waits for its turn to write.
+    save_waits: AtomicBool,
 }
 
 impl Store {
@@ -129,6 +131,7 @@ impl Store {
             news: Arc::default(),
             untried: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            save_waits: AtomicBool::new(false),
         });
         // What is inherited may be another account's, whose token was in force before.
         if let Some(current) = current {
@@ -239,10 +242,12 @@ impl Shared {
                     records::provider_up();
                     self.good_news.send_replace(());
                 }
-                Act::Save => {
+                // One that waits for its turn is enough.
+                Act::Save if !self.save_waits.swap(true, Ordering::Relaxed) => {
                     let shared = self.clone();
                     tokio::spawn(async move { shared.save().await });
                 }
+                Act::Save => {}
             }
         }
     }
@@ -250,6 +255,7 @@ impl Shared {
     /// Writes what is not on disk yet; that goes on when nobody waits for it any more.
     async fn save(self: &Arc<Self>) {
         let (shared, turn) = (self.clone(), self.disk.turn().await);
+        self.save_waits.store(false, Ordering::Relaxed);
         let _ = tokio::task::spawn_blocking(move || shared.write(&turn)).await;
     }
 
@@ -283,13 +289,13 @@ impl Inherited {
         Self { account: Some(account), values: entries, dated, unsaved: false }
     }
 
-    /// The same after another provider was in force, of which newer values may have been given than are on disk.
-    pub fn load_anew(disk: &Disk, account: Option<String>) -> Self {
-        disk.doubt();
-        Self::load(disk, account).doubtful()
+    /// The same after another provider was in force, whose values may be newer than what is on disk: of the same account they still
+    /// hold. None of it counts as fresh.
+    pub fn after(before: Self, disk: &Disk, account: Option<String>) -> Self {
+        let is_same = account.is_some() && account == before.account;
+        if is_same { before } else { Self::load(disk, account).doubtful() }
     }
 
-    /// None of it counts as fresh.
     fn doubtful(mut self) -> Self {
         self.values.iter_mut().for_each(|(_, kept)| kept.doubtful = true);
         self

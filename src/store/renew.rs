@@ -78,6 +78,8 @@ impl Store {
     }
 
     pub fn cache_report(&self) -> CacheReport {
+        // Not while the state is locked: the disk may stall.
+        let written = self.0.disk.written_at();
         let state = self.0.state();
         let keeps = |keep| state.values.settings().values().any(|settings| settings.keep == keep);
         let because = self.0.disk.unsealable();
@@ -86,7 +88,7 @@ impl Store {
             unsealed_because: because.map(str::to_owned),
             in_memory: state.values.iter().count(),
             sealable: state.values.sealable().count(),
-            written: self.0.disk.written_at(),
+            written,
             trouble: self.0.disk.trouble(),
         }
     }

@@ -18,6 +18,7 @@
 //! Moments are counted from the boot (`src/moment.rs`). In that boot they count, in any other one the dates do. They are not
 //! part of the lines, so that a version of opnix that does not know them opens the file, and this one opens a file without.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::iter::repeat;
 use std::time::{Duration, SystemTime};
@@ -82,6 +83,9 @@ struct Index {
     values: Vec<Line>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     this_boot: Option<ThisBoot>,
+    /// Which lines, counted from 0, have a value that 1Password is to confirm before it counts as fresh.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    doubtful: BTreeSet<usize>,
 }
 
 /// What is known more exactly in the boot in which the file was written.
@@ -133,7 +137,11 @@ pub fn seal<'a>(
     let mut moments = Vec::new();
     let mut values = Vec::new();
     let mut lines = Vec::new();
+    let mut doubtful = BTreeSet::new();
     for (reference, entry) in entries {
+        if entry.doubtful {
+            doubtful.insert(lines.len());
+        }
         lines.push(Line {
             reference: reference.clone(),
             fetched: to_millis(entry.fetched.date(now)),
@@ -145,7 +153,7 @@ pub fn seal<'a>(
         values.push(entry.value.clone());
     }
     let this_boot = boot.map(|boot| ThisBoot { written: Written::new(boot, now), moments });
-    let index = Index { account: account.to_owned(), values: lines, this_boot };
+    let index = Index { account: account.to_owned(), values: lines, this_boot, doubtful };
     let mut index_text = serde_json::to_vec(&index).ok()?;
     let nonce = XNonce::try_generate().ok()?;
     cipher.encrypt_in_place(&nonce, FIRST_LINE, &mut index_text).ok()?;
@@ -185,7 +193,7 @@ pub fn open(key: &Key, file: &[u8], now: Now, boot: Option<&Boot>) -> Result<Con
     let mut index = take(&mut rest, length as usize)?.to_vec();
     cipher.decrypt_in_place(&nonce, FIRST_LINE, &mut index).map_err(|_| OpenError::Sealed)?;
     // It is authentic, so it is ours; if it makes no sense, another version of the program wrote it.
-    let Index { account, values, this_boot } =
+    let Index { account, values, this_boot, doubtful } =
         serde_json::from_slice(&index).map_err(|_| OpenError::Version)?;
 
     let this_boot = this_boot.filter(|of| of.moments.len() == values.len());
@@ -206,7 +214,7 @@ pub fn open(key: &Key, file: &[u8], now: Now, boot: Option<&Boot>) -> Result<Con
             value: Secret::take(value).map_err(|_| OpenError::Version)?.into(),
             fetched: stamp(line.fetched, fetched, now),
             denied: line.denied.map(|date| stamp(date, denied, now)),
-            doubtful: false,
+            doubtful: doubtful.contains(&entries.len()),
             comparable: None,
             asked: 0,
         };

@@ -133,7 +133,7 @@ pub fn an_old_cache_that_is_put_back_is_confirmed_before_it_is_served_as_fresh(m
         assert_eq!(start(machine, number), (Some(value("old")), true));
         machine.sh("systemctl kill --signal=KILL opnix.service").ok();
     }
-    assert!(machine.journal_text().contains("is not the one that was written last"));
+    assert!(machine.journal_text().contains("may not have the newest values"));
     machine.sh("systemctl stop 'stores@*'").ok();
 }
 
