@@ -55,16 +55,16 @@ impl Strace {
         Strace::attach(&[pid], &["-f", "-y", "-s4096", "-e", what])
     }
 
-    /// As [`Self::process`]; calls count that have to do with one of these paths, by name or by file descriptor.
-    pub fn paths(pid: u32, what: &str, paths: &[PathBuf]) -> Strace {
-        let paths = paths.iter().map(|path| format!("--trace-path={}", path.display()));
-        let options: Vec<String> = ["-f", "-e", what].map(str::to_owned).into_iter().chain(paths).collect();
-        Strace::attach(&[pid], &options.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
     /// These threads alone: strace counts for each thread by itself, and acts on whichever comes to N first.
     pub fn threads(tids: &[u32], what: &str) -> Strace {
         Strace::attach(tids, &["-e", what])
+    }
+
+    /// The same; calls count that have to do with one of these paths, by name or by file descriptor.
+    pub fn threads_on(tids: &[u32], what: &str, paths: &[PathBuf]) -> Strace {
+        let paths = paths.iter().map(|path| format!("--trace-path={}", path.display()));
+        let options: Vec<String> = ["-e", what].map(str::to_owned).into_iter().chain(paths).collect();
+        Strace::attach(tids, &options.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Returns when it is attached: what the threads do from now on counts.

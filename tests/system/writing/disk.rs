@@ -36,7 +36,7 @@ const DIRECT_IO: u32 = 1 << 0;
 #[derive(Clone)]
 pub enum Event {
     Write {
-        at: usize,
+        at: u64,
         bytes: Vec<u8>,
     },
     /// All that was written before is on disk.
@@ -86,7 +86,9 @@ impl Disk {
             let length = match fuse.read(&mut buffer) {
                 Ok(length) => length,
                 // A request was taken back.
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound) => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound) => {
+                    continue;
+                }
                 Err(error) if error.raw_os_error() == Some(EAGAIN) => continue,
                 // It is unmounted.
                 Err(_) => return,
@@ -111,7 +113,9 @@ impl Disk {
         Some(Ok(match small(4) {
             operation::FORGET | operation::INTERRUPT | operation::BATCH_FORGET => return None,
             operation::INIT => {
-                let mut body = [VERSION.0, VERSION.1, WRITE_MAX, BIG_WRITES, 0, WRITE_MAX, 1].map(u32::to_ne_bytes).concat();
+                let mut body = [VERSION.0, VERSION.1, WRITE_MAX, BIG_WRITES, 0, WRITE_MAX, 1]
+                    .map(u32::to_ne_bytes)
+                    .concat();
                 body.resize(64, 0);
                 body
             }
@@ -126,7 +130,7 @@ impl Disk {
                 let (at, size) = (large(HEADER + 8), small(HEADER + 16));
                 let bytes = request[HEADER + 40..][..size as usize].to_vec();
                 content.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
-                content.events.push(Event::Write { at, bytes });
+                content.events.push(Event::Write { at: at as u64, bytes });
                 [size, 0].map(u32::to_ne_bytes).concat()
             }
             operation::FSYNC => {

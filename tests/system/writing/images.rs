@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,34 +22,36 @@ use crate::machine::Machine;
 /// How often the value changes.
 const WRITES: u64 = 40;
 /// How many images are looked at, and with how many of them the service is started.
-const IMAGES: usize = 400;
+const IMAGES: usize = 200;
 const STARTS: usize = 20;
-const SIZE: u64 = 32 << 20;
+const SIZE: u64 = 16 << 20;
 /// A file that is renamed before it was flushed has no content for as long as possible.
 const OPTIONS: &str = "loop,noauto_da_alloc";
 
 pub fn an_image_of_the_disk_at_any_moment_has_the_old_or_the_new_cache(_: &Machine) {
-    in_own_mounts(|| {
-        let place = Place::new();
+    in_own_mounts(|directory| {
+        let place = Place::new(directory);
         let first = place.format();
         let events = place.record(first.clone());
         let acknowledged = events.iter().filter(|event| matches!(event, Event::Acknowledged(_))).count();
         assert_eq!(acknowledged as u64, WRITES + 1);
-        place.cut_everywhere(first, events);
+        place.cut_everywhere(&first, events);
     });
 }
 
-/// What is mounted there goes with the thread.
-fn in_own_mounts(work: impl FnOnce() + Send + 'static) {
+/// In a directory, and in a thread, with which goes what is mounted.
+fn in_own_mounts(work: impl FnOnce(PathBuf) + Send + 'static) {
+    let directory = crate::daemon::new_directory("images");
+    let place = directory.clone();
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("mounts of its own");
         let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("private mounts");
-        work();
+        work(place);
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
+    let result = thread.join();
+    let _ = fs::remove_dir(directory);
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
 /// In memory.
@@ -58,8 +61,7 @@ struct Place {
 }
 
 impl Place {
-    fn new() -> Self {
-        let directory = crate::daemon::new_directory("images");
+    fn new(directory: PathBuf) -> Self {
         mount(Some("images"), &directory, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
         let state = directory.join("state");
         fs::create_dir(&state).expect("where the disk is mounted");
@@ -123,36 +125,37 @@ impl Place {
         }
     }
 
-    fn cut_everywhere(&self, mut flushed: Vec<u8>, events: Vec<Event>) {
+    fn cut_everywhere(&self, first: &[u8], events: Vec<Event>) {
+        let path = self.directory.join("flushed");
+        fs::write(&path, first).expect("the disk");
+        let flushed = File::options().write(true).open(&path).expect("the disk");
         let mut acknowledged = None;
         // What was written since the last flush.
-        let mut pending: Vec<(usize, Vec<u8>)> = Vec::new();
+        let mut pending: Vec<(u64, Vec<u8>)> = Vec::new();
         let begin = events.iter().position(|event| matches!(event, Event::Acknowledged(_))).unwrap_or(0);
         let mut cuts = Cuts::among(begin, events.len());
         for (index, event) in events.into_iter().enumerate() {
             match event {
                 Event::Write { at, bytes } => pending.push((at, bytes)),
                 Event::Acknowledged(number) => acknowledged = Some(number),
-                Event::Flush => pending.drain(..).for_each(|write| apply(&mut flushed, &write)),
+                Event::Flush => pending.drain(..).for_each(|write| apply(&flushed, &write)),
             }
             let Some(number) = acknowledged else { continue };
             while let Some(with_service) = cuts.is_at(index) {
                 let luck = [0.0, 0.5, 1.0][rand::random_range(0..3)];
-                let mut image = flushed.clone();
-                pending
-                    .iter()
-                    .filter(|_| rand::random_bool(luck))
-                    .for_each(|write| apply(&mut image, write));
-                let kept = format!("cut after {index}, {number} acknowledged, {luck} of {}", pending.len());
-                self.look_at(&image, number, with_service, &kept);
+                let image = self.directory.join("image");
+                fs::copy(&path, &image).expect("an image");
+                let file = File::options().write(true).open(&image).expect("an image");
+                let lucky = pending.iter().filter(|_| rand::random_bool(luck));
+                lucky.for_each(|write| apply(&file, write));
+                let which = format!("cut after {index}, {number} acknowledged, {luck} of {}", pending.len());
+                self.look_at(&image, number, with_service, &which);
             }
         }
     }
 
-    fn look_at(&self, image: &[u8], acknowledged: u64, with_service: bool, which: &str) {
-        let path = self.directory.join("image");
-        write_sparsely(&path, image);
-        self.mount(&path);
+    fn look_at(&self, image: &Path, acknowledged: u64, with_service: bool, which: &str) {
+        self.mount(image);
         let cache = fs::read(self.service.cache()).unwrap_or_else(|why| panic!("{which}: no cache: {why}"));
         let number = judge(&cache).unwrap_or_else(|why| panic!("{which}: {why}"));
         assert!(number == acknowledged || number == acknowledged + 1, "{which}: {number}");
@@ -180,24 +183,16 @@ impl Cuts {
     }
 
     fn is_at(&mut self, index: usize) -> Option<bool> {
-        self.0.pop_front_if(|(at, _)| *at == index).map(|(_, with_service)| with_service)
+        let (at, with_service) = *self.0.front()?;
+        (at == index).then(|| {
+            self.0.pop_front();
+            with_service
+        })
     }
 }
 
-fn apply(image: &mut [u8], (at, bytes): &(usize, Vec<u8>)) {
-    image[*at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-fn write_sparsely(path: &Path, image: &[u8]) {
-    const BLOCK: usize = 4 << 10;
-    let mut file = File::create(path).expect("an image");
-    file.set_len(image.len() as u64).expect("its length");
-    for (number, block) in image.chunks(BLOCK).enumerate() {
-        if block.iter().any(|byte| *byte != 0) {
-            file.seek(SeekFrom::Start((number * BLOCK) as u64)).expect("a block's place");
-            file.write_all(block).expect("a block");
-        }
-    }
+fn apply(disk: &File, (at, bytes): &(u64, Vec<u8>)) {
+    disk.write_all_at(bytes, *at).expect("a write");
 }
 
 fn run(program: &str, options: &[&str], paths: &[&Path]) {

@@ -48,8 +48,10 @@ pub fn a_write_reaches_the_disk_before_its_name_does(_: &Machine) {
             "fsync the directory".to_owned(),
         ]
     };
-    // The ledger names the cache that is to be believed: it comes first.
-    assert_eq!(steps, [of("requests.json"), of("cache")].concat(), "{}", trace.text);
+    // The ledger names the cache that is to be believed: it comes first. Afterwards, with nothing new, it is written alone.
+    let (write, after) = steps.split_at(steps.len().min(16));
+    assert_eq!(write, [of("requests.json"), of("cache")].concat(), "{}", trace.text);
+    assert!(after.is_empty() || *after == of("requests.json"), "{after:?}");
     assert!(fs::metadata(service.runtime().join("unsaved")).is_err(), "what is saved is still marked");
 }
 
@@ -67,10 +69,11 @@ impl Step<'_> {
             .split_once(&format!("<{}/", self.state))
             .and_then(|(_, name)| name.split_once('>'))
             .map(|(name, _)| self.short(name));
-        let names: Vec<String> = arguments.split('"').skip(1).step_by(2).map(|name| self.short(name)).collect();
+        let names: Vec<String> =
+            arguments.split('"').skip(1).step_by(2).map(|name| self.short(name)).collect();
         let of_directory = arguments.contains(&directory);
         match (call, &names[..], file) {
-            ("openat", [path], None) if *path == self.state && arguments.contains("O_RDONLY|O_DIRECTORY") => {
+            ("openat", [path], None) if *path == self.state && arguments.contains("O_DIRECTORY") => {
                 "open the directory".to_owned()
             }
             ("openat", [name], None) if of_directory && arguments.contains("O_CREAT|O_EXCL") => {
