@@ -52,7 +52,7 @@ impl Strace {
 
     /// As [`Self::process`], with arguments, and what the file descriptors mean. Shows secrets.
     pub fn in_detail(pid: u32, what: &str) -> Strace {
-        Strace::attach(&[pid], &["-f", "-y", "-s4096", "-e", what])
+        Strace::attach(&[pid], &["-f", "-y", "-s16", "-e", what])
     }
 
     /// These threads alone: strace counts for each thread by itself, and acts on whichever comes to N first.

@@ -1,6 +1,6 @@
-//! Power cuts. The service writes to an ext4 whose disk remembers every write and flush ([`super::disk`]). For a cut at any
-//! moment follows what is on the disk: all that was flushed, and none, some or all of what was written since. Each such image
-//! is mounted and looked at; with some of them the service is started.
+//! Power cuts. The service writes to an ext4 whose disk remembers every write and flush ([`super::disk`]). So it is known
+//! what a cut at any moment leaves: all that was flushed, and none, some or all of the sectors that were written since. Such
+//! images are mounted and looked at; with some of them the service is started.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -15,6 +15,8 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use serde_json::Value;
+
 use super::disk::{Disk, Event};
 use super::service::{Service, judge, refresh};
 use crate::machine::Machine;
@@ -25,6 +27,7 @@ const WRITES: u64 = 40;
 const IMAGES: usize = 200;
 const STARTS: usize = 20;
 const SIZE: u64 = 16 << 20;
+const SECTOR: usize = 512;
 /// A file that is renamed before it was flushed has no content for as long as possible.
 const OPTIONS: &str = "loop,noauto_da_alloc";
 
@@ -130,6 +133,7 @@ impl Place {
         fs::write(&path, first).expect("the disk");
         let flushed = File::options().write(true).open(&path).expect("the disk");
         let mut acknowledged = None;
+        let mut distrusted = 0;
         // What was written since the last flush.
         let mut pending: Vec<(u64, Vec<u8>)> = Vec::new();
         let begin = events.iter().position(|event| matches!(event, Event::Acknowledged(_))).unwrap_or(0);
@@ -138,7 +142,9 @@ impl Place {
             match event {
                 Event::Write { at, bytes } => pending.push((at, bytes)),
                 Event::Acknowledged(number) => acknowledged = Some(number),
-                Event::Flush => pending.drain(..).for_each(|write| apply(&flushed, &write)),
+                Event::Flush => {
+                    pending.drain(..).for_each(|(at, bytes)| apply(&flushed, at, &bytes));
+                }
             }
             let Some(number) = acknowledged else { continue };
             while let Some(with_service) = cuts.is_at(index) {
@@ -146,29 +152,41 @@ impl Place {
                 let image = self.directory.join("image");
                 fs::copy(&path, &image).expect("an image");
                 let file = File::options().write(true).open(&image).expect("an image");
-                let lucky = pending.iter().filter(|_| rand::random_bool(luck));
-                lucky.for_each(|write| apply(&file, write));
+                sectors(&pending)
+                    .filter(|_| rand::random_bool(luck))
+                    .for_each(|(at, bytes)| apply(&file, at, bytes));
                 let which = format!("cut after {index}, {number} acknowledged, {luck} of {}", pending.len());
-                self.look_at(&image, number, with_service, &which);
+                distrusted += usize::from(self.look_at(&image, number, with_service, &which));
             }
         }
+        eprintln!("{distrusted} between the two files");
+        assert!(distrusted > 0, "no cut came between the two files");
     }
 
-    fn look_at(&self, image: &Path, acknowledged: u64, with_service: bool, which: &str) {
+    /// Whether its cache is not the one that the ledger names.
+    fn look_at(&self, image: &Path, acknowledged: u64, with_service: bool, which: &str) -> bool {
         self.mount(image);
-        let cache = fs::read(self.service.cache()).unwrap_or_else(|why| panic!("{which}: no cache: {why}"));
-        let number = judge(&cache).unwrap_or_else(|why| panic!("{which}: {why}"));
+        let read = |name: &str| {
+            let path = self.service.state.join(name);
+            fs::read(path).unwrap_or_else(|why| panic!("{which}: no {name}: {why}"))
+        };
+        let (number, name) = judge(&read("cache")).unwrap_or_else(|why| panic!("{which}: {why}"));
         assert!(number == acknowledged || number == acknowledged + 1, "{which}: {number}");
-        let ledger = fs::read(self.service.state.join("requests.json"));
-        let ledger = ledger.unwrap_or_else(|why| panic!("{which}: no ledger: {why}"));
-        let whole = serde_json::from_slice::<serde_json::Value>(&ledger);
-        assert!(whole.is_ok(), "{which}: a ledger of {} bytes: {whole:?}", ledger.len());
-        if with_service {
+        let ledger = read("requests.json");
+        let ledger: Value = serde_json::from_slice(&ledger)
+            .unwrap_or_else(|why| panic!("{which}: a ledger of {} bytes: {why}", ledger.len()));
+        // The ledger is first: it can only name a newer one.
+        let is_last = ledger["cache"] == name.as_str();
+        assert!(is_last || number == acknowledged, "{which}: the ledger does not know {number}");
+        if with_service || !is_last {
             self.service.lose_the_runtime();
             let (given, log) = self.service.start_from_the_cache();
             assert_eq!(given, number, "{which}: {log}");
+            // What may be older than what was given does not pass for fresh.
+            assert_eq!(log.contains("from the cache"), !is_last, "{which}: {log}");
         }
         self.unmount();
+        !is_last
     }
 }
 
@@ -191,8 +209,13 @@ impl Cuts {
     }
 }
 
-fn apply(disk: &File, (at, bytes): &(u64, Vec<u8>)) {
-    disk.write_all_at(bytes, *at).expect("a write");
+/// A disk writes each of them whole or not at all.
+fn sectors(writes: &[(u64, Vec<u8>)]) -> impl Iterator<Item = (u64, &[u8])> {
+    writes.iter().flat_map(|(at, bytes)| (*at..).step_by(SECTOR).zip(bytes.chunks(SECTOR)))
+}
+
+fn apply(disk: &File, at: u64, bytes: &[u8]) {
+    disk.write_all_at(bytes, at).expect("a write");
 }
 
 fn run(program: &str, options: &[&str], paths: &[&Path]) {

@@ -21,8 +21,10 @@ pub fn a_write_reaches_the_disk_before_its_name_does(_: &Machine) {
     let trace = strace.end(false);
 
     let state = service.state.to_str().expect("a plain path");
+    let lines = trace.text.lines().filter(|line| line.contains(state) && !line.contains(" resumed>"));
+    let lines: Vec<&str> = lines.collect();
     let mut steps: Vec<String> = Vec::new();
-    for line in trace.text.lines().filter(|line| line.contains(state) && !line.contains(" resumed>")) {
+    for line in &lines {
         let (call, arguments) = line.split_once('(').expect("a system call");
         let call = call.rsplit(' ').next().unwrap_or_default();
         let arguments = arguments.rsplit_once(" = ").map_or(arguments, |(arguments, _)| arguments);
@@ -50,7 +52,7 @@ pub fn a_write_reaches_the_disk_before_its_name_does(_: &Machine) {
     };
     // The ledger names the cache that is to be believed: it comes first. Afterwards, with nothing new, it is written alone.
     let (write, after) = steps.split_at(steps.len().min(16));
-    assert_eq!(write, [of("requests.json"), of("cache")].concat(), "{}", trace.text);
+    assert_eq!(write, [of("requests.json"), of("cache")].concat(), "{lines:#?}");
     assert!(after.is_empty() || *after == of("requests.json"), "{after:?}");
     assert!(fs::metadata(service.runtime().join("unsaved")).is_err(), "what is saved is still marked");
 }

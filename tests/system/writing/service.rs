@@ -31,14 +31,15 @@ pub fn number_of(text: &str) -> Option<u64> {
     (text == value(number)).then_some(number)
 }
 
-/// The number of the value in a cache that opens.
-pub fn judge(cache: &[u8]) -> Result<u64, String> {
+/// The number of the value in a cache that opens, and the cache's name.
+pub fn judge(cache: &[u8]) -> Result<(u64, String), String> {
     let key = sealed::Key::new(&KEY).expect("it has the length of a key");
     let opened = sealed::open(&key, cache, Now::read(), None);
     let contents = opened.map_err(|why| format!("{} bytes: {why}", cache.len()))?;
     let [(_, kept)] = &contents.entries[..] else { return Err("it has not one value".to_owned()) };
     let text = str::from_utf8(kept.value.expose()).map_err(|why| why.to_string())?;
-    number_of(text).ok_or_else(|| "the value is not whole".to_owned())
+    let number = number_of(text).ok_or_else(|| "the value is not whole".to_owned())?;
+    Ok((number, contents.name))
 }
 
 impl Service {
