@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-
 use serde_json::Value;
 
 use super::disk::{Disk, Event};
@@ -23,7 +22,7 @@ use crate::machine::Machine;
 
 /// How often the value changes.
 const WRITES: u64 = 40;
-/// How many images are looked at, and with how many of them the service is started.
+/// How many images are looked at, and with how many of them the service is started at least.
 const IMAGES: usize = 200;
 const STARTS: usize = 20;
 const SIZE: u64 = 16 << 20;
@@ -159,7 +158,6 @@ impl Place {
                 distrusted += usize::from(self.look_at(&image, number, with_service, &which));
             }
         }
-        eprintln!("{distrusted} between the two files");
         assert!(distrusted > 0, "no cut came between the two files");
     }
 
