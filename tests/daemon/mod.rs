@@ -86,7 +86,7 @@ impl Daemon {
         daemon
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.join("socket")
     }
 

@@ -145,9 +145,11 @@ pub fn five_units_start_at_a_boot_without_network(_: &Machine) {
 
 /// How often the power goes. A hundred times in CI, and as often as you like by hand.
 fn power_cuts() -> usize {
-    std::env::var("OPNIX_POWER_CUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(100)
+    std::env::var("OPNIX_POWER_CUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
 }
 
+/// The way through a reboot. What a real disk would have of the files is shown by `writing::`: this one is all in memory.
+///
 /// Each round boots the machine, finds the value that was last written before the power went, or the one that was being
 /// written, and writes on until it goes again.
 pub fn a_power_cut_leaves_the_old_or_the_new_value(_: &Machine) {

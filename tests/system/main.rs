@@ -10,6 +10,8 @@ mod command;
 mod configuration;
 mod credentials;
 mod crowd;
+#[path = "../daemon/mod.rs"]
+mod daemon;
 mod deadline;
 mod death;
 mod faults;
@@ -38,6 +40,7 @@ mod suite;
 mod token;
 mod user_manager;
 mod worker;
+mod writing;
 
 use suite::tests;
 
@@ -163,6 +166,10 @@ fn main() -> std::process::ExitCode {
         faults::only_the_services_main_process_speaks_to_systemd_for_it,
         faults::a_request_that_nobody_waits_for_any_more_gives_up_its_place_at_once_on_record,
         faults::whichever_thread_hangs_a_unit_has_its_secret_soon,
+        writing::a_kill_at_each_system_call_of_a_write_leaves_the_old_or_the_new_cache,
+        writing::readers_of_the_cache_always_see_a_whole_one,
+        writing::a_write_reaches_the_disk_before_its_name_does,
+        writing::an_image_of_the_disk_at_any_moment_has_the_old_or_the_new_cache,
         death::a_kill_at_any_system_call_leaves_no_wrong_answer,
         death::an_error_at_any_system_call_leaves_no_wrong_answer,
     ])

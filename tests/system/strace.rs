@@ -33,6 +33,8 @@ pub struct Trace {
     pub killed: bool,
     /// An error was injected.
     pub failed: bool,
+    /// As strace wrote it.
+    pub text: String,
 }
 
 /// A system call that was begun.
@@ -48,9 +50,21 @@ impl Strace {
         Strace::attach(&[pid], &["-f", "-e", what])
     }
 
+    /// As [`Self::process`], with arguments, and what the file descriptors mean. Shows secrets.
+    pub fn in_detail(pid: u32, what: &str) -> Strace {
+        Strace::attach(&[pid], &["-f", "-y", "-s16", "-e", what])
+    }
+
     /// These threads alone: strace counts for each thread by itself, and acts on whichever comes to N first.
     pub fn threads(tids: &[u32], what: &str) -> Strace {
         Strace::attach(tids, &["-e", what])
+    }
+
+    /// The same; calls count that have to do with one of these paths, by name or by file descriptor.
+    pub fn threads_on(tids: &[u32], what: &str, paths: &[PathBuf]) -> Strace {
+        let paths = paths.iter().map(|path| format!("--trace-path={}", path.display()));
+        let options: Vec<String> = ["-e", what].map(str::to_owned).into_iter().chain(paths).collect();
+        Strace::attach(tids, &options.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Returns when it is attached: what the threads do from now on counts.
@@ -86,11 +100,12 @@ impl Strace {
         }
         self.stop();
         let text = fs::read(&self.output).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = String::from_utf8_lossy(&text).into_owned();
         Trace {
             calls: text.lines().filter_map(call).collect(),
             killed: text.contains("+++ killed by SIGKILL"),
             failed: text.contains("(INJECTED)"),
+            text,
         }
     }
 

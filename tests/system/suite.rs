@@ -76,10 +76,11 @@ fn requirements() -> Result<(), String> {
         return Err("they boot a container, which takes root".to_owned());
     }
     let there = |tool: &&str| SANE_PATH.split(':').any(|directory| Path::new(directory).join(tool).exists());
-    let missing: Vec<&str> = ["systemd-nspawn", "unshare", "nsenter", "setpriv", "python3", "strace"]
-        .into_iter()
-        .filter(|tool| !there(tool))
-        .collect();
+    let missing: Vec<&str> =
+        ["systemd-nspawn", "unshare", "nsenter", "setpriv", "python3", "strace", "mkfs.ext4"]
+            .into_iter()
+            .filter(|tool| !there(tool))
+            .collect();
     if missing.is_empty() { Ok(()) } else { Err(format!("not installed here: {}", missing.join(", "))) }
 }
 
@@ -88,7 +89,7 @@ fn shout(what: &str, why: &str) {
     eprintln!(
         "\n{bar}\nTHE SYSTEM TESTS {what}: {why}\n\n\
          Nothing was shown about opnix on a real systemd.\n\
-         To run them:        as root; `tests/run` installs what they need (systemd-container, python3, strace)\n\
+         To run them:        as root; `tests/run` installs what they need (systemd-container, python3, strace, e2fsprogs)\n\
          To do without them: {OPT_OUT}=1\n{bar}\n"
     );
 }
