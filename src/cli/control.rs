@@ -28,8 +28,8 @@ pub struct ControlArguments {
 pub enum Unanswered {
     /// Nobody listens.
     NoService(io::Error),
-    /// Somebody listens, and says nothing.
-    Late(Duration),
+    /// Somebody listens, and says nothing within this time; `None`: there is not even room to ask.
+    Late(Option<Duration>),
     Broken(String),
     Refused(Error),
 }
@@ -57,7 +57,7 @@ impl ControlArguments {
             let connection = connect(&self.control).await.map_err(|error| match error {
                 // Those that it has not accepted yet are as many as can be.
                 zlink::Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Unanswered::Late(Duration::ZERO)
+                    Unanswered::Late(None)
                 }
                 zlink::Error::Io(error) => Unanswered::NoService(error),
                 error => broken(&error),
@@ -65,7 +65,7 @@ impl ControlArguments {
             call(connection).await.map_err(|error| broken(&error))?.map_err(Unanswered::Refused)
         };
         let runtime = process::runtime().map_err(|error| broken(&error))?;
-        runtime.block_on(async { timeout(limit, asked).await.unwrap_or(Err(Unanswered::Late(limit))) })
+        runtime.block_on(async { timeout(limit, asked).await.unwrap_or(Err(Unanswered::Late(Some(limit)))) })
     }
 
     pub fn fail(&self, why: Unanswered) -> Exit {
@@ -88,8 +88,8 @@ impl ControlArguments {
             ),
             Unanswered::Late(after) => {
                 let within = match after {
-                    Duration::ZERO => "too many others wait for it".to_owned(),
-                    after => format!("nothing came within {}", humantime::format_duration(after)),
+                    None => "too many others wait for it".to_owned(),
+                    Some(after) => format!("nothing came within {}", humantime::format_duration(after)),
                 };
                 let what = "the service does not answer on";
                 let remedy = "it hangs, or has more to do than it can: systemctl status opnix.service";

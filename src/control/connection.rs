@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::select;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use zlink::ReadyListener;
 use zlink::connection::PassedCredentials;
 use zlink::connection::socket::{self, ReadResult, Socket};
@@ -24,6 +24,11 @@ use crate::server::answer;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The bytes of one call: the names of more secrets than a configuration has.
 const CALL_MAX: usize = 1 << 20;
+
+/// No call comes with more than one.
+const DESCRIPTORS: usize = 4;
+/// How long what a peer said before it hung up may take to be begun: it need not wait for an answer.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +62,15 @@ where
     };
     select! {
         biased;
-        () = hung_up(stream) => Ok(End::Over),
         end = served => end,
+        () = async { hung_up(stream).await; sleep(LAST_WORDS).await } => Ok(End::Over),
     }
 }
 
 async fn hung_up(stream: &UnixStream) {
     let gone = || if answer::is_gone(stream) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
     while stream.async_io(Interest::WRITABLE, gone).await.is_err() {
-        tokio::time::sleep(PATIENCE).await;
+        sleep(PATIENCE).await;
     }
 }
 
@@ -120,7 +125,8 @@ impl socket::ReadHalf for ReadHalf {
             Some(end) => (self.begun, self.until) = (bytes.len() - end - 1, None),
             None => self.begun += bytes.len(),
         }
-        if self.begun > CALL_MAX { Err(zlink::Error::BufferOverflow) } else { Ok(read) }
+        let is_too_much = self.begun > CALL_MAX || read.fds().len() > DESCRIPTORS;
+        if is_too_much { Err(zlink::Error::BufferOverflow) } else { Ok(read) }
     }
 }
 
@@ -133,8 +139,12 @@ impl socket::WriteHalf for WriteHalf {
     ) -> zlink::Result<()> {
         match timeout(PATIENCE, self.half.write(bytes, descriptors, credentials)).await {
             Ok(Ok(())) => Ok(()),
-            // That the peer is gone is no fault of anybody's: the connection ends by that.
-            Ok(Err(_)) => pending().await,
+            // Mostly the peer is gone, which is no fault of anybody's: the connection ends by that.
+            Ok(Err(_)) => {
+                sleep(PATIENCE).await;
+                self.unread.notify_one();
+                pending().await
+            }
             Err(_) => {
                 self.unread.notify_one();
                 pending().await

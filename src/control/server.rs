@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::future::pending;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,12 +94,9 @@ async fn serve_one(listener: UnixListener, room: Room, service: &Arc<Service>) -
 
 /// Who asks for a secret gets none here, and no end that it could take for one.
 fn refuse(stream: UnixStream, service: &Arc<Service>) {
-    match stream.as_fd().try_clone_to_owned() {
-        Ok(copy) => request::take_up(copy.into(), None, true, service),
-        Err(error) => {
-            warn!("holds a unit that asks on the control socket: it cannot be refused: {error}");
-            std::mem::forget(stream);
-        }
+    match stream.into_std() {
+        Ok(stream) => request::take_up(stream, None, true, service),
+        Err(error) => warn!("a unit that asked on the control socket could not be refused: {error}"),
     }
 }
 
@@ -111,7 +108,7 @@ struct Control {
 }
 
 /// The service that gives systemd units their secrets from 1Password. Times are seconds since 1970 (UTC), ages are seconds.
-/// No value of a secret ever goes through here.
+/// No value of a secret ever goes through here. A connection on which nothing is said for ten seconds ends.
 #[service(
     interface = "io.opnix",
     types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Records, Rejected, Request, Rule, Renewal, Outcome],

@@ -139,9 +139,12 @@ impl Pairs {
         let has_cache = self.cache.has(&self.cache.aside_name(number))?;
         let mut stray = None;
         if has_cache && self.has_cache()? {
-            let number = self.next()?;
-            self.cache.put_aside(number)?;
-            stray = Some(self.cache.path.join(self.cache.aside_name(number)));
+            // Under a name that is never taken for the cache of a key.
+            let mut names = (1..=u32::MAX).map(|number| format!("{CACHE}.stray-{number}"));
+            let name = names.find(|name| matches!(self.cache.has(name), Ok(false)));
+            let name = name.ok_or_else(|| io::Error::other("there is no name left for it"))?;
+            self.cache.rename(CACHE, &name)?;
+            stray = Some(self.cache.path.join(name));
         }
         self.key.take_back(number)?;
         discard(self.key.directory()?, on_purpose(number).as_bytes())?;

@@ -14,6 +14,7 @@ use chacha20poly1305::aead::Generate;
 use zeroize::Zeroizing;
 
 use super::{Exit, fail};
+use crate::files::StateDirectory;
 use crate::store::sealed::KEY_LENGTH;
 use aside::{KEPT, Pairs, Paths};
 use creds::{Creds, Opened};
@@ -52,18 +53,30 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let times = Times::USUAL;
+    let tried = StateDirectory::of_runtime();
+    let was_tried = tried.as_ref().is_some_and(|of| matches!(of.read(TRIED), Ok(Some(_))));
+    let times = if was_tried { Times::AGAIN } else { Times::USUAL };
     let setup = Setup {
         creds: Creds { program: "systemd-creds".into(), until: Instant::now() + times.all },
         in_use: IN_USE.into(),
         times,
         arguments,
     };
-    match setup.run(&mut |line| println!("{line}")) {
-        Ok(()) => Exit::Ok,
-        Err(why) => fail(Exit::System, why),
+    let done = setup.run(&mut |line| println!("{line}"));
+    let noted = match &tried {
+        Some(tried) if done.is_err() => tried.replace(TRIED, &[]),
+        Some(tried) => tried.remove(TRIED),
+        None => Ok(()),
+    };
+    if let Err(error) = noted {
+        eprintln!("opnix: that the key was tried cannot be remembered: {error}");
     }
+    done.map_or_else(|why| fail(Exit::System, why), |()| Exit::Ok)
 }
+
+/// In the runtime directory of opnix-setup.service: in this boot it was tried for long, in vain. Each start of opnix.service waits
+/// for the next try.
+const TRIED: &str = "tried";
 
 /// How long what may take. All of it stays below `TimeoutStartSec=` of opnix-setup.service.
 struct Times {
@@ -85,6 +98,14 @@ impl Times {
         quick: Duration::from_secs(3),
         all: Duration::from_secs(22),
     };
+
+    /// When it has not opened before in this boot.
+    const AGAIN: Self = Self {
+        patience: Duration::from_secs(2),
+        limit: Duration::from_secs(2),
+        all: Duration::from_secs(8),
+        ..Self::USUAL
+    };
 }
 
 struct Setup {
@@ -102,7 +123,9 @@ impl Setup {
         let pairs = Pairs::open(&self.arguments.store, &self.arguments.state)
             .map_err(|why| format!("nothing was done about the key of the cache: {why}"))?;
         let key = pairs.key();
-        if let Some(from) = pairs.finish().map_err(described)? {
+        // What runs writes a cache itself.
+        let finished = if self.in_use.exists() { None } else { pairs.finish().map_err(described)? };
+        if let Some(from) = finished {
             say(format!(
                 "put the cache back in place, which goes with the key: {}, until now {}",
                 pairs.cache().display(),
@@ -200,6 +223,13 @@ impl Setup {
     fn renew(&self, pairs: &Pairs, say: Say) -> Result<(), String> {
         let key = pairs.key();
         let has_key = pairs.has_key().map_err(described)?;
+        if has_key && self.in_use.exists() {
+            return Err(
+                "opnix.service runs with the key that it opened at its start, and would go on to write its cache with it\n\
+                 systemctl stop opnix.service, then run this again"
+                    .to_owned(),
+            );
+        }
         // First of all, so that nothing has changed if it fails.
         let sealed = self.draw().map_err(|why| match has_key {
             true => {

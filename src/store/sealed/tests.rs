@@ -86,6 +86,15 @@ fn nothing_of_it_can_be_read_in_the_file() {
 }
 
 #[test]
+fn what_is_to_be_confirmed_still_is_when_it_is_read() {
+    let mut entries = entries(&[("a", b"1"), ("b", b"2"), ("c", b"3")]);
+    entries[1].1.doubtful = true;
+    let read = open(&key(7), &sealed(&entries)).unwrap().entries;
+    let doubtful: Vec<bool> = read.iter().map(|(_, entry)| entry.doubtful).collect();
+    assert_eq!(doubtful, [false, true, false]);
+}
+
+#[test]
 fn a_file_with_any_byte_changed_missing_or_added_does_not_open() {
     let file = sealed(&entries(&[("a", b"one"), ("b", b"two")]));
     for at in 0..file.len() {

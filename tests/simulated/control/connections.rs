@@ -110,6 +110,13 @@ fn whoever_only_reads_gets_what_no_reader_of_secrets_takes() {
     for _ in 0..MANY {
         drop(connect(&host));
     }
+    // What is said without a wish for an answer is done all the same.
+    write_vault(&host.vault(), &[("OpenAI", "canary-soon"), ("Datadog", "canary-2")]);
+    assert!(host.daemon.ask("openai-api-key").is_some());
+    write_vault(&host.vault(), &[("OpenAI", "canary-later"), ("Datadog", "canary-2")]);
+    let call = b"{\"method\":\"io.opnix.Refresh\",\"parameters\":{\"names\":[\"openai-api-key\"]},\"oneway\":true}\0";
+    connect(&host).write_all(call).unwrap();
+    wait("the new value", || host.daemon.ask("openai-api-key").as_deref() == Some("canary-later"));
     // Who has said something gets its answer, and then the end.
     let mut stream = connect(&host);
     stream.write_all(b"{\"method\":\"io.opnix.Status\"}\0").unwrap();
@@ -139,6 +146,21 @@ fn a_call_is_of_a_bounded_size() {
     let call = format!("{{\"method\":\"io.opnix.Refresh\",\"parameters\":{{\"names\":[{names}]}}}}\0");
     stream.write_all(call.as_bytes()).unwrap();
     assert!(message(&mut stream).contains("\"outcome\""));
+}
+
+/// Its own side is open, but it takes nothing any more.
+#[test]
+fn whoever_cannot_be_answered_is_not_kept_for_long() {
+    let host = Host::new(true);
+    let mut deaf = connect(&host);
+    deaf.shutdown(Shutdown::Read).unwrap();
+    deaf.write_all(b"{\"method\":\"io.opnix.Status\"}\0").unwrap();
+    wait("its end", || {
+        deaf.write_all(b" ").is_err() || {
+            thread::sleep(Duration::from_millis(200));
+            false
+        }
+    });
 }
 
 #[test]

@@ -68,3 +68,30 @@ fn a_cache_that_is_damaged_or_of_another_machine_or_account_is_a_warning_and_an_
     assert_eq!(daemon.ask("a").as_deref(), Some("theirs"));
     assert!(daemon.stop().contains("it belongs to another account"));
 }
+
+/// A TPM that is busy at one boot: what it opens at the next is still there, and is known to be older than what was given.
+#[test]
+fn a_cache_whose_key_does_not_open_for_a_while_is_there_when_it_opens_again() {
+    let host = Host::new(&["a"]);
+    let config = host.config(json!({}), &[("a", json!({}))]);
+    let daemon = host.start(&config);
+    assert!(daemon.ask("a").is_some());
+    daemon.stop();
+    let before = host.cache().unwrap();
+    let (key, away) = (host.credentials.join("opnix.cache-key"), host.credentials.join("away"));
+    fs::rename(&key, &away).unwrap();
+    let daemon = host.start(&config);
+    daemon.reload();
+    assert!(daemon.ask("a").is_some());
+    daemon.configure(&host.config(json!({"cache": "memory"}), &[("a", json!({}))]));
+    daemon.reload();
+    daemon.command(&["refresh"]);
+    daemon.stop();
+    assert_eq!(host.cache().as_ref(), Some(&before));
+    fs::rename(&away, &key).unwrap();
+    host.one_password_is_down(true);
+    let daemon = host.start(&config);
+    assert_eq!(daemon.ask("a").as_deref(), Some("canary-a"));
+    let log = daemon.stop();
+    assert!(log.contains("may not have the newest values") && log.contains("from the cache"), "{log}");
+}

@@ -7,8 +7,8 @@ use crate::machine::Machine;
 use crate::strace::Strace;
 
 /// Calls that change nothing on disk.
-const HARMLESS: [&str; 9] =
-    ["close", "read", "fstat", "newfstatat", "statx", "lstat", "readlink", "lseek", "fcntl"];
+const HARMLESS: [&str; 10] =
+    ["fremovexattr", "close", "read", "fstat", "newfstatat", "statx", "lstat", "readlink", "lseek", "fcntl"];
 
 pub fn a_write_reaches_the_disk_before_its_name_does(_: &Machine) {
     let service = Service::new("order");
