@@ -72,7 +72,7 @@ fn read_all(paths: &[PathBuf], is_to_be_ours: bool) -> Result<Config, Faults> {
             Err(error) => unreadable(path, error, &mut faults),
         }
     }
-    let config = check::check(&files, &mut faults);
+    let config = check::check(&files, is_to_be_ours, &mut faults);
     faults.or(Some(config))
 }
 

@@ -80,6 +80,11 @@ pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()
     Ok(())
 }
 
+/// Opens a directory for files of ours, and makes it if it is not there.
+pub fn directory(path: &Path) -> io::Result<OwnedFd> {
+    parent(&path.join("file"), true).map(|(directory, _)| directory)
+}
+
 /// Removes a file or link of ours, and what is unfinished of it; one that is not there counts as removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     remove_unfinished(path)?;

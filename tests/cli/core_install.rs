@@ -67,3 +67,20 @@ fn what_holds_no_library_is_said_to_hold_none() {
     refused(&install(&from.join("missing"), &to), "missing cannot be read: No such file");
     assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
 }
+
+/// Small as a file, and a hundred times as large in memory if all of it is unpacked at once.
+#[test]
+fn a_wheel_that_unpacks_to_too_much_is_refused_before_it_is_unpacked() {
+    let (from, to) = (directory("bomb"), directory("unbombed"));
+    let bomb = "import sys, zipfile\n\
+                with zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED) as wheel:\n  \
+                for number in range(12): wheel.writestr(f'{number}/libop_uniffi_core.so', bytes(32 << 20))";
+    let wheel = from.join("bomb.whl");
+    let made = Command::new("python3").args(["-c", bomb]).arg(&wheel).status().unwrap();
+    assert!(made.success());
+    let command =
+        format!("ulimit -v 400000; exec \"$0\" core install {} --to {}", wheel.display(), to.display());
+    let output = Command::new("sh").args(["-c", &command, env!("CARGO_BIN_EXE_opnix")]).output().unwrap();
+    refused(&output, "it has 12 libraries of that name");
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+}

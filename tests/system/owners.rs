@@ -187,3 +187,35 @@ pub fn what_a_killed_mirror_left_unfinished_is_removed_and_what_stands_in_the_wa
     machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
     machine.sh(&format!("! test -e {HIS}/.stays.opnix-new && ! test -e {HIS}/stays")).ok();
 }
+
+/// Whoever writes a template names the secrets that are in it.
+pub fn a_template_file_of_somebody_else_is_not_read(machine: &Machine) {
+    begin(machine, &[]);
+    let template = format!("{HIS}/app.tpl");
+    let config = json!({"provider": {"kind": "local", "path": VAULT}, "deadline": "5s",
+        "secrets": [file("other", "other", json!({}))],
+        "templates": [{"name": "app", "template_file": template, "path": "app", "owner": "mallory"}]});
+    let his = |make: &str| {
+        machine.sh(&format!("rm -f {template}; {make}; chown mallory:mallory {template}")).ok();
+    };
+    let theirs = "echo '{{ op://Vault/key/value }}'";
+    for make in [format!("{theirs} >{template}"), format!("mkfifo {template}")] {
+        his(&make);
+        machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+        let check = machine.sh("timeout 20 opnix check");
+        assert!(
+            check.code == Some(78) && check.stderr.contains(&format!("{HIS} belongs to user")),
+            "{check}"
+        );
+        let prints = machine.sh("timeout 20 opnix explain --config /etc/opnix/secrets.json app.service app");
+        assert_ne!(prints.code, Some(124), "it hangs: {prints}");
+        machine.sh("! timeout 20 systemctl start opnix-mirror.service").ok();
+        machine.sh("systemctl stop opnix-mirror.service; ! test -e /run/secrets/app").ok();
+    }
+    // One of root's in a directory of root's is.
+    machine.write("/etc/opnix/app.tpl", "{{ op://Vault/key/value }}", "0644");
+    let config = config.to_string().replace(&template, "app.tpl");
+    machine.write("/etc/opnix/secrets.json", config, "0644");
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    assert_eq!(machine.sh("cat /run/secrets/app").ok(), value("key"));
+}

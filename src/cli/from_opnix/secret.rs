@@ -1,7 +1,6 @@
 //! `opnix secret`: OpNix's command, which writes all files once.
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::super::{Exit, fail, faulty};
 use crate::config::{self, MIRROR_ROOT};
@@ -35,17 +34,25 @@ pub fn run(arguments: Arguments) -> Exit {
             return Exit::General;
         }
     };
-    let output = match std::fs::create_dir_all(&arguments.output)
-        .and_then(|()| arguments.output.canonicalize())
-    {
-        Ok(output) => output,
+    // Not past symlinks: somebody else may have put one on the way, and this may be run by root.
+    let output = match std::path::absolute(&arguments.output) {
+        Ok(output) if !output.components().any(|part| part == Component::ParentDir) => output,
+        Ok(output) => {
+            let what =
+                format_args!("{}: a path with `..` may lead anywhere: name the real one", output.display());
+            return fail(Exit::General, what);
+        }
         Err(error) => return fail(Exit::General, format_args!("{}: {error}", arguments.output.display())),
     };
-    if std::fs::File::open(&output)
-        .and_then(|directory| install::in_memory(&directory.as_fd()))
-        .is_ok_and(|yes| !yes)
-    {
-        eprintln!("opnix: warning: {} is on a disk: the secrets stay there in plain text", output.display());
+    match install::directory(&output).and_then(|directory| install::in_memory(&directory)) {
+        Ok(true) => {}
+        Ok(false) => {
+            eprintln!(
+                "opnix: warning: {} is on a disk: the secrets stay there in plain text",
+                output.display()
+            );
+        }
+        Err(error) => return fail(Exit::General, format_args!("{}: {error}", output.display())),
     }
     for file in &mut config.files {
         if let Ok(below) = file.path.strip_prefix(MIRROR_ROOT) {

@@ -8,6 +8,7 @@ use super::state::Check;
 use super::values::mirror_path;
 use crate::config::decode::At;
 use crate::config::file::{self, Common, SecretEntry, TemplateEntry, Unit};
+use crate::config::owners::{self, Writers};
 use crate::config::sources;
 use crate::names::CredentialName;
 use crate::place::Place;
@@ -75,8 +76,13 @@ impl Check<'_> {
             (None, Some(path)) => {
                 let from = file.parent().unwrap_or(Path::new("")).join(&path.value);
                 let named = format!("template file {}", from.display());
-                let text = sources::read(&from)
-                    .map_err(|error| Problem::about(&named, &Problem::plain(error.to_string())));
+                // Whoever writes a template names the secrets that are in it.
+                let untrusted = self.is_to_be_ours.then(|| owners::look(&from, Writers::of_the_program()));
+                let text = match untrusted {
+                    Some(Ok(Some(untrusted))) => Err(Problem::about(&named, &untrusted)),
+                    _ => sources::read(&from)
+                        .map_err(|error| Problem::about(&named, &Problem::plain(error.to_string()))),
+                };
                 let template = text
                     .and_then(|text| Template::parse(&text).map_err(|error| Problem::about(&named, &error)));
                 self.noted(&path.place, template)

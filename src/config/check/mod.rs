@@ -17,12 +17,14 @@ use crate::config::file::File;
 use crate::config::valid::{Config, Provider};
 use crate::policy::Policy;
 
-pub(super) fn check(files: &[(&Path, File)], faults: &mut Faults) -> Config {
+/// `is_to_be_ours`: what the files name is read only if nobody else can have written it.
+pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut Faults) -> Config {
     // As in OpNix: the secrets of all files are joined, and the last `pathTemplate` and `defaults` count.
     let path_template = files.iter().rev().find_map(|(_, file)| file.path_template.as_ref());
     let path_values = files.iter().rev().map(|(_, file)| &file.defaults).find(|values| !values.is_empty());
     let mut check = Check {
         faults,
+        is_to_be_ours,
         path_template,
         path_values,
         keeping: timing::SETTINGS,

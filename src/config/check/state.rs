@@ -17,6 +17,7 @@ use crate::store::decide::Settings;
 /// What is known so far, while the files are gone through one after another.
 pub struct Check<'a> {
     pub faults: &'a mut Faults,
+    pub is_to_be_ours: bool,
     /// The `pathTemplate` and the values for it.
     pub path_template: Option<&'a At<String>>,
     pub path_values: Option<&'a BTreeMap<String, String>>,

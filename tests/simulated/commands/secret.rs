@@ -94,3 +94,24 @@ fn nothing_is_written_through_a_symlink_or_over_a_directory_or_for_nobody() {
     assert_eq!(fs::read_to_string(place.path("out/link")).unwrap(), "canary-token");
     assert!(!said.contains("canary"));
 }
+
+/// Root may run it, and the directory may be somebody else's.
+#[test]
+fn secret_follows_no_link_to_where_it_writes() {
+    let place = Place::new();
+    let me = fs::metadata(&place.directory).unwrap();
+    let (owner, group) = (me.uid().to_string(), me.gid().to_string());
+    place.configure(json!({"secrets": [
+        {"reference": "op://Vault/API/token", "path": "token", "owner": owner, "group": group}]}));
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", place.path("link")).unwrap();
+    for output in ["link", "link/below", "link/../link"] {
+        let refused = place.run(&["secret", "-output", output, "-token-file", "token"]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(text(&refused.stderr).contains("name the real"), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(place.path("elsewhere")).unwrap().count(), 0);
+    let written = place.run(&["secret", "-output", "new/below", "-token-file", "token"]);
+    assert_eq!(written.status.code(), Some(0), "{written:?}");
+    assert_eq!(fs::read_to_string(place.path("new/below/token")).unwrap(), "canary-token");
+}

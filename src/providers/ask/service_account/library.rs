@@ -17,6 +17,8 @@ pub const DIRECTORY: &str = "/usr/lib/opnix";
 pub const NAME: &str = "libop_uniffi_core.so";
 /// More than the size of any release, in bytes.
 const SIZE_MAX: usize = 128 << 20;
+/// A wheel has one; each has to be unpacked to see which it is.
+const LIBRARIES_MAX: usize = 8;
 /// How deep a directory is searched: deep enough for an unpacked wheel.
 const DEPTH_MAX: usize = 8;
 
@@ -78,19 +80,20 @@ fn versions() -> String {
 pub fn install(source: &Path, directory: &Path) -> Result<(Release, PathBuf), InstallError> {
     let (mut best, mut unknown) = (None::<(usize, Zeroizing<Vec<u8>>)>, None);
     for file in candidates(source)? {
-        for library in read(&file).map_err(|error| InstallError::Unreadable(file.clone(), error))? {
+        let mut take = |library: Zeroizing<Vec<u8>>| {
             let sum = base16(&Sha256::digest(&library));
             let ours =
                 |release: &Release| release.sum == sum && release.architecture == std::env::consts::ARCH;
             match RELEASES.iter().position(ours) {
                 // The newest one, if there are several.
                 Some(place) if best.as_ref().is_none_or(|(other, _)| place < *other) => {
-                    best = Some((place, library))
+                    best = Some((place, library));
                 }
                 Some(_) => {}
                 None => unknown = Some(InstallError::Unknown(file.clone(), sum)),
             }
-        }
+        };
+        read(&file, &mut take).map_err(|error| InstallError::Unreadable(file.clone(), error))?;
     }
     let Some((place, library)) = best else {
         return Err(unknown.unwrap_or_else(|| InstallError::Nothing(source.to_owned())));
@@ -127,24 +130,29 @@ fn candidates(source: &Path) -> Result<Vec<PathBuf>, InstallError> {
     Ok(found)
 }
 
-/// The libraries in a file: itself, or those in a wheel, which is a ZIP archive.
-fn read(path: &Path) -> io::Result<Vec<Zeroizing<Vec<u8>>>> {
+/// The libraries in a file, one after the other: itself, or those in a wheel, which is a ZIP archive.
+fn read(path: &Path, take: &mut impl FnMut(Zeroizing<Vec<u8>>)) -> io::Result<()> {
     if path.extension().is_none_or(|extension| extension != "whl") {
-        return Ok(vec![files::read(path, SIZE_MAX)?]);
+        take(files::read(path, SIZE_MAX)?);
+        return Ok(());
     }
     let mut archive = ZipArchive::new(File::open(path)?)?;
     let ends = format!("/{NAME}");
     let names: Vec<String> =
         archive.file_names().map(|name| Ok(name?.into_owned())).collect::<io::Result<_>>()?;
-    names
-        .iter()
-        .filter(|name| name.ends_with(&ends))
-        .map(|name| {
-            let file = archive.by_name(name)?;
-            let size = usize::try_from(file.size()).unwrap_or(usize::MAX);
-            files::read_from(file, size.min(SIZE_MAX), SIZE_MAX)
-        })
-        .collect()
+    let names: Vec<&String> = names.iter().filter(|name| name.ends_with(&ends)).collect();
+    if names.len() > LIBRARIES_MAX {
+        return Err(io::Error::other(format!(
+            "it has {} libraries of that name: a wheel has one",
+            names.len()
+        )));
+    }
+    for name in names {
+        let file = archive.by_name(name)?;
+        // What it says of its size need not be so.
+        take(files::read_from(file, 0, SIZE_MAX)?);
+    }
+    Ok(())
 }
 
 fn write(directory: &Path, library: &[u8]) -> io::Result<()> {
