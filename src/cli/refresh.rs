@@ -14,7 +14,7 @@ use crate::mirror::plan::{Contents, plan};
 
 /// Ask 1Password for the values of secrets now, instead of when they are next due
 ///
-/// Exits with 0 if all of them could be had, else with 69. What could not be had stays as it was.
+/// Exits with 0 if all of them could be had and are kept as they should be, else with 69. What could not be had stays as it was.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The secrets, by their names in the configuration; all of them if none is named
@@ -50,9 +50,9 @@ pub fn run(arguments: Arguments) -> Exit {
             Outcome::Failed => "FAILED",
         };
         println!("{:<width$}  {outcome}", renewal.name);
-        if renewal.outcome == Outcome::Failed {
+        if let Some(error) = &renewal.error {
             exit = Exit::Unavailable;
-            println!("    {}", renewal.error.as_deref().unwrap_or_default().replace('\n', "\n    "));
+            println!("    {}", error.replace('\n', "\n    "));
         }
     }
     if dry_run { consequences(&arguments.config.config, &refreshed.secrets).unwrap_or(exit) } else { exit }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use fault::{Fault, Faults};
 pub use identity::Identity;
+pub use owners::{is_from_outside, past_own_links};
 pub use sources::{DEFAULT_DIRECTORY, DEFAULT_PATH, read};
 pub use valid::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
 

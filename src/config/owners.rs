@@ -74,8 +74,7 @@ impl Writers {
 
     fn judge(&self, path: &Path, metadata: &Metadata) -> Option<Untrusted> {
         let (owner, mode) = (metadata.uid(), metadata.mode());
-        let is_ours =
-            owner == 0 || owner == Uid::effective().as_raw() || (owner == NOBODY && !is_somebody(NOBODY));
+        let is_ours = owner == 0 || owner == Uid::effective().as_raw() || is_from_outside(owner);
         if !is_ours && !self.owners.contains(&owner) {
             return Some(Untrusted::Owner { path: path.to_owned(), owner });
         }
@@ -132,6 +131,23 @@ fn components(path: &Path) -> Vec<OsString> {
     let mut names: Vec<OsString> = named.map(|part| part.as_os_str().to_owned()).collect();
     names.reverse();
     names
+}
+
+/// Whether this is whom the kernel shows for an owner that this user namespace does not have.
+pub fn is_from_outside(owner: u32) -> bool {
+    owner == NOBODY && !is_somebody(NOBODY)
+}
+
+/// A path whose links lead where nobody else could have led them; those after the first that somebody else could have put there
+/// stay as they are.
+pub fn past_own_links(path: &Path) -> PathBuf {
+    let nobody_else = Writers::default();
+    let is_safe = |way: &&Path| look(way, &nobody_else).is_ok_and(|found| found.is_none());
+    let Some(way) = path.ancestors().find(is_safe) else { return path.to_owned() };
+    match (way.canonicalize(), path.strip_prefix(way)) {
+        (Ok(real), Ok(rest)) => real.join(rest),
+        _ => path.to_owned(),
+    }
 }
 
 /// Whether this user namespace has such a user. Otherwise it is what the kernel shows for whom it does not have, as in the sandbox of

@@ -1,6 +1,7 @@
 //! A connection to the control socket, with limits that zlink does not have: what a peer may take of us, in bytes and in
 //! time, and when it is over.
 
+use std::cell::Cell;
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -27,7 +28,7 @@ const CALL_MAX: usize = 1 << 20;
 
 /// No call comes with more than one.
 const DESCRIPTORS: usize = 4;
-/// How long what a peer said before it hung up may take to be begun: it need not wait for an answer.
+/// How soon to look whether what a peer said before it hung up is done: it need not wait for an answer.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How a connection ended.
@@ -46,24 +47,25 @@ pub async fn limited<F, T>(
 where
     F: Future<Output = zlink::Result<T>>,
 {
-    let unread = Rc::new(Notify::new());
+    let state = Rc::new(State::default());
     let served = async {
         // Before anything else has the stream: zlink's end of it would close it.
         if !timeout(PATIENCE, says_something(stream)).await?? {
-            return Ok(End::OnlyReads);
+            // Or it is nobody any more.
+            return Ok(if answer::is_gone(stream) { End::Over } else { End::OnlyReads });
         }
         let copy =
             Stream::try_from(std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?));
-        let limited = Limited { stream: copy.map_err(io::Error::other)?, unread: unread.clone() };
+        let limited = Limited { stream: copy.map_err(io::Error::other)?, state: state.clone() };
         select! {
-            () = unread.notified() => Err(io::Error::other("the peer does not read its answers")),
+            () = state.unread.notified() => Err(io::Error::other("the peer does not read its answers")),
             ended = serve(ReadyListener::new(limited)) => ended.map(|_| End::Over).map_err(io::Error::other),
         }
     };
     select! {
         biased;
         end = served => end,
-        () = async { hung_up(stream).await; sleep(LAST_WORDS).await } => Ok(End::Over),
+        () = async { hung_up(stream).await; state.is_idle().await } => Ok(End::Over),
     }
 }
 
@@ -80,27 +82,47 @@ async fn says_something(stream: &UnixStream) -> io::Result<bool> {
     Ok(stream.async_io(Interest::READABLE, peek).await? > 0)
 }
 
+#[derive(Debug, Default)]
+struct State {
+    /// Told when an answer was not read in time.
+    unread: Notify,
+    /// A call was read and is not answered yet.
+    is_busy: Cell<bool>,
+}
+
+impl State {
+    /// Waits until what a peer said before it hung up is done, if that does not take long.
+    async fn is_idle(&self) {
+        let end = Instant::now() + PATIENCE;
+        sleep(LAST_WORDS).await;
+        while self.is_busy.get() && Instant::now() < end {
+            sleep(LAST_WORDS).await;
+        }
+    }
+}
+
 /// A stream within the limits.
 #[derive(Debug)]
 pub struct Limited {
     stream: Stream,
-    unread: Rc<Notify>,
+    state: Rc<State>,
 }
 
 #[derive(Debug)]
 pub struct ReadHalf {
     half: <Stream as Socket>::ReadHalf,
+    state: Rc<State>,
     /// When the call that is being read must be whole.
     until: Option<Instant>,
-    /// How many bytes of it were read.
+    /// How many bytes of it were read, and how many descriptors came with them.
     begun: usize,
+    descriptors: usize,
 }
 
 #[derive(Debug)]
 pub struct WriteHalf {
     half: <Stream as Socket>::WriteHalf,
-    /// Told when an answer was not read in time.
-    unread: Rc<Notify>,
+    state: Rc<State>,
 }
 
 impl Socket for Limited {
@@ -110,7 +132,9 @@ impl Socket for Limited {
 
     fn split(self) -> (ReadHalf, WriteHalf) {
         let (read, write) = self.stream.split();
-        (ReadHalf { half: read, until: None, begun: 0 }, WriteHalf { half: write, unread: self.unread })
+        let state = self.state.clone();
+        let read = ReadHalf { half: read, state, until: None, begun: 0, descriptors: 0 };
+        (read, WriteHalf { half: write, state: self.state })
     }
 }
 
@@ -121,11 +145,15 @@ impl socket::ReadHalf for ReadHalf {
         let read = timeout_at(until, self.half.read(buffer)).await.map_err(late)??;
         let bytes = &buffer[..read.bytes_read()];
         // A zero byte ends each call.
+        self.descriptors += read.fds().len();
+        let is_too_much = self.begun + bytes.len() > CALL_MAX || self.descriptors > DESCRIPTORS;
         match bytes.iter().rposition(|byte| *byte == 0) {
-            Some(end) => (self.begun, self.until) = (bytes.len() - end - 1, None),
+            Some(end) => {
+                (self.begun, self.descriptors, self.until) = (bytes.len() - end - 1, 0, None);
+                self.state.is_busy.set(true);
+            }
             None => self.begun += bytes.len(),
         }
-        let is_too_much = self.begun > CALL_MAX || read.fds().len() > DESCRIPTORS;
         if is_too_much { Err(zlink::Error::BufferOverflow) } else { Ok(read) }
     }
 }
@@ -137,16 +165,17 @@ impl socket::WriteHalf for WriteHalf {
         descriptors: &[impl AsFd],
         credentials: Option<&PassedCredentials>,
     ) -> zlink::Result<()> {
+        self.state.is_busy.set(false);
         match timeout(PATIENCE, self.half.write(bytes, descriptors, credentials)).await {
             Ok(Ok(())) => Ok(()),
             // Mostly the peer is gone, which is no fault of anybody's: the connection ends by that.
             Ok(Err(_)) => {
                 sleep(PATIENCE).await;
-                self.unread.notify_one();
+                self.state.unread.notify_one();
                 pending().await
             }
             Err(_) => {
-                self.unread.notify_one();
+                self.state.unread.notify_one();
                 pending().await
             }
         }

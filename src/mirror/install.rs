@@ -15,7 +15,7 @@ use nix::sys::statfs::fstatfs;
 use nix::unistd::{Gid, Group, Uid, User, fchown, symlinkat};
 use tracing::warn;
 
-use crate::config::{MIRROR_ROOT, MirrorFile};
+use crate::config::{MIRROR_ROOT, MirrorFile, is_from_outside};
 use crate::files::{self, Attributes, discard, unfinished};
 use crate::secret::Secret;
 
@@ -125,65 +125,88 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
 /// Below a directory of a user every directory has to be that user's: of two in it, its owner can put either in the place of the
 /// other. So what is made there becomes that user's, too.
 fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut directory = open("/", flags, Mode::empty())?;
+    let mut directory = open("/", STEP, Mode::empty())?;
     let mut owner = fstat(&directory)?;
     let mut so_far = PathBuf::from("/");
     for component in path.parent().unwrap_or(Path::new("/")).components() {
         let Component::Normal(step) = component else { continue };
         so_far.push(step);
+        let named =
+            |error: Errno| io::Error::other(format!("{}: {}", so_far.display(), io::Error::from(error)));
         // For us alone until it is open; not for nobody, because without root's rights even its maker needs the
         // permission to open it.
         let made = match make.then(|| mkdirat(&directory, step, Mode::S_IRWXU)) {
             Some(Ok(())) => true,
             None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
-            Some(Err(error)) => return Err(error.into()),
+            Some(Err(error)) => return Err(named(error)),
         };
-        let next = openat(&directory, step, flags, Mode::empty()).map_err(|error| match error {
+        let next = openat(&directory, step, STEP, Mode::empty()).map_err(|error| match error {
             Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
                 "{} leads through {:?}, which is a symlink or not a directory: name the real path",
                 path.display(),
                 step
             )),
-            error => error.into(),
+            Errno::ENOENT => error.into(),
+            error => named(error),
         })?;
         let mut there = fstat(&next)?;
         // In the directory of a user also one that was made before, and was not where it had been made.
-        let is_new = made || make && !is_ours(owner.st_uid);
-        if is_new && is_as_made(&next, &there)? {
-            files::drop_acl(&next)?;
-            if !is_ours(owner.st_uid) {
-                fchown(&next, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))?;
-                there = fstat(&next)?;
+        let may_be_new = made || make && !is_ours(owner.st_uid);
+        let new = if may_be_new { as_made(&next, &there)? } else { None };
+        if let Some(new) = new {
+            files::drop_acl(&new)?;
+            if !is_ours(owner.st_uid) && Uid::effective().is_root() {
+                fchown(&new, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))
+                    .map_err(named)?;
+                there = fstat(&new)?;
             }
             // Whatever the umask.
-            fchmod(&next, Mode::from_bits_truncate(0o751))?;
-        } else if !is_ours(owner.st_uid) && there.st_uid != owner.st_uid {
+            fchmod(&new, Mode::from_bits_truncate(0o751)).map_err(named)?;
+        } else if !is_ours(owner.st_uid) && there.st_uid != owner.st_uid && !is_own(there.st_uid) {
             let (so_far, theirs, of) = (so_far.display(), there.st_uid, owner.st_uid);
             return Err(io::Error::other(format!(
                 "{so_far} belongs to user {theirs}, in a directory of user {of}, who could put another one there\n\
-                 chown {of} {so_far}, or name another path"
+                 name another path; or, if nothing else needs it to be user {theirs}'s: chown {of} {so_far}"
             )));
         }
         (directory, owner) = (next, there);
     }
+    let directory = readable(&directory)
+        .map_err(|error| io::Error::other(format!("{}: {}", so_far.display(), io::Error::from(error))))?;
     Ok((directory, name))
+}
+
+/// For the way: no right is needed but to go through.
+const STEP: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+fn readable(directory: &OwnedFd) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(directory, ".", flags, Mode::empty())
 }
 
 /// Whether nobody but us can have put it where it is.
 fn is_ours(uid: u32) -> bool {
-    uid == 0 || uid == Uid::effective().as_raw()
+    uid == 0 || uid == Uid::effective().as_raw() || is_from_outside(uid)
 }
 
-/// Whether it is the directory that was made a moment ago, and not one that was put in its place. One of ours that is
+/// Whether it is this user's, who does not write for others.
+fn is_own(uid: u32) -> bool {
+    let us = Uid::effective();
+    !us.is_root() && uid == us.as_raw()
+}
+
+/// The directory if it is the one that was made a moment ago, and not one that was put in its place. One of ours that is
 /// as empty and as closed would do as well.
-fn is_as_made(directory: &OwnedFd, there: &FileStat) -> io::Result<bool> {
+fn as_made(directory: &OwnedFd, there: &FileStat) -> io::Result<Option<OwnedFd>> {
     if there.st_uid != Uid::effective().as_raw() || there.st_mode & 0o777 & !0o700 != 0 {
-        return Ok(false);
+        return Ok(None);
     }
+    let directory = readable(directory)?;
     let mut entries = Dir::from_fd(directory.try_clone()?)?;
-    Ok(entries.iter().all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name()))))
+    let is_empty =
+        entries.iter().all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name())));
+    Ok(is_empty.then_some(directory))
 }
 
 fn not_a_directory(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {

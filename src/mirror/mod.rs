@@ -57,6 +57,8 @@ pub struct Mirror {
     config: Option<Config>,
     /// The files that are not as they should be.
     troubles: BTreeMap<PathBuf, Trouble>,
+    /// What left the configuration and could not be removed, and why.
+    stuck: BTreeMap<PathBuf, String>,
     /// What is still to be done to units whose secret changed.
     untold: BTreeMap<String, OnChange>,
     /// Why the configuration that is there now is not used.
@@ -96,6 +98,7 @@ impl Mirror {
             state,
             config: None,
             troubles: BTreeMap::new(),
+            stuck: BTreeMap::new(),
             untold: BTreeMap::new(),
             faults: None,
             has_news: true,
@@ -188,6 +191,12 @@ impl Mirror {
         }
         if !self.untold.is_empty() {
             self.act(BTreeMap::new());
+        }
+        if !self.stuck.is_empty() {
+            let left: Vec<PathBuf> =
+                self.stuck.keys().filter(|path| self.state.files.contains_key(*path)).cloned().collect();
+            self.remove(&config, &left);
+            self.save();
         }
         self.config = Some(config);
     }
@@ -307,11 +316,20 @@ impl Mirror {
                 Ok(()) => {
                     self.state.files.remove(path);
                     self.state.links.remove(path);
+                    self.stuck.remove(path);
                     info!("removed {}: it left the configuration", path.display());
                 }
-                Err(error) => warn!("cannot remove {}: {error}", path.display()),
+                Err(error) => {
+                    let why = error.to_string();
+                    if self.stuck.get(path) != Some(&why) {
+                        warn!("cannot remove {}: {why}", path.display());
+                    }
+                    self.stuck.insert(path.clone(), why);
+                }
             }
         }
+        let is_left = |path: &PathBuf| files.contains(path) || links.contains(path);
+        self.stuck.retain(|path, _| is_left(path));
     }
 
     fn save(&self) {
@@ -390,6 +408,12 @@ impl Mirror {
         };
         if let Some(faults) = &self.faults {
             text.push_str(&format!(" The new configuration is faulty, the old one is in force: {faults}"));
+        }
+        for (path, why) in &self.stuck {
+            text.push_str(&format!(
+                " {} left the configuration and cannot be removed: {why};",
+                path.display()
+            ));
         }
         for (path, trouble) in &self.troubles {
             text.push_str(&format!(" {}: {};", path.display(), trouble.why));

@@ -45,12 +45,10 @@ impl Configuration {
         let asked = old.filter(|(_, is_same)| *is_same).map(|(store, _)| store.provider().clone());
         let new = || Provider::new(provider.clone(), token.clone(), base.meter.clone());
         let asked = asked.unwrap_or_else(|| Arc::new(new()));
-        // The old store writes nothing any more, whatever becomes of what it knows.
-        let inherited = match old.map(|(store, is_same)| (store.hand_over(), is_same)) {
-            Some((inherited, true)) => inherited,
-            Some((before, false)) => Inherited::after(before, &base.disk, asked.account()),
-            None => Inherited::load(&base.disk, asked.account()),
-        };
+        // The old store writes nothing any more. What it knows is newer than what is on disk, whichever provider gave it; if it is
+        // another account's, it is not served.
+        let inherited =
+            old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |(store, _)| store.hand_over());
         let store = Store::new(asked, rules, inherited, base);
         Self::Valid { policy, entries, provider, store }
     }

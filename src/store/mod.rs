@@ -32,7 +32,7 @@ use tracing::warn;
 pub use self::served::Served;
 
 use self::decide::{Limits, Settings};
-use self::disk::{Disk, Turn};
+use self::disk::{Disk, Trouble, Turn};
 use self::kept::{Kept, Values};
 use self::sealed::Contents;
 use self::state::{Act, Acts, State};
@@ -200,7 +200,8 @@ impl Store {
 
     /// Writes what is not on disk yet.
     pub async fn save(&self) {
-        self.0.save().await;
+        // It has said so.
+        let _ = self.0.save().await;
     }
 }
 
@@ -253,13 +254,14 @@ impl Shared {
     }
 
     /// Writes what is not on disk yet; that goes on when nobody waits for it any more.
-    async fn save(self: &Arc<Self>) {
+    async fn save(self: &Arc<Self>) -> Result<(), Trouble> {
         let (shared, turn) = (self.clone(), self.disk.turn().await);
         self.save_waits.store(false, Ordering::Relaxed);
-        let _ = tokio::task::spawn_blocking(move || shared.write(&turn)).await;
+        // If it panics, the process ends.
+        tokio::task::spawn_blocking(move || shared.write(&turn)).await.unwrap_or(Ok(()))
     }
 
-    fn write(&self, turn: &Turn) {
+    fn write(&self, turn: &Turn) -> Result<(), Trouble> {
         let now = Now::read();
         // Whoever took over writes what it knows itself; the requests are those of both.
         let retired = self.retired.load(Ordering::Relaxed);
@@ -267,12 +269,13 @@ impl Shared {
         let ledger = self.meter.ledger().clone();
         let wrote = self.disk.write(turn, snapshot.as_ref(), &ledger, now);
         let mut state = self.state();
-        match wrote {
+        match &wrote {
             Err(_) if snapshot.is_some() => state.mark_unsaved(),
             // Whoever takes over gets the state first, for which it waits.
             Ok(()) if !state.unsaved && !self.retired.load(Ordering::Relaxed) => self.disk.is_saved(),
             _ => {}
         }
+        wrote
     }
 }
 
@@ -289,13 +292,7 @@ impl Inherited {
         Self { account: Some(account), values: entries, dated, unsaved: false }
     }
 
-    /// The same after another provider was in force, whose values may be newer than what is on disk: of the same account they still
-    /// hold. None of it counts as fresh.
-    pub fn after(before: Self, disk: &Disk, account: Option<String>) -> Self {
-        let is_same = account.is_some() && account == before.account;
-        if is_same { before } else { Self::load(disk, account).doubtful() }
-    }
-
+    /// None of it counts as fresh.
     fn doubtful(mut self) -> Self {
         self.values.iter_mut().for_each(|(_, kept)| kept.doubtful = true);
         self

@@ -1,5 +1,6 @@
 //! What administrators ask of the store: to renew values now, and to report its state. They never get a value.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::Store;
@@ -142,7 +143,16 @@ impl Store {
             renewals.push(renewal);
         }
         // Whoever is told that a value was renewed may rely on it after a power cut, too.
-        self.0.save().await;
+        let saved = self.0.save().await;
+        if self.0.retired.load(Ordering::Relaxed) {
+            let why = "the configuration was replaced meanwhile: refresh once more";
+            renewals.iter_mut().for_each(|renewal| renewal.fails(why));
+        } else if let (Err(trouble), Some(_)) = (saved, self.0.state().values.sealable().next()) {
+            let why = format!("it is served, but not on disk: {}", trouble.why);
+            renewals
+                .iter_mut()
+                .for_each(|renewal| renewal.error = renewal.error.take().or(Some(why.clone())));
+        }
         renewals
     }
 
@@ -172,6 +182,11 @@ impl Store {
 }
 
 impl Renewal {
+    fn fails(&mut self, why: &str) {
+        self.outcome = Outcome::Failed;
+        self.error = Some(why.to_owned());
+    }
+
     fn of(entry: &Entry) -> Self {
         Self { name: entry.name.clone(), outcome: Outcome::NotKept, error: None }
     }

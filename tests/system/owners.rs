@@ -69,13 +69,15 @@ pub fn a_directory_of_somebody_else_that_an_owner_puts_in_the_way_is_left_alone(
     configured(machine, &[file("other", "other", json!({}))]);
     machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
     is_untouched(machine, &format!("{HIS}/app"));
+    let status = machine.show("opnix-mirror.service", "StatusText");
+    assert!(status.contains(&format!("{path} left the configuration and cannot be removed")), "{status}");
     // A directory of root's, as an older opnix made it, is named with what mends it.
     machine.sh(&format!("rm -rf {HIS}/*; mkdir -m 0751 {HIS}/app")).ok();
     configured(machine, &[file("key", &path, json!({"owner": "mallory"}))]);
     machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
     let status = machine.show("opnix-mirror.service", "StatusText");
-    let mend = status.split("; ").find(|part| part.starts_with("chown ")).expect("what mends it").to_owned();
-    machine.sh(mend.split(',').next().expect("a command")).ok();
+    let (_, mend) = status.split_once(": chown ").expect("what mends it");
+    machine.sh(&format!("chown {}", mend.split(';').next().expect("a command"))).ok();
     machine.wait("the secret", || machine.sh(&format!("cat {path}")).text() == value("key"), 2 * LONG);
 }
 

@@ -34,9 +34,11 @@ pub fn run(arguments: Arguments) -> Exit {
             return Exit::General;
         }
     };
-    // Not past symlinks: somebody else may have put one on the way, and this may be run by root.
+    // Not past symlinks that somebody else may have put on the way: this may be run by root.
     let output = match std::path::absolute(&arguments.output) {
-        Ok(output) if !output.components().any(|part| part == Component::ParentDir) => output,
+        Ok(output) if !output.components().any(|part| part == Component::ParentDir) => {
+            config::past_own_links(&output)
+        }
         Ok(output) => {
             let what =
                 format_args!("{}: a path with `..` may lead anywhere: name the real one", output.display());

@@ -4,6 +4,7 @@ mod aside;
 mod creds;
 mod words;
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -60,13 +61,14 @@ pub fn run(arguments: Arguments) -> Exit {
         creds: Creds { program: "systemd-creds".into(), until: Instant::now() + times.all },
         in_use: IN_USE.into(),
         times,
+        was_in_vain: Cell::new(false),
         arguments,
     };
     let done = setup.run(&mut |line| println!("{line}"));
     let noted = match &tried {
-        Some(tried) if done.is_err() => tried.replace(TRIED, &[]),
-        Some(tried) => tried.remove(TRIED),
-        None => Ok(()),
+        Some(tried) if setup.was_in_vain.get() => tried.replace(TRIED, &[]),
+        Some(tried) if done.is_ok() => tried.remove(TRIED),
+        _ => Ok(()),
     };
     if let Err(error) = noted {
         eprintln!("opnix: that the key was tried cannot be remembered: {error}");
@@ -95,17 +97,12 @@ impl Times {
         patience: Duration::from_secs(10),
         pause: Duration::from_secs(1),
         limit: Duration::from_secs(5),
-        quick: Duration::from_secs(3),
-        all: Duration::from_secs(22),
+        quick: Duration::from_secs(2),
+        all: Duration::from_secs(25),
     };
 
     /// When it has not opened before in this boot.
-    const AGAIN: Self = Self {
-        patience: Duration::from_secs(2),
-        limit: Duration::from_secs(2),
-        all: Duration::from_secs(8),
-        ..Self::USUAL
-    };
+    const AGAIN: Self = Self { patience: Duration::from_secs(2), ..Self::USUAL };
 }
 
 struct Setup {
@@ -113,6 +110,8 @@ struct Setup {
     creds: Creds,
     in_use: PathBuf,
     times: Times,
+    /// The key was tried for all the time there is, and did not open.
+    was_in_vain: Cell<bool>,
 }
 
 type Say<'a> = &'a mut dyn FnMut(String);
@@ -147,7 +146,10 @@ impl Setup {
                 }
                 Ok(())
             }
-            Opened::NotNow(why) => Err(not_now(&key, &why)),
+            Opened::NotNow(why) => {
+                self.was_in_vain.set(true);
+                Err(not_now(&key, &why))
+            }
             Opened::Never(why) => {
                 say(format!("the key {} cannot be opened any more: {why}", key.display()));
                 if self.put_back(&pairs, false, say)? { Ok(()) } else { self.renew(&pairs, say) }
@@ -161,7 +163,9 @@ impl Setup {
         let mut is_first = true;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let opened = self.creds.open(key, self.times.limit.min(left));
+            // The first one has all the time that a slow TPM may take.
+            let limit = if is_first { self.times.limit } else { self.times.limit.min(left) };
+            let opened = self.creds.open(key, limit);
             // The last try has as much time as the pause before it at least.
             let is_last = end.saturating_duration_since(Instant::now()) < 2 * self.times.pause;
             match &opened {
@@ -223,13 +227,7 @@ impl Setup {
     fn renew(&self, pairs: &Pairs, say: Say) -> Result<(), String> {
         let key = pairs.key();
         let has_key = pairs.has_key().map_err(described)?;
-        if has_key && self.in_use.exists() {
-            return Err(
-                "opnix.service runs with the key that it opened at its start, and would go on to write its cache with it\n\
-                 systemctl stop opnix.service, then run this again"
-                    .to_owned(),
-            );
-        }
+        self.not_in_use()?;
         // First of all, so that nothing has changed if it fails.
         let sealed = self.draw().map_err(|why| match has_key {
             true => {
@@ -239,7 +237,7 @@ impl Setup {
         })?;
         if has_key && !self.arguments.new_key {
             // The TPM works, and has a storage root key again if there was none: maybe that was all it took.
-            match self.creds.open(&key, self.times.quick) {
+            match self.creds.open(&key, self.times.limit) {
                 Opened::Yes => {
                     say(format!("the key of the cache opens after all and stays: {}", key.display()));
                     return Ok(());
@@ -248,6 +246,8 @@ impl Setup {
                 Opened::Never(_) => {}
             }
         }
+        // A unit may have started it meanwhile.
+        self.not_in_use()?;
         if has_key {
             self.set_aside(pairs, self.arguments.new_key, say)?;
         }
@@ -256,6 +256,15 @@ impl Setup {
         say(RESTART.to_owned());
         self.prune(pairs, say);
         Ok(())
+    }
+
+    fn not_in_use(&self) -> Result<(), String> {
+        if !self.in_use.exists() {
+            return Ok(());
+        }
+        Err("opnix.service runs with the key that it opened at its start, and would go on to write its cache with it\n\
+             systemctl stop opnix.socket opnix.service, then run this again, then: systemctl start opnix.socket"
+            .to_owned())
     }
 
     fn draw(&self) -> Result<Vec<u8>, String> {

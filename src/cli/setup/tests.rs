@@ -60,6 +60,7 @@ impl Machine {
             all: Duration::from_secs(10),
         };
         Setup {
+            was_in_vain: Default::default(),
             creds: Creds { program: self.0.join("systemd-creds"), until: Instant::now() + times.all },
             times,
             in_use: self.0.join("in-use"),

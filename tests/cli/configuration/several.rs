@@ -49,14 +49,21 @@ fn a_file_that_cannot_be_read_is_a_fault_beside_the_others() {
     fs::write(&garbled, b"{\"secrets\": [\"\xff\"]}").unwrap();
     let faulty = directory.join("config-faulty.json");
     fs::write(&faulty, r#"{"secret": []}"#).unwrap();
-    let faults = load(&[large.clone(), garbled, directory.join("config-none.json"), faulty]).unwrap_err();
+    // Nobody writes into it, and that is not waited for.
+    let fifo = directory.join("config-fifo.json");
+    let _ = fs::remove_file(&fifo);
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let files = [large.clone(), garbled, directory.join("config-none.json"), faulty, fifo.clone()];
+    let faults = load(&files).unwrap_err();
     fs::remove_file(large).unwrap();
+    fs::remove_file(fifo).unwrap();
     let faults: Vec<String> =
         faults.iter().map(|fault| fault.to_string().replace(directory.to_str().unwrap(), "")).collect();
     assert_eq!(
         faults,
         [
             "/config-faulty.json:1:2: unknown key \"secret\"\n    did you mean \"secrets\"?",
+            "/config-fifo.json: cannot be read: it is a FIFO, not a regular file",
             "/config-garbled.json: cannot be read: it is not UTF-8 text",
             "/config-large.json: cannot be read: it is larger than 16 MiB",
             "/config-none.json: cannot be read: No such file or directory (os error 2)",
