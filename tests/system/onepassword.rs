@@ -272,7 +272,11 @@ pub fn a_restart_in_the_middle_of_a_fetch_loses_no_unit(machine: &Machine) {
     machine.wait("the fetch", || asked() == 1, LONG);
     machine.systemctl(&["restart", "opnix.service"]).ok();
     machine.wait("the fetch of the next instance", || asked() == 2, LONG);
-    assert_eq!(machine.journal(&[&format!("MESSAGE_ID={REFUSED}")]).len(), 0);
+    for unit in ["between@1.service", "between@2.service"] {
+        // Others may be what an earlier test left behind, which the mirror starts when it can.
+        let refused = machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), &format!("OPNIX_UNIT={unit}")]);
+        assert!(refused.is_empty(), "{refused:?}");
+    }
     // The next one goes on when the connection breaks off.
     simulator.server.clear_faults();
     machine.sh("systemctl kill --signal=KILL opnix.service").ok();
