@@ -145,7 +145,7 @@ pub fn past_own_links(path: &Path) -> PathBuf {
     let is_safe = |way: &&Path| look(way, &nobody_else).is_ok_and(|found| found.is_none());
     let Some(way) = path.ancestors().find(is_safe) else { return path.to_owned() };
     match (way.canonicalize(), path.strip_prefix(way)) {
-        (Ok(real), Ok(rest)) => real.join(rest),
+        (Ok(real), Ok(rest)) => real.components().chain(rest.components()).collect(),
         _ => path.to_owned(),
     }
 }

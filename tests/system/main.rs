@@ -88,6 +88,7 @@ fn main() -> std::process::ExitCode {
         owners::an_access_list_of_the_directory_lets_nobody_read_what_is_made_in_it,
         owners::what_a_killed_mirror_left_unfinished_is_removed_and_what_stands_in_the_way_is_one_owners_trouble,
         owners::a_template_file_of_somebody_else_is_not_read,
+        owners::root_writes_past_no_link_of_somebody_else,
         stores::what_an_older_store_writes_late_never_comes_back,
         stores::a_provider_that_answers_after_it_was_replaced_leaves_the_cache_alone,
         stores::an_old_cache_that_is_put_back_is_confirmed_before_it_is_served_as_fresh,

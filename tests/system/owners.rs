@@ -221,3 +221,19 @@ pub fn a_template_file_of_somebody_else_is_not_read(machine: &Machine) {
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();
     assert_eq!(machine.sh("cat /run/secrets/app").ok(), value("key"));
 }
+
+pub fn root_writes_past_no_link_of_somebody_else(machine: &Machine) {
+    begin(machine, &[file("key", "key", json!({}))]);
+    victims(machine, "/srv/victim");
+    machine.sh(&format!("ln -s ../victim {HIS}/link; chown -h mallory {HIS}/link")).ok();
+    for output in [format!("{HIS}/link"), format!("{HIS}/link/below")] {
+        let refused =
+            machine.run(&["opnix", "secret", "-config", "/etc/opnix/secrets.json", "-output", &output]);
+        assert_eq!(refused.code, Some(1), "{refused}");
+        assert!(refused.stderr.contains("name the real path"), "{refused}");
+    }
+    is_untouched(machine, "/srv/victim");
+    machine.sh("mkdir -p /srv/roots; ln -sfn roots /srv/link").ok();
+    machine.run(&["opnix", "secret", "-config", "/etc/opnix/secrets.json", "-output", "/srv/link"]).ok();
+    assert_eq!(machine.sh("cat /srv/roots/key; rm -r /srv/roots /srv/link").ok(), value("key"));
+}
