@@ -59,7 +59,9 @@ const NEUTRAL: &[&str] = &[
     "epoll_create1",
     "epoll_ctl",
     "eventfd2",
+    "fchmod",
     "fcntl",
+    "fremovexattr",
     "fstat",
     "fsync",
     "futex",
@@ -89,6 +91,7 @@ const NEUTRAL: &[&str] = &[
     "recvfrom",
     "recvmsg",
     "rename",
+    "renameat",
     "rseq",
     "rt_sigaction",
     "rt_sigprocmask",
@@ -102,6 +105,8 @@ const NEUTRAL: &[&str] = &[
     "socketpair",
     "statx",
     "uname",
+    "unlink",
+    "unlinkat",
 ];
 
 /// Whether death here can differ from that at other points.
