@@ -148,10 +148,11 @@ impl Store {
             let why = "the configuration was replaced meanwhile: refresh once more";
             renewals.iter_mut().for_each(|renewal| renewal.fails(why));
         } else if let (Err(trouble), Some(_)) = (saved, self.0.state().values.sealable().next()) {
-            let why = format!("it is served, but not on disk: {}", trouble.why);
-            renewals
-                .iter_mut()
-                .for_each(|renewal| renewal.error = renewal.error.take().or(Some(why.clone())));
+            let why = format!("it is served, but nothing can be written to disk: {}", trouble.why);
+            // What is never kept is not to be there.
+            for renewal in renewals.iter_mut().filter(|renewal| renewal.outcome != Outcome::NotKept) {
+                renewal.error.get_or_insert_with(|| why.clone());
+            }
         }
         renewals
     }

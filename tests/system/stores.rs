@@ -168,7 +168,9 @@ pub fn a_disk_that_is_full_or_read_only_keeps_the_old_file_and_holds_up_no_start
         let refreshed = machine.run(&["opnix", "refresh"]);
         let said = refreshed.to_string();
         assert!(
-            refreshed.code == Some(69) && said.contains("changed") && said.contains("not on disk"),
+            refreshed.code == Some(69)
+                && said.contains("changed")
+                && said.contains("nothing can be written to disk"),
             "{said}"
         );
         assert_eq!(start(machine, 310 + number), (Some(value(&new)), false));
