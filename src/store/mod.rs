@@ -18,6 +18,7 @@ pub mod sealed;
 mod served;
 mod source;
 mod state;
+mod verdict;
 mod wait;
 
 use std::collections::HashMap;

@@ -40,9 +40,9 @@ pub struct State {
     /// Counts what was wanted.
     joined: u64,
     /// Counts the fetches and confirmations that began: this tells which of two began first.
-    began: u64,
+    pub began: u64,
     /// The number of the fetch that last found the provider not to work: what comes late from one before says nothing.
-    failed_at: u64,
+    pub failed_at: u64,
     /// When all values that are kept were last found to hold.
     pub renewed: Option<Moment>,
     /// When values are renewed next in the background.
@@ -388,34 +388,6 @@ impl State {
         why.unwrap_or(late)
     }
 
-    /// What failures say about the provider. A limit counts before all else.
-    fn learn(&mut self, failed: &[(Wanted, FetchError)], now: Now, chance: f64) -> Acts {
-        let mut errors: Vec<&FetchError> = failed.iter().map(|(_, error)| error).collect();
-        errors.sort_by_key(|error| match error {
-            FetchError::RateLimited { .. } => 0,
-            error => 1 + u8::from(!error.consequences().provider_is_down),
-        });
-        errors.first().map_or_else(Acts::default, |error| self.found(error, now, chance))
-    }
-
-    /// What one failure says about the provider.
-    pub fn found(&mut self, error: &FetchError, now: Now, chance: f64) -> Acts {
-        match error {
-            FetchError::RateLimited { until } => {
-                self.failed_at = self.began;
-                // It is not out of order, but not worth waiting for either.
-                let back = self.breaker.down().is_some().then_some(Act::Up);
-                self.breaker.works();
-                Acts(back.into_iter().chain([Act::Limit(*until), Act::Down(None)]).collect())
-            }
-            error if error.consequences().provider_is_down => {
-                self.failed_at = self.began;
-                self.fails(error.clone(), now, chance)
-            }
-            _ => self.works(),
-        }
-    }
-
     /// Whether somebody waits for the provider to work: a unit got nothing, or a value has grown old.
     pub fn is_awaited(&self, now: Now) -> bool {
         let is_fresh = |(reference, kept): (&Reference, &Kept)| {
@@ -432,26 +404,6 @@ impl State {
     pub fn give_up(&mut self) {
         self.wanted.clear();
         self.fetching.clear();
-    }
-
-    /// The token is another one: what the last tries came to does not count.
-    pub fn forget_failures(&mut self) {
-        self.failures.clear();
-        self.breaker.works();
-    }
-
-    /// The provider does not work: whoever has a value that will do need not wait for it.
-    pub fn fails(&mut self, error: FetchError, now: Now, chance: f64) -> Acts {
-        let new = self.breaker.down().is_none().then(|| error.clone());
-        self.breaker.fails(now.moment, error, chance);
-        Acts(vec![Act::Down(new)])
-    }
-
-    pub fn works(&mut self) -> Acts {
-        let back = self.breaker.down().is_some().then_some(Act::Up);
-        self.breaker.works();
-        self.failures.retain(|_, failure| !matches!(failure.error, FetchError::RateLimited { .. }));
-        Acts(back.into_iter().chain([Act::Lift]).collect())
     }
 }
 

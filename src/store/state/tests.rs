@@ -1,5 +1,8 @@
 //! The rules of fetches, with no runtime and no clock.
 
+mod clocks;
+mod provider;
+
 use super::*;
 use crate::moment::Stamp;
 use crate::providers::budget::Budget;
@@ -245,55 +248,6 @@ fn a_value_that_is_denied_is_served_for_the_grace_and_then_gone_from_disk_as_wel
     assert!(state.fall_back(&reference("a"), denied(), now(80)).is_err());
 }
 
-#[test]
-fn an_outage_is_found_once_and_what_is_kept_stands_in_until_it_ends() {
-    let mut state = state();
-    do_all(state.join(&reference("a"), true).1);
-    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
-    assert_eq!(asks(&mut state, "a", now(20)), "waits briefly, fetch");
-    let (wanted, _) = state.take_wanted();
-    let begun = state.begin(now(20));
-    let (_, acts) = settle(&mut state, wanted, vec![Err(down())], begun, false, now(20));
-    assert_eq!(do_all(acts), ["newly down", "deliver"]);
-    assert_eq!(asks(&mut state, "a", now(21)), "stale");
-    assert_eq!(asks(&mut state, "b", now(21)), "waits, fetch");
-    let (wanted, _) = state.take_wanted();
-    let begun = state.begin(now(21));
-    let (_, acts) = settle(&mut state, wanted, vec![Err(down())], begun, false, now(21));
-    assert_eq!(do_all(acts), ["down", "deliver"]);
-    let (_, _) = join(&mut state, "b");
-    let (wanted, _) = state.take_wanted();
-    let begun = state.begin(now(22));
-    // Any answer at all shows that it works.
-    let (_, acts) = settle(&mut state, wanted, vec![Err(denied())], begun, false, now(22));
-    assert_eq!(do_all(acts), ["up", "lift", "deliver"]);
-    assert_eq!(asks(&mut state, "a", now(22)), "waits briefly, fetch");
-}
-
-#[test]
-fn what_fails_alone_is_no_outage_and_neither_is_a_limit() {
-    let mut state = state();
-    let part = || down().of_part(&"item");
-    let ((_, _), (_, _)) = (join(&mut state, "a"), join(&mut state, "b"));
-    fetch(&mut state, now(0), &[("a", Err(part())), ("b", Ok("B"))], false);
-    assert!(state.breaker.down().is_none());
-    do_all(state.fails(down(), now(1), 0.5));
-    let (_, _) = join(&mut state, "a");
-    fetch(&mut state, now(1), &[("a", Err(part()))], false);
-    assert!(state.breaker.down().is_none(), "it gives an answer for this one");
-    // The last word is that it does not work.
-    let ((_, _), (_, _)) = (join(&mut state, "a"), join(&mut state, "b"));
-    fetch(&mut state, now(1), &[("a", Err(down())), ("b", Ok("B"))], false);
-    assert!(state.breaker.down().is_some());
-    let (_, _) = join(&mut state, "c");
-    let (wanted, _) = state.take_wanted();
-    let begun = state.begin(now(2));
-    let limited = FetchError::RateLimited { until: None };
-    let (_, acts) = settle(&mut state, wanted, vec![Err(limited)], begun, false, now(2));
-    assert_eq!(do_all(acts), ["up", "limit", "down", "deliver"]);
-    assert!(state.breaker.down().is_none());
-}
-
 fn confirmed(before: u64, now: u64, unchanged: bool) -> Confirmed {
     Confirmed { before: Some(before), now: Some(now), unchanged: vec![unchanged] }
 }
@@ -398,34 +352,6 @@ fn a_result_is_delivered_when_it_comes_and_not_kept_if_it_was_asked_for_anew_mea
 }
 
 #[test]
-fn what_cannot_be_had_although_the_provider_works_is_asked_for_less_often_and_anew_when_somebody_says_so() {
-    let mut state = state();
-    let part = || FetchError::Broken { why: "nonsense".into() }.of_part(&"item");
-    for at in [now(0), now(1)] {
-        assert_eq!(asks(&mut state, "a", at), "waits, fetch");
-        fetch(&mut state, at, &[("a", Err(part()))], false);
-    }
-    assert_eq!(asks(&mut state, "a", now(1)), part().to_string());
-    let (waiter, _) = state.join_anew(&reference("a"));
-    fetch(&mut state, now(1), &[("a", Err(part()))], false);
-    assert_eq!(told(&waiter), Some(Err(part())));
-    assert_eq!(asks(&mut state, "a", now(1)), "waits, fetch");
-}
-
-#[test]
-fn a_rejected_token_is_not_tried_by_each_start() {
-    let mut state = state();
-    let rejected = || FetchError::TokenRejected;
-    for _ in 0..2 {
-        assert_eq!(asks(&mut state, "a", now(0)), "waits, fetch");
-        fetch(&mut state, now(0), &[("a", Err(rejected()))], true);
-    }
-    assert_eq!(asks(&mut state, "b", now(0)), rejected().to_string(), "whatever is asked for");
-    state.forget_failures();
-    assert_eq!(asks(&mut state, "b", now(0)), "waits, fetch");
-}
-
-#[test]
 fn who_waits_for_what_was_given_up_asks_anew() {
     let mut state = state();
     let (first, _) = join(&mut state, "a");
@@ -496,140 +422,3 @@ fn a_unit_that_waits_has_the_background_look_more_often() {
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// So many minutes after boot, by a wall clock that was set.
-fn set(minutes: u64, date: SystemTime) -> Now {
-    Now { date, ..now(minutes) }
-}
-
-/// Wall clocks that are right, far ahead, far behind, and that nobody ever set.
-fn clocks(minutes: u64) -> [Now; 4] {
-    let date = now(minutes).date;
-    [date, date + YEAR, date - YEAR, SystemTime::UNIX_EPOCH].map(|date| set(minutes, date))
-}
-
-/// A state with one value, which was fetched in an earlier boot.
-fn rebooted(fetched: SystemTime, denied: Option<SystemTime>) -> State {
-    let entry = Kept {
-        value: secret("A").into(),
-        fetched: Stamp::Earlier(fetched),
-        denied: denied.map(Stamp::Earlier),
-        doubtful: false,
-        comparable: None,
-        asked: 0,
-    };
-    let settings = state().values.settings().clone();
-    State::new(Some("account".into()), Values::new(settings, [(reference("a"), entry)]), 1)
-}
-
-#[test]
-fn a_step_of_the_clock_makes_no_value_of_this_boot_fresh_or_old() {
-    for before in clocks(10) {
-        let mut state = state();
-        join(&mut state, "a");
-        fetch(&mut state, before, &[("a", Ok("A"))], true);
-        for after in clocks(24) {
-            assert_eq!(asks(&mut state, "a", after), "fresh");
-            assert!(!state.is_awaited(after));
-        }
-        for after in clocks(25) {
-            assert!(state.is_awaited(after));
-            let limits =
-                Limits { meter: &Meter::default(), budget: &Budget::NONE, deadline: Duration::from_secs(30) };
-            let decision = state.decide(&reference("a"), &limits, after);
-            assert_eq!(decision, Decision::Fetch { fall_back: true });
-        }
-        for after in clocks(610) {
-            assert_eq!(asks(&mut state, "a", after), "waits, fetch");
-            state.give_up();
-        }
-    }
-}
-
-#[test]
-fn a_value_grows_old_while_the_machine_is_suspended_even_if_its_wall_clock_stands_still() {
-    let mut state = state();
-    join(&mut state, "a");
-    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
-    assert_eq!(asks(&mut state, "a", set(16, now(0).date)), "waits briefly, fetch");
-    assert_eq!(asks(&mut state, "a", now(600)), "waits");
-}
-
-#[test]
-fn after_a_reboot_a_clock_that_is_behind_makes_a_value_usable_and_not_fresh() {
-    let up = |date| set(1, date);
-    for wrong in [now(0).date - YEAR, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH - YEAR] {
-        let mut state = rebooted(now(0).date, None);
-        assert_eq!(asks(&mut state, "a", up(wrong)), "waits briefly, fetch");
-        assert!(state.is_awaited(up(wrong)));
-        do_all(state.fails(down(), up(wrong), 0.5));
-        assert_eq!(asks(&mut state, "a", up(wrong)), "stale");
-        // The clock is set right.
-        do_all(state.works());
-        assert_eq!(asks(&mut state, "a", up(now(5).date)), "fresh");
-        do_all(state.fails(down(), up(wrong), 0.5));
-        assert_eq!(asks(&mut state, "a", up(now(599).date)), "stale");
-        assert!(asks(&mut state, "a", up(now(600).date)).starts_with("waits"));
-    }
-}
-
-#[test]
-fn after_a_reboot_a_clock_that_is_ahead_makes_a_value_old_until_it_is_set_right() {
-    let mut state = rebooted(now(0).date, None);
-    let wrong = set(1, now(5).date + YEAR);
-    assert_eq!(asks(&mut state, "a", wrong), "waits, fetch");
-    assert_eq!(asks(&mut state, "a", set(2, now(6).date)), "fresh", "nothing was lost");
-    // What comes meanwhile is as new as it is.
-    fetch(&mut state, wrong, &[("a", Ok("A"))], true);
-    assert_eq!(asks(&mut state, "a", set(3, now(7).date)), "fresh");
-}
-
-#[test]
-fn a_grace_ends_in_its_time_whatever_the_clock_is_set_to() {
-    for after in clocks(59) {
-        let mut state = state();
-        join(&mut state, "a");
-        fetch(&mut state, now(0), &[("a", Ok("A"))], true);
-        state.values.deny(&reference("a"), now(1));
-        assert!(!state.values.deny(&reference("a"), after));
-        let over = Now { moment: now(61).moment, ..after };
-        assert!(state.values.deny(&reference("a"), over));
-        assert!(state.values.get(&reference("a")).is_none());
-    }
-    // Denied before the boot, in what is the future now: the grace begins with the next denial, and not only then.
-    let mut state = rebooted(now(0).date, Some(now(10).date));
-    let behind = |minutes| set(minutes, now(minutes).date - YEAR);
-    assert!(
-        !state.values.deny(&reference("a"), behind(1)) && !state.values.deny(&reference("a"), behind(60))
-    );
-    assert!(state.values.deny(&reference("a"), behind(61)));
-}
-
-#[test]
-fn what_is_on_disk_is_written_anew_once_the_clock_was_set() {
-    for wrong in clocks(1).into_iter().skip(1) {
-        let mut state = state();
-        assert!(!state.is_misdated(wrong), "nothing is on disk");
-        join(&mut state, "a");
-        fetch(&mut state, wrong, &[("a", Ok("A"))], true);
-        state.take_unsaved(wrong).unwrap();
-        let later = set(2, wrong.date + MINUTE);
-        assert!(!state.is_misdated(later) && state.take_unsaved(later).is_none());
-        assert!(state.is_misdated(now(3)));
-        let snapshot = state.take_unsaved(now(3)).unwrap();
-        assert_eq!(snapshot.entries[0].1.fetched.date(snapshot.now), now(1).date);
-        assert!(!state.is_misdated(now(4)) && state.take_unsaved(now(4)).is_none(), "once");
-    }
-}
-
-#[test]
-fn a_clock_that_is_wrong_at_boot_keeps_no_provider_from_being_tried_again() {
-    for at in clocks(0) {
-        let mut state = rebooted(now(0).date - MINUTE, None);
-        do_all(state.fails(down(), at, 0.5));
-        for after in clocks(1) {
-            let probe = state.breaker.down().unwrap().probe(state.is_awaited(after));
-            assert!(probe > Moment::BOOT && probe <= after.moment);
-        }
-    }
-}
