@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::config::{MIRROR_ROOT, MirrorFile, is_from_outside};
 use crate::files::{self, Attributes, discard, unfinished};
+use crate::mirror::mount;
 use crate::secret::Secret;
 
 /// Who a file is to belong to.
@@ -126,6 +127,7 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
 /// other. So what is made there becomes that user's, too.
 fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let path = &*mount::writable(path);
     let mut directory = open("/", STEP, Mode::empty())?;
     let mut owner = fstat(&directory)?;
     let mut so_far = PathBuf::from("/");

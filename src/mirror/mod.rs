@@ -232,6 +232,8 @@ impl Mirror {
         }
         let accounts = Accounts::look_up(&config.files);
         let no_memory = mount::trouble(config.files.iter().any(|file| file.path.starts_with(MIRROR_ROOT)));
+        // First, to make room.
+        self.remove(config, &plan.remove);
         let mut written = 0;
         for file in &config.files {
             let Some(answer) = answers.get(file.entry.content.mirror_name().as_str()) else { continue };
@@ -265,7 +267,6 @@ impl Mirror {
         if written > 0 {
             info!("wrote {written} file{}", if written == 1 { "" } else { "s" });
         }
-        self.remove(config, &plan.remove);
         self.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
         let units = plan.units(config, |path| !self.troubles.contains_key(path));
         let known = plan.known;

@@ -22,6 +22,7 @@ mod lifetimes;
 mod machine;
 mod machines;
 mod mirror;
+mod mount;
 #[path = "../nixos/evaluation.rs"]
 mod nix;
 mod nixos;
@@ -83,6 +84,8 @@ fn main() -> std::process::ExitCode {
         machines::a_key_that_does_not_open_fails_only_the_unit_that_opens_it,
         machines::in_a_container_that_may_make_no_user_namespace_units_get_their_secrets,
         machines::with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_told_so,
+        mount::an_owner_reads_his_file_and_cannot_fill_the_memory_of_all,
+        mount::the_mount_of_an_older_opnix_is_taken_over_and_no_file_is_missing_for_a_moment,
         owners::a_directory_of_somebody_else_that_an_owner_puts_in_the_way_is_left_alone,
         owners::a_directory_that_is_swapped_while_it_is_made_changes_nobodys_mode,
         owners::an_access_list_of_the_directory_lets_nobody_read_what_is_made_in_it,

@@ -16,9 +16,7 @@ fn file(name: &str, more: Value) -> Value {
 
 /// opnix with this configuration and vault, and no files yet.
 fn start(machine: &Machine, config: &Value, values: &[(&str, String)]) {
-    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
-    machine.systemctl(&["stop", "opnix-mount.service"]).ok();
-    machine.sh("! mountpoint -q /run/secrets || umount /run/secrets; rm -rf /run/opnix-mirror").ok();
+    forget_files(machine);
     machine
         .sh("for user in opencode caddy; do id $user >/dev/null 2>&1 || useradd --system $user; done")
         .ok();

@@ -82,6 +82,14 @@ pub fn set_up(machine: &Machine, secrets: &[Value], values: &[(&str, String)], d
     machine.systemctl(&["start", "opnix.socket"]).ok();
 }
 
+/// Ends the mirror, and takes away what it wrote and remembers.
+pub fn forget_files(machine: &Machine) {
+    machine
+        .sh("systemctl stop opnix-mirror.service opnix-mount.service; for mount in /run/secrets /run/opnix-files/memory; do \
+             while mountpoint -q $mount; do umount $mount; done; done; rm -rf /run/opnix-mirror /run/opnix-files")
+        .ok();
+}
+
 /// Lines added to a unit while it lives. A changed socket unit must be started anew: see [`stop`].
 #[must_use]
 pub struct Lines<'a> {

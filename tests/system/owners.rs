@@ -176,7 +176,8 @@ pub fn what_a_killed_mirror_left_unfinished_is_removed_and_what_stands_in_the_wa
     let status = machine.show("opnix-mirror.service", "StatusText");
     assert!(status.starts_with("3 of 5 files are in place."), "{status}");
     machine.systemctl(&["kill", "--signal=KILL", "opnix-mirror.service"]).ok();
-    let left = format!("{HIS}/.stays.opnix-new {HIS}/.leaves.opnix-new /run/secrets/.other.opnix-new");
+    let left =
+        format!("{HIS}/.stays.opnix-new {HIS}/.leaves.opnix-new /run/opnix-files/memory/.other.opnix-new");
     machine
         .sh(&format!("systemctl stop opnix-mirror.service; for file in {left}; do echo secret >$file; done"))
         .ok();

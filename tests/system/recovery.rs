@@ -23,8 +23,7 @@ struct Host<'a> {
 impl<'a> Host<'a> {
     /// With these entries, of a vault that has these values.
     fn new(machine: &'a Machine, secrets: &[Value], values: &[&str]) -> Self {
-        machine.systemctl(&["stop", "opnix-mirror.service", "opnix-mount.service"]).ok();
-        machine.sh("! mountpoint -q /run/secrets || umount /run/secrets; rm -rf /run/opnix-mirror").ok();
+        forget_files(machine);
         set_up(machine, secrets, &[], "2s");
         let host = Host { machine };
         host.vault(values);
@@ -321,7 +320,7 @@ pub fn what_stands_in_the_way_of_a_file_is_tried_again_until_it_is_gone(machine:
     assert_eq!(machine.run(&["stat", "-c", "%U", "/run/secrets/owned"]).ok(), "late-owner");
 
     // Its memory is emptied, then taken away: what was there is put back.
-    machine.sh("rm -r /run/secrets/*").ok();
+    machine.sh("rm -r /run/opnix-files/memory/*").ok();
     machine.wait("the files", || machine.run(&["cat", "/run/secrets/plain"]).code == Some(0), SOON);
     machine.sh("umount /run/secrets; rm -rf /run/secrets").ok();
     let is_there = || machine.sh("mountpoint -q /run/secrets && cat /run/secrets/plain").code == Some(0);
@@ -329,7 +328,7 @@ pub fn what_stands_in_the_way_of_a_file_is_tried_again_until_it_is_gone(machine:
     assert_eq!(machine.run(&["cat", "/run/secrets/owned"]).ok(), value("owned"));
 
     // Somebody else's mount holds back what belongs there, and nothing else.
-    machine.sh("systemctl stop opnix-mirror opnix-mount left-plain left-owned; umount /run/secrets; mkdir -p /run/left-disk; rm -f /run/left-way/blocked").ok();
+    machine.sh("systemctl stop opnix-mirror opnix-mount left-plain left-owned; umount /run/secrets /run/opnix-files/memory; mkdir -p /run/left-disk; rm -f /run/left-way/blocked").ok();
     machine.sh("mount -t proc proc /run/secrets").ok();
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();
     machine.wait(
