@@ -112,8 +112,13 @@ impl Attributes {
 
 /// When this returns, the file has the new content, on disk. Until then it has the old one, whatever happens. Whatever
 /// is there under its name or that of the unfinished file is replaced, never written to: it may be somebody else's
-/// link.
-pub fn replace(directory: &impl AsFd, name: &OsStr, bytes: &[u8], attributes: Attributes) -> io::Result<()> {
+/// link. Returns the new file.
+pub fn replace(
+    directory: &impl AsFd,
+    name: &OsStr,
+    bytes: &[u8],
+    attributes: Attributes,
+) -> io::Result<File> {
     replace_by(directory, name, &unfinished(name), bytes, attributes)
 }
 
@@ -124,7 +129,7 @@ fn replace_by(
     new: &[u8],
     bytes: &[u8],
     attributes: Attributes,
-) -> io::Result<()> {
+) -> io::Result<File> {
     discard(directory, new)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     // For nobody until it is whole.
@@ -140,10 +145,10 @@ fn replace_by(
         Ok(renameat(directory, new, directory, name)?)
     };
     finish().inspect_err(|_: &io::Error| drop(discard(directory, new)))?;
-    sync(directory)
+    sync(directory)?;
+    Ok(file)
 }
 
-/// What was renamed or removed there is so on disk when this returns.
 /// Whoever owns the directory may have said who else can read what is made in it: what counts are owner, group and mode.
 pub fn drop_acl(made: &impl AsFd) -> io::Result<()> {
     for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
@@ -158,6 +163,7 @@ pub fn drop_acl(made: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// What was renamed or removed there is so on disk when this returns.
 pub fn sync(directory: &impl AsFd) -> io::Result<()> {
     match fsync(directory) {
         // Some file systems cannot do that with a directory; the file is whole all the same.
@@ -219,14 +225,14 @@ impl StateDirectory {
 
     /// As [`replace`] does, for us alone to read.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        replace(&self.open()?, OsStr::new(name), bytes, Attributes::PRIVATE)
+        replace(&self.open()?, OsStr::new(name), bytes, Attributes::PRIVATE).map(drop)
     }
 
     /// The same, by an unfinished file of this process's own: one before it that a stalled disk keeps from ending may go on in the
     /// middle of this.
     pub fn replace_alone(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let new = unfinished(OsStr::new(&format!("{name}.{}", std::process::id())));
-        replace_by(&self.open()?, OsStr::new(name), &new, bytes, Attributes::PRIVATE)
+        replace_by(&self.open()?, OsStr::new(name), &new, bytes, Attributes::PRIVATE).map(drop)
     }
 
     /// Removes what other processes left unfinished; from then on they cannot finish it either.

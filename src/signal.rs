@@ -4,11 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use nix::sys::signal;
+use serde::{Deserialize, Serialize};
 
 use crate::remedy::Remedy;
 
 /// A signal that systemd knows, under its full name: `SIGHUP`, `SIGRTMIN+3`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Signal(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

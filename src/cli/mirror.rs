@@ -1,7 +1,7 @@
 //! `opnix mirror`: files in `/run/secrets`, units that pick up a changed secret, and units that missed theirs.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> Exit {
     for missing in process::protect() {
         warn!("{missing}");
     }
-    let memory = Memory(StateDirectory::of_runtime());
+    let memory = Memory { runtime: StateDirectory::of_runtime(), state: StateDirectory::find() };
     let begun = Mirror::new(arguments.config.config, arguments.socket, memory)
         .and_then(|mirror| Ok((mirror, Jobs::listen()?, process::runtime()?)));
     let (mut mirror, jobs, runtime) = match begun {
@@ -74,12 +74,17 @@ pub fn run(arguments: Arguments) -> Exit {
 }
 
 fn prepare(arguments: &Arguments) -> Exit {
-    // A faulty configuration says nothing about what is needed, and to mount it harms nobody.
-    let is_needed = config::load(&arguments.config.config)
-        .map_or(true, |config| config.files.iter().any(|file| file.path.starts_with(MIRROR_ROOT)));
-    match is_needed.then(|| mount::prepare(Path::new(MIRROR_ROOT))) {
-        None | Some(Ok(())) => Exit::Ok,
-        Some(Err(error)) => fail(Exit::System, format_args!("cannot mount {MIRROR_ROOT}: {error}")),
+    let root = match config::load(&arguments.config.config) {
+        Ok(config) if config.files.iter().all(|file| !file.path.starts_with(&config.mirror_root)) => {
+            return Exit::Ok;
+        }
+        Ok(config) => config.mirror_root,
+        // It says nothing about what is needed: what was there before is.
+        Err(_) => mount::shown().unwrap_or_else(|| MIRROR_ROOT.into()),
+    };
+    match mount::prepare(&root) {
+        Ok(()) => Exit::Ok,
+        Err(error) => fail(Exit::System, format_args!("cannot mount {}: {error}", root.display())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `opnix refresh`: asks 1Password now.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use zlink::tokio::unix::Connection;
 
 use super::control::ControlArguments;
 use super::{ConfigArguments, Exit, faulty};
-use crate::config::{self, OnChange};
+use crate::config::{self, MirrorFile, OnChange};
 use crate::control::interface::{Control, Outcome, Renewal};
-use crate::mirror::plan::{Contents, plan};
+use crate::mirror::plan::{self, Contents};
 
 /// Ask 1Password for the values of secrets now, instead of when they are next due
 ///
@@ -79,10 +79,22 @@ fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
         now.extend(after.map(|after| (content, after.to_owned())));
     }
     // As if everything had been written as it is configured.
-    let written = plan(&config, &seen, &Contents::new(), &BTreeMap::new(), |_| false).write;
-    let plan = plan(&config, &now, &seen, &written, |_| true);
-    let units = plan.units(&config, |_| true);
-    let rows = plan.write.keys().map(|path| ("write".to_owned(), path.display().to_string()));
+    let is_new = |file: &&MirrorFile| {
+        let name = file.entry.content.mirror_name();
+        now.get(name.as_str()).is_some_and(|now| seen.get(name.as_str()) != Some(now))
+    };
+    let written: BTreeSet<PathBuf> =
+        config.files.iter().filter(is_new).map(|file| file.path.clone()).collect();
+    let is_known = |path: &&PathBuf| {
+        let mut files = config.files.iter().filter(|file| file.path == **path);
+        files.any(|file| {
+            let content = &file.entry.content;
+            seen.contains_key(content.mirror_name().as_str()) && !plan::is_momentary(content)
+        })
+    };
+    let news = written.iter().filter(is_known).cloned().collect();
+    let units = plan::units(&config, &news, &now, &seen);
+    let rows = written.iter().map(|path| ("write".to_owned(), path.display().to_string()));
     let rows = rows.chain(units.iter().map(|(unit, action)| (verb(action), unit.clone())));
     for (number, (what, on)) in rows.enumerate() {
         if number == 0 {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::names::{UnitName, UnitPattern};
 use crate::policy::{Entry, Policy};
 use crate::providers::ask::connect;
@@ -13,8 +15,9 @@ use crate::reference::Reference;
 use crate::signal::Signal;
 use crate::store::decide::Settings;
 
-/// The directory that the relative paths of mirrored files start from.
+/// The directory that the relative paths of mirrored files start from, if the configuration names no other.
 pub const MIRROR_ROOT: &str = "/run/secrets";
+
 /// A valid configuration.
 #[derive(Debug)]
 pub struct Config {
@@ -28,6 +31,8 @@ pub struct Config {
     pub changes: Vec<Change>,
     /// How each value may be kept.
     pub settings: HashMap<Reference, Settings>,
+    /// The directory in memory that the mirror's files are shown in, unless they have paths elsewhere.
+    pub mirror_root: PathBuf,
     /// The files that the mirror writes.
     pub files: Vec<MirrorFile>,
 }
@@ -82,7 +87,8 @@ pub struct MirrorFile {
     /// Absolute.
     pub path: PathBuf,
     pub owner: String,
-    pub group: String,
+    /// `None`: that of whoever writes it.
+    pub group: Option<String>,
     /// Permission bits.
     pub mode: u32,
     /// Absolute paths of links that point at the file.
@@ -102,7 +108,7 @@ pub struct Change {
 }
 
 /// What to do with a unit whose secret changed. Where a unit has two of them, the greater counts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum OnChange {
     Nothing,
     Signal(Signal),

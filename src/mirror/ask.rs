@@ -48,11 +48,14 @@ pub enum NoValue {
     NoService(String),
 }
 
-pub type Answers = BTreeMap<String, Result<Arc<Secret>, NoValue>>;
-
-/// Asks for all of these.
-pub fn ask(socket: &Path, names: &[String], patience: Patience) -> Answers {
-    let mut answers = Answers::new();
+/// Asks for all of these. `take` gets each value when it comes; what is returned are those that did not.
+pub fn ask(
+    socket: &Path,
+    names: &[String],
+    patience: Patience,
+    mut take: impl FnMut(&str, Arc<Secret>),
+) -> BTreeMap<String, NoValue> {
+    let mut missing = BTreeMap::new();
     let mut buffer = Zeroizing::new(vec![0; CREDENTIALS_MAX + 1]);
     // However many there are.
     let limit = Instant::now() + LONGEST;
@@ -63,7 +66,7 @@ pub fn ask(socket: &Path, names: &[String], patience: Patience) -> Answers {
         for name in names {
             match asker::connect_as(socket, MIRROR, name) {
                 Ok(stream) => open.push((name, stream)),
-                Err(error) => drop(answers.insert(name.clone(), Err(no_service(socket, &error)))),
+                Err(error) => drop(missing.insert(name.clone(), no_service(socket, &error))),
             }
         }
         end = end.max(Instant::now() + patience.others.min(patience.first));
@@ -75,16 +78,18 @@ pub fn ask(socket: &Path, names: &[String], patience: Patience) -> Answers {
             }
             for index in ready.into_iter().rev() {
                 let (name, stream) = open.swap_remove(index);
-                let answer = answer(socket, name, stream, &mut buffer);
-                if answer.is_ok() {
-                    end = Instant::now() + patience.others;
+                match answer(socket, name, stream, &mut buffer) {
+                    Ok(value) => {
+                        take(name, value);
+                        end = Instant::now() + patience.others;
+                    }
+                    Err(why) => drop(missing.insert(name.clone(), why)),
                 }
-                answers.insert(name.clone(), answer);
             }
         }
-        answers.extend(open.into_iter().map(|(name, _)| (name.clone(), Err(NoValue::Late))));
+        missing.extend(open.into_iter().map(|(name, _)| (name.clone(), NoValue::Late)));
     }
-    answers
+    missing
 }
 
 /// Which of them can be read from, in ascending order; none if that takes longer.

@@ -2,22 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{Gid, Group, Uid, User, fchown, symlinkat};
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::config::{MIRROR_ROOT, MirrorFile, is_from_outside};
+use super::state::Key;
+use crate::config::{MirrorFile, is_from_outside};
 use crate::files::{self, Attributes, discard, unfinished};
-use crate::mirror::mount;
+use crate::names::CREDENTIALS_MAX;
 use crate::secret::Secret;
 
 /// Who a file is to belong to.
@@ -25,6 +29,12 @@ use crate::secret::Secret;
 pub struct Owner {
     uid: Uid,
     gid: Gid,
+}
+
+impl Owner {
+    pub fn ids(&self) -> (u32, u32) {
+        (self.uid.as_raw(), self.gid.as_raw())
+    }
 }
 
 /// The users and groups of a configuration, looked up once.
@@ -43,42 +53,190 @@ impl Accounts {
             Ok(number) => Some(Gid::from_raw(number)),
             Err(_) => Group::from_name(name).ok().flatten().map(|group| group.gid),
         };
+        let groups = files.iter().filter_map(|file| file.group.clone());
         Self {
             users: files.iter().map(|file| (file.owner.clone(), user(&file.owner))).collect(),
-            groups: files.iter().map(|file| (file.group.clone(), group(&file.group))).collect(),
+            groups: groups.map(|name| (name.clone(), group(&name))).collect(),
         }
     }
 
     pub fn of(&self, file: &MirrorFile) -> Result<Owner, String> {
-        // The defaults, for a user who cannot give files away: the user itself.
-        if !Uid::effective().is_root() && file.owner == "root" && file.group == "root" {
-            return Ok(Owner { uid: Uid::effective(), gid: Gid::effective() });
-        }
         let place = &file.entry.place;
-        let uid = self.users.get(&file.owner).copied().flatten();
-        let gid = self.groups.get(&file.group).copied().flatten();
+        let uid = match file.owner.as_str() {
+            // The default, for a user who cannot give files away: the user itself.
+            "root" if !Uid::effective().is_root() => Some(Uid::effective()),
+            name => self.users.get(name).copied().flatten(),
+        };
+        // Not the owner's own group: everybody may be in that one.
+        let gid = match &file.group {
+            None => Some(Gid::effective()),
+            Some(name) => self.groups.get(name).copied().flatten(),
+        };
         let uid = uid.ok_or_else(|| {
             format!("there is no user {:?} ({place}): create it, or name another", file.owner)
         })?;
         let gid = gid.ok_or_else(|| {
-            format!("there is no group {:?} ({place}): create it, or name another", file.group)
+            let name = file.group.as_deref().unwrap_or_default();
+            format!("there is no group {name:?} ({place}): create it, or name another")
         })?;
         Ok(Owner { uid, gid })
     }
 }
 
-pub fn install(file: &MirrorFile, owner: Owner, value: &Secret) -> io::Result<()> {
-    let (directory, name) = parent(&file.path, true)?;
-    if !file.path.starts_with(MIRROR_ROOT) && !in_memory(&directory)? {
-        warn!("{} is on a disk: the secret stays there in plain text", file.path.display());
+/// How a file is to be.
+#[derive(Debug)]
+pub struct Wanted {
+    pub path: PathBuf,
+    pub owner: Owner,
+    /// Permission bits.
+    pub mode: u32,
+    pub value: Arc<Secret>,
+}
+
+/// A file as it was left. Whoever changes it afterwards changes this, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    inode: u64,
+    size: i64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// What was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Nothing,
+    /// All of what is wanted: it is left as it is.
+    Same,
+    Other,
+}
+
+/// Writes a file as a whole, unless all of it is there already.
+pub fn put(wanted: &Wanted) -> io::Result<(Found, Mark)> {
+    let Wanted { path, owner, mode, value } = wanted;
+    let (directory, name) = parent(path, true)?;
+    let found = match stat(&directory, name)? {
+        None => Found::Nothing,
+        Some(there) if is_a(&there, SFlag::S_IFDIR) => {
+            return Err(io::Error::other("there is a directory of that name: move it away"));
+        }
+        Some(there) => {
+            let is_theirs = (there.st_uid, there.st_gid) == owner.ids();
+            let same = (is_theirs && there.st_mode & 0o7777 == *mode)
+                .then(|| open_regular(&directory, name))
+                .and_then(|file| holds(&file.ok()?, value.expose()));
+            match same {
+                Some(mark) => return Ok((Found::Same, mark)),
+                None => Found::Other,
+            }
+        }
+    };
+    if !in_memory(&directory)? {
+        warn!("{} is on a disk: the secret stays there in plain text", path.display());
     }
-    not_a_directory(&directory, name)?;
-    let attributes = Attributes { mode: file.mode, owner: Some((owner.uid, owner.gid)) };
-    files::replace(&directory, name, value.expose(), attributes)?;
-    for link in &file.symlinks {
-        point(link, &file.path)?;
+    let attributes = Attributes { mode: *mode, owner: Some((owner.uid, owner.gid)) };
+    let file = files::replace(&directory, name, value.expose(), attributes)?;
+    Ok((found, Mark::from(&fstat(&file)?)))
+}
+
+/// Makes a link, unless it is there already.
+pub fn link(link: &Path, target: &Path) -> io::Result<Found> {
+    let (directory, name) = parent(link, true)?;
+    let found = match stat(&directory, name)? {
+        None => Found::Nothing,
+        Some(there) if is_a(&there, SFlag::S_IFLNK) => {
+            if readlinkat(&directory, name)? == target.as_os_str() {
+                return Ok(Found::Same);
+            }
+            Found::Other
+        }
+        Some(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "it is there already and is not a symlink: move it away",
+            ));
+        }
+    };
+    let new = unfinished(name);
+    discard(&directory, &new)?;
+    symlinkat(target, &directory, new.as_slice())?;
+    renameat(&directory, new.as_slice(), &directory, name)?;
+    Ok(found)
+}
+
+/// Whether a file is as it was left. With a hash of its content, that is read, too.
+pub fn is_as_left(path: &Path, mark: &Mark, hashed: Option<(&Key, &str)>) -> bool {
+    let look = || -> io::Result<bool> {
+        let (directory, name) = parent(path, false)?;
+        let Some(there) = stat(&directory, name)? else { return Ok(false) };
+        if !is_a(&there, SFlag::S_IFREG) || Mark::from(&there) != *mark {
+            return Ok(false);
+        }
+        let Some((key, hash)) = hashed else { return Ok(true) };
+        Ok(key.hash(&files::read_open(&open_regular(&directory, name)?, CREDENTIALS_MAX)?) == hash)
+    };
+    look().unwrap_or(false)
+}
+
+pub fn is_link_to(link: &Path, target: &Path) -> bool {
+    let look = || -> io::Result<bool> {
+        let (directory, name) = parent(link, false)?;
+        Ok(readlinkat(&directory, name)? == target.as_os_str())
+    };
+    look().unwrap_or(false)
+}
+
+/// What is to be removed, and how to tell that it is still ours.
+#[derive(Debug)]
+pub enum Left {
+    /// In memory that only we write to.
+    Ours,
+    File {
+        mark: Option<Mark>,
+        hash: String,
+        key: Key,
+    },
+    Link(PathBuf),
+}
+
+/// Removes a file or link if it is still ours, and in any case what is unfinished of it. Returns whether it is gone.
+pub fn remove(path: &Path, left: &Left) -> io::Result<bool> {
+    let (directory, name) = match parent(path, false) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    discard(&directory, &unfinished(name))?;
+    let Some(there) = stat(&directory, name)? else { return Ok(true) };
+    let is_ours = match left {
+        Left::Ours => true,
+        Left::Link(target) => {
+            is_a(&there, SFlag::S_IFLNK) && readlinkat(&directory, name)? == target.as_os_str()
+        }
+        Left::File { mark: Some(mark), hash, key } if is_a(&there, SFlag::S_IFREG) => {
+            let is_untouched = Mark::from(&there) == *mark;
+            // Whoever changes no more than its mode leaves it ours.
+            is_untouched
+                || there.st_ino == mark.inode
+                    && files::read_open(&open_regular(&directory, name)?, CREDENTIALS_MAX)
+                        .is_ok_and(|content| key.hash(&content) == *hash)
+        }
+        Left::File { .. } => false,
+    };
+    if is_ours {
+        discard(&directory, name.as_bytes())?;
     }
-    Ok(())
+    Ok(is_ours)
+}
+
+/// Removes what a mirror that was killed left of it.
+pub fn remove_unfinished(path: &Path) -> io::Result<()> {
+    match parent(path, false) {
+        Ok((directory, name)) => discard(&directory, &unfinished(name)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a directory for files of ours, and makes it if it is not there.
@@ -86,39 +244,42 @@ pub fn directory(path: &Path) -> io::Result<OwnedFd> {
     parent(&path.join("file"), true).map(|(directory, _)| directory)
 }
 
-/// Removes a file or link of ours, and what is unfinished of it; one that is not there counts as removed.
-pub fn remove(path: &Path) -> io::Result<()> {
-    remove_unfinished(path)?;
-    remove_named(path, |name| name.as_bytes().to_vec())
-}
-
-/// Removes what a mirror that was killed left of it.
-pub fn remove_unfinished(path: &Path) -> io::Result<()> {
-    remove_named(path, unfinished)
-}
-
-fn remove_named(path: &Path, named: impl Fn(&OsStr) -> Vec<u8>) -> io::Result<()> {
-    match parent(path, false) {
-        Ok((directory, name)) => discard(&directory, &named(name)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn point(link: &Path, target: &Path) -> io::Result<()> {
-    let (directory, name) = parent(link, true)?;
-    match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK => {
-            let what = format!("{} is there already and is not a symlink: move it away", link.display());
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+impl From<&FileStat> for Mark {
+    fn from(there: &FileStat) -> Self {
+        Self {
+            inode: there.st_ino,
+            size: there.st_size,
+            modified: (there.st_mtime, there.st_mtime_nsec),
+            changed: (there.st_ctime, there.st_ctime_nsec),
         }
-        Ok(_) | Err(Errno::ENOENT) => {}
-        Err(error) => return Err(error.into()),
     }
-    let new = unfinished(name);
-    discard(&directory, &new)?;
-    symlinkat(target, &directory, new.as_slice())?;
-    Ok(renameat(&directory, new.as_slice(), &directory, name)?)
+}
+
+/// What is there, and not what it points at.
+fn stat(directory: &OwnedFd, name: &OsStr) -> io::Result<Option<FileStat>> {
+    match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(there) => Ok(Some(there)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_a(there: &FileStat, kind: SFlag) -> bool {
+    SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == kind
+}
+
+/// Opens what may be anything by now, without waiting for anybody.
+fn open_regular(directory: &OwnedFd, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = File::from(openat(directory, name, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// The mark of a file that holds just these bytes.
+fn holds(file: &File, bytes: &[u8]) -> Option<Mark> {
+    let there = fstat(file).ok()?;
+    let content = files::read_open(file, bytes.len()).ok()?;
+    (*content == *bytes).then(|| Mark::from(&there))
 }
 
 /// Opens the directory of a path, step by step, so that no component can lead elsewhere. Returns it with the last name.
@@ -127,7 +288,6 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
 /// other. So what is made there becomes that user's, too.
 fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let path = &*mount::writable(path);
     let mut directory = open("/", STEP, Mode::empty())?;
     let mut owner = fstat(&directory)?;
     let mut so_far = PathBuf::from("/");
@@ -211,16 +371,6 @@ fn as_made(directory: &OwnedFd, there: &FileStat) -> io::Result<Option<OwnedFd>>
     Ok(is_empty.then_some(directory))
 }
 
-fn not_a_directory(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR => {
-            Err(io::Error::other("there is a directory of that name: move it away"))
-        }
-        Ok(_) | Err(Errno::ENOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Whether what lies there is in memory only: tmpfs or ramfs.
 pub fn in_memory(directory: &impl AsFd) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
@@ -249,9 +399,12 @@ mod tests {
         let config = crate::config::load(&[directory.join("secrets.json")]).unwrap();
         let file = &config.files[0];
         let owner = Accounts::look_up(&config.files).of(file).unwrap();
-        let value =
-            |round: usize| Secret::copy_from(format!("{round:04}").repeat(20_000).as_bytes()).unwrap();
-        install(file, owner, &value(0)).unwrap();
+        let write = |round: usize| {
+            let value = Secret::copy_from(format!("{round:04}").repeat(20_000).as_bytes()).unwrap();
+            put(&Wanted { path: path.clone(), owner, mode: file.mode, value: value.into() }).unwrap().0
+        };
+        assert_eq!(write(0), Found::Nothing);
+        assert_eq!(write(0), Found::Same);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let read = || {
@@ -265,7 +418,7 @@ mod tests {
             };
             let readers = [scope.spawn(read), scope.spawn(read)];
             for round in 1..=1000 {
-                install(file, owner, &value(round)).unwrap();
+                assert_eq!(write(round), Found::Other);
             }
             done.store(true, Ordering::Relaxed);
             for reader in readers {

@@ -8,8 +8,10 @@
 //! again, and what units missed.
 
 mod ask;
+mod hands;
 pub mod install;
 pub mod mount;
+mod pass;
 pub mod plan;
 mod recover;
 pub mod reload;
@@ -20,15 +22,15 @@ pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::warn;
 
-use self::ask::{Answers, NoValue, Patience, ask};
-use self::install::Accounts;
-use self::plan::{Contents, plan};
+use self::ask::{NoValue, Patience};
+use self::hands::Hands;
+use self::pass::{Done, Pass};
 use self::recover::Provided;
 pub use self::state::Memory;
 use self::state::State;
@@ -41,6 +43,12 @@ const START: Duration = Duration::from_secs(30);
 /// When to try again what stands in the way here; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often to read the files, to see whether they are as they were left; in between it is enough to look at what says that
+/// they were written to.
+const READ_FILES: Duration = Duration::from_secs(5 * 60);
+/// How often units are told of a file that somebody else changed and that was put back.
+const TELL_OF_OTHERS: Duration = Duration::from_secs(60 * 60);
 
 /// How often to look at all units that are down although nothing new is known.
 const LOOK_AT_UNITS: Duration = Duration::from_secs(60);
@@ -55,12 +63,17 @@ pub struct Mirror {
     state: State,
     /// The configuration that was valid last.
     config: Option<Config>,
+    hands: Hands<Done>,
+    /// What is below it is in our memory.
+    root: PathBuf,
+    /// When the files were last read.
+    read: Option<Instant>,
+    /// The files that somebody else changed, and when units were last told of it.
+    touched: BTreeMap<PathBuf, Instant>,
     /// The files that are not as they should be.
     troubles: BTreeMap<PathBuf, Trouble>,
     /// What left the configuration and could not be removed, and why.
     stuck: BTreeMap<PathBuf, String>,
-    /// What is still to be done to units whose secret changed.
-    untold: BTreeMap<String, OnChange>,
     /// Why the configuration that is there now is not used.
     faults: Option<String>,
     /// Something came that units may have been waiting for, or a start failed.
@@ -97,9 +110,12 @@ impl Mirror {
             memory,
             state,
             config: None,
+            hands: Hands::new(),
+            root: MIRROR_ROOT.into(),
+            read: None,
+            touched: BTreeMap::new(),
             troubles: BTreeMap::new(),
             stuck: BTreeMap::new(),
-            untold: BTreeMap::new(),
             faults: None,
             has_news: true,
             looked: None,
@@ -117,9 +133,6 @@ impl Mirror {
             }
         };
         self.faults = None;
-        if occasion == Occasion::Start {
-            self.remove_unfinished(&config);
-        }
         let long = START.min(config.timing.deadline);
         let short = config.timing.short_deadline.min(long);
         let patience = match occasion {
@@ -128,75 +141,48 @@ impl Mirror {
             // Nobody waits for it: a value that takes its time need not be asked for again.
             Occasion::Change => Patience { first: long, others: long },
         };
-        let asked = names(entries(&config));
-        let mut answers = ask(&self.socket, &asked, patience);
-        if occasion == Occasion::Reload {
-            self.ask_again(&mut answers, short);
+        let mut pass = Pass::new(self, &config);
+        if occasion == Occasion::Start {
+            pass.remove_unfinished();
         }
-        let units = self.take(&config, &answers);
-        self.act(units);
+        pass.remove_what_left();
+        pass.intend();
+        pass.ask(&names(entries(&config)), patience);
+        if occasion == Occasion::Reload {
+            // The service may read the new configuration in this moment, and still refuse what only that one has.
+            pass.ask_again(short);
+        }
+        let units = pass.finish();
+        self.tell(units);
         self.config = Some(config);
         Ok(())
     }
 
-    /// A mirror that was killed may have left a secret in a file that has no name yet.
-    fn remove_unfinished(&self, config: &Config) {
-        let files = config.files.iter().flat_map(|file| file.symlinks.iter().chain([&file.path]));
-        let known: BTreeSet<&PathBuf> =
-            files.chain(self.state.files.keys()).chain(&self.state.links).collect();
-        for path in known {
-            if let Err(error) = install::remove_unfinished(path) {
-                warn!("what may be left unfinished of {} cannot be removed: {error}", path.display());
-            }
-        }
-    }
-
-    /// The service may read the new configuration in this moment, and still refuse what only that one has.
-    fn ask_again(&self, answers: &mut Answers, patience: Duration) {
-        let end = Instant::now() + patience;
-        let mut pause = Duration::from_millis(200);
-        loop {
-            let is_refused = |(name, answer): (&String, &Result<_, NoValue>)| {
-                (answer.as_ref().err() == Some(&NoValue::Refused)).then(|| name.clone())
-            };
-            let refused: Vec<String> = answers.iter().filter_map(is_refused).collect();
-            if refused.is_empty() || Instant::now() + pause > end {
-                return;
-            }
-            std::thread::sleep(pause);
-            pause *= 2;
-            let left = end.saturating_duration_since(Instant::now());
-            answers.extend(ask(&self.socket, &refused, Patience { first: left, others: left }));
-        }
-    }
-
-    /// Tries again what stood in the way of files, where it is time, and puts back what is gone.
+    /// Looks whether the files are as they were left, and tries again what stood in the way, where it is time.
     pub fn mend(&mut self) {
         let Some(config) = self.config.take() else { return };
         let now = Instant::now();
-        let is_due = |file: &MirrorFile| match self.troubles.get(&file.path) {
-            Some(trouble) => trouble.again.is_some_and(|again| again <= now),
-            None => {
-                let mut paths = file.symlinks.iter().chain([&file.path]);
-                self.state.files.contains_key(&file.path)
-                    && paths.any(|path| path.symlink_metadata().is_err())
-            }
-        };
-        let asked = names(config.files.iter().filter(|file| is_due(file)).map(|file| &file.entry));
-        if !asked.is_empty() {
-            let short = config.timing.short_deadline.min(START);
-            let answers = ask(&self.socket, &asked, Patience { first: short, others: short });
-            let units = self.take(&config, &answers);
-            self.act(units);
+        let reads = self.read.is_none_or(|read| now >= read + READ_FILES);
+        if reads {
+            self.read = Some(now);
         }
-        if !self.untold.is_empty() {
-            self.act(BTreeMap::new());
-        }
-        if !self.stuck.is_empty() {
-            let left: Vec<PathBuf> =
-                self.stuck.keys().filter(|path| self.state.files.contains_key(*path)).cloned().collect();
-            self.remove(&config, &left);
-            self.save();
+        let is_due = |trouble: &Trouble| trouble.again.is_some_and(|again| again <= now);
+        let mut due: BTreeSet<PathBuf> = self
+            .troubles
+            .iter()
+            .filter(|(_, trouble)| is_due(trouble))
+            .map(|(path, _)| path.clone())
+            .collect();
+        let mut pass = Pass::new(self, &config);
+        due.extend(pass.look(reads));
+        let files = config.files.iter().filter(|file| due.contains(&file.path));
+        let asked = names(files.map(|file| &file.entry));
+        let short = config.timing.short_deadline.min(START);
+        pass.ask(&asked, Patience { first: short, others: short });
+        pass.remove_what_is_stuck();
+        let units = pass.finish();
+        if !units.is_empty() || !self.state.untold.is_empty() {
+            self.tell(units);
         }
         self.config = Some(config);
     }
@@ -206,83 +192,18 @@ impl Mirror {
         self.troubles.values().filter_map(|trouble| trouble.again).min()
     }
 
-    /// Puts these values where they belong. Returns what is to be done to units.
-    fn take(&mut self, config: &Config, answers: &Answers) -> BTreeMap<String, OnChange> {
-        let contents: Contents = answers
-            .iter()
-            .filter_map(|(name, answer)| Some((name.clone(), self.state.fingerprint(answer.as_ref().ok()?))))
-            .collect();
-        if self.state.forgotten {
-            // Recorded as different from everything that is known now.
-            for name in contents.keys() {
-                self.state.seen.entry(name.clone()).or_default();
-            }
+    /// Acts on units whose secret changed. What could not be done is done at the next look, also by a mirror that begins anew.
+    fn tell(&mut self, units: BTreeMap<String, OnChange>) {
+        for (unit, action) in units {
+            plan::add(&mut self.state.untold, unit, &action);
         }
-        let links: BTreeMap<&Path, &[PathBuf]> =
-            config.files.iter().map(|file| (file.path.as_path(), &file.symlinks[..])).collect();
-        let is_there = |path: &Path| {
-            let links = links.get(path).copied().unwrap_or_default();
-            links.iter().map(PathBuf::as_path).chain([path]).all(|path| path.symlink_metadata().is_ok())
-        };
-        let plan = plan(config, &contents, &self.state.seen, &self.state.files, is_there);
-        for change in &config.changes {
-            if let Some(Err(why)) = answers.get(change.entry.content.mirror_name().as_str()) {
-                warn!("whether {} has changed is not known: {}", change.entry.name, why.describe());
-            }
+        self.save();
+        if self.state.untold.is_empty() {
+            return;
         }
-        let accounts = Accounts::look_up(&config.files);
-        let no_memory = mount::trouble(config.files.iter().any(|file| file.path.starts_with(MIRROR_ROOT)));
-        // First, to make room.
-        self.remove(config, &plan.remove);
-        let mut written = 0;
-        for file in &config.files {
-            let Some(answer) = answers.get(file.entry.content.mirror_name().as_str()) else { continue };
-            let below = no_memory.as_ref().filter(|_| file.path.starts_with(MIRROR_ROOT));
-            let done = match (answer, plan.write.get(&file.path), below) {
-                // The service tells when it has what it refused.
-                (Err(why), ..) => Err((why.describe(), *why != NoValue::Refused)),
-                (Ok(_), _, Some(why)) => Err((why.clone(), true)),
-                (Ok(_), None, None) => Ok(false),
-                (Ok(value), Some(_), None) => accounts
-                    .of(file)
-                    .and_then(|owner| install::install(file, owner, value).map_err(|error| error.to_string()))
-                    .map(|()| true)
-                    .map_err(|why| (why, true)),
-            };
-            match done {
-                Ok(is_new) => {
-                    self.troubles.remove(&file.path);
-                    if let Some(write) = plan.write.get(&file.path).filter(|_| is_new) {
-                        self.state.files.insert(file.path.clone(), write.clone());
-                        self.state.links.extend(file.symlinks.iter().cloned());
-                        written += 1;
-                        self.has_news = true;
-                    }
-                }
-                // Nobody waits for it.
-                Err((_, false)) if file.optional => {}
-                Err((why, is_ours)) => self.note(file, why, is_ours),
-            }
-        }
-        if written > 0 {
-            info!("wrote {written} file{}", if written == 1 { "" } else { "s" });
-        }
-        self.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
-        let units = plan.units(config, |path| !self.troubles.contains_key(path));
-        let known = plan.known;
-        self.state.seen.extend(contents);
-        self.state.seen.retain(|name, _| known.contains(name));
-        self.state.forgotten &= known.iter().any(|name| !self.state.seen.contains_key(name));
-        units
-    }
-
-    /// Acts on units whose secret changed. What could not be done is done at the next look; until it is, a mirror that begins
-    /// anew sees the change once more.
-    fn act(&mut self, units: BTreeMap<String, OnChange>) {
-        self.untold.extend(units);
-        match units::act(&self.untold) {
-            Ok(()) => {
-                self.untold.clear();
+        match units::act(&self.state.untold) {
+            Ok(left) => {
+                self.state.untold = left;
                 self.save();
             }
             Err(error) => {
@@ -298,7 +219,7 @@ impl Mirror {
         let before = self.troubles.get(&file.path);
         if before.is_none_or(|before| before.why != why) {
             let path = file.path.display();
-            let is_there = file.path.symlink_metadata().is_ok();
+            let is_there = self.is_written(file);
             warn!("{path} {}: {why}", if is_there { "stays as it was" } else { "is not there" });
         }
         let pause = before.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
@@ -306,35 +227,13 @@ impl Mirror {
         self.troubles.insert(file.path.clone(), Trouble { why, again, pause });
     }
 
-    /// Removes files and links that left the configuration.
-    fn remove(&mut self, config: &Config, files: &[PathBuf]) {
-        let wanted: Vec<&Path> =
-            config.files.iter().flat_map(|file| file.symlinks.iter().map(PathBuf::as_path)).collect();
-        let links: Vec<PathBuf> =
-            self.state.links.iter().filter(|link| !wanted.contains(&link.as_path())).cloned().collect();
-        for path in files.iter().chain(&links) {
-            match install::remove(path) {
-                Ok(()) => {
-                    self.state.files.remove(path);
-                    self.state.links.remove(path);
-                    self.stuck.remove(path);
-                    info!("removed {}: it left the configuration", path.display());
-                }
-                Err(error) => {
-                    let why = error.to_string();
-                    if self.stuck.get(path) != Some(&why) {
-                        warn!("cannot remove {}: {why}", path.display());
-                    }
-                    self.stuck.insert(path.clone(), why);
-                }
-            }
-        }
-        let is_left = |path: &PathBuf| files.contains(path) || links.contains(path);
-        self.stuck.retain(|path, _| is_left(path));
+    /// Whether it was written once, as far as that is known.
+    fn is_written(&self, file: &MirrorFile) -> bool {
+        self.state.files.get(&file.path).is_some_and(|written| written.mark.is_some())
     }
 
     fn save(&self) {
-        if let Err(error) = self.memory.save(&self.state) {
+        if let Err(error) = self.memory.save(&self.state, &self.root) {
             warn!("what was seen cannot be remembered through a restart of the mirror: {error}");
         }
     }
@@ -390,7 +289,7 @@ impl Mirror {
     }
 
     fn tell_reloaded(&self) {
-        if let Some(directory) = &self.memory.0
+        if let Some(directory) = &self.memory.runtime
             && let Err(error) = reload::done(directory)
         {
             warn!("that a reload is done cannot be told: {error}");
@@ -399,7 +298,7 @@ impl Mirror {
 
     /// How everything is, in one line, for `systemctl status`.
     pub fn status(&self) -> String {
-        let is_wanted = |file: &&MirrorFile| !file.optional || self.state.files.contains_key(&file.path);
+        let is_wanted = |file: &&MirrorFile| !file.optional || self.is_written(file);
         let files = self.config.iter().flat_map(|config| &config.files).filter(is_wanted);
         let missing = files.clone().filter(|file| self.troubles.contains_key(&file.path)).count();
         let mut text = match (files.count(), missing) {

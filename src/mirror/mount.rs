@@ -1,9 +1,9 @@
-//! `/run/secrets`: memory that is never swapped, which root writes in a place of its own, and which owners only read: whoever
-//! could write to a file of his there could fill the memory of all.
+//! `/run/secrets`, or what `mirror_root` says: memory that is never swapped, which root writes in a place of its own, and which
+//! owners only read: whoever could write to a file of his there could fill the memory of all.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ const UNIT: &str = "opnix-mount.service";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much all files may take together, where the kernel can limit it.
 const SIZE: &str = "64m";
+/// What is mounted is ours if it says so.
+const SOURCE: &str = "opnix";
 
 /// Root's place, which nobody else may enter.
 const PLACE: &str = "/run/opnix-files";
@@ -28,6 +30,8 @@ const WRITABLE: &str = "/run/opnix-files/memory";
 /// Where it is made read-only before anybody sees it: what is attached elsewhere and made read-only then stays writable for services
 /// that run already.
 const READ_ONLY: &str = "/run/opnix-files/read-only";
+/// A link to where it is shown.
+const SHOWN: &str = "/run/opnix-files/shown";
 
 const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
@@ -37,30 +41,31 @@ pub fn prepare(root: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let (shown, memory) = (Mount::at(root)?, Mount::at(Path::new(WRITABLE))?);
+    // An older opnix left no such link.
+    let before = fs::read_link(SHOWN).unwrap_or_else(|_| MIRROR_ROOT.into());
+    if before != root && Mount::ours(&before).is_ok_and(|mount| mount.is_some()) {
+        unmount(&before)?;
+    }
+    look(root)?;
+    let (shown, memory) = (Mount::ours(root)?, Mount::ours(Path::new(WRITABLE))?);
     let memory = match memory {
-        Some(memory) => memory.in_memory(Path::new(WRITABLE))?,
+        Some(memory) => memory,
         None => {
             make(WRITABLE)?;
-            match shown.as_ref() {
+            if shown.is_some() {
                 // As an older opnix mounted it, or what is left of this: its files stay.
-                Some(shown) => {
-                    shown.in_memory(root)?;
-                    bind(root, WRITABLE)?;
-                    remount(WRITABLE, FLAGS)?;
-                }
-                None => memory_at(WRITABLE)?,
+                bind(root, WRITABLE)?;
+                remount(WRITABLE, FLAGS)?;
+            } else {
+                memory_at(WRITABLE)?;
             }
-            Mount::at(Path::new(WRITABLE))?.ok_or(io::ErrorKind::NotFound)?
+            // What is mounted over the other one would be over this, too.
+            mount(None::<&str>, WRITABLE, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+            Mount::ours(Path::new(WRITABLE))?.ok_or(io::ErrorKind::NotFound)?
         }
     };
-    match shown {
-        Some(shown) if shown.is_read_only && shown.device == memory.device => return Ok(()),
-        Some(shown) if shown.device != memory.device => {
-            let what = format!("{} is another mount already: unmount it", root.display());
-            return Err(io::Error::other(what));
-        }
-        _ => {}
+    if shown.is_some_and(|shown| shown.is_read_only && shown.device == memory.device) {
+        return Ok(());
     }
     make(READ_ONLY)?;
     bind(Path::new(WRITABLE), READ_ONLY)?;
@@ -68,7 +73,22 @@ pub fn prepare(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root)?;
     bind(Path::new(READ_ONLY), root)?;
     umount2(READ_ONLY, MntFlags::MNT_DETACH)?;
+    let _ = fs::remove_file(SHOWN);
+    symlink(root, SHOWN)?;
     info!("mounted {} ({}, read-only)", root.display(), memory.kind);
+    Ok(())
+}
+
+/// Takes it away from where it was, with all that is in it.
+fn unmount(root: &Path) -> io::Result<()> {
+    for path in [root, Path::new(WRITABLE)] {
+        while Mount::ours(path)?.is_some() {
+            umount2(path, MntFlags::MNT_DETACH)?;
+        }
+    }
+    info!("unmounted {}: the files are to be elsewhere", root.display());
+    // Where somebody else put something, it stays.
+    let _ = fs::remove_dir(root);
     Ok(())
 }
 
@@ -82,8 +102,8 @@ fn make(path: &str) -> io::Result<()> {
 fn memory_at(path: &str) -> io::Result<()> {
     // `noswap` came with Linux 6.3. A ramfs is never swapped, but has no limit.
     let tmpfs = format!("mode=0751,size={SIZE},noswap");
-    if mount(Some("opnix"), path, Some("tmpfs"), FLAGS, Some(tmpfs.as_str())).is_err() {
-        mount(Some("opnix"), path, Some("ramfs"), FLAGS, Some("mode=0751"))?;
+    if mount(Some(SOURCE), path, Some("tmpfs"), FLAGS, Some(tmpfs.as_str())).is_err() {
+        mount(Some(SOURCE), path, Some("ramfs"), FLAGS, Some("mode=0751"))?;
     }
     Ok(())
 }
@@ -97,37 +117,33 @@ fn remount(path: &str, flags: MsFlags) -> io::Result<()> {
     Ok(mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?)
 }
 
-/// Where a path below the root is to be written to: where it is, unless the root only shows what is in root's place.
-pub fn writable(path: &Path) -> PathBuf {
-    let is_mounted = || {
-        let device = |path: &str| fs::metadata(path).map(|metadata| metadata.dev());
-        matches!((device(PLACE), device(WRITABLE)), (Ok(place), Ok(memory)) if place != memory)
-    };
-    match path.strip_prefix(MIRROR_ROOT) {
-        Ok(below) if is_mounted() => Path::new(WRITABLE).join(below),
-        _ => path.to_owned(),
-    }
+/// Where it is shown; `None` if it never was, or only root may know.
+pub fn shown() -> Option<PathBuf> {
+    fs::read_link(SHOWN).ok()
 }
 
-/// Why no file can be put there, if one is to be: it is mounted now if it can be.
-pub fn trouble(is_needed: bool) -> Option<String> {
-    if !is_needed {
-        return None;
-    }
-    match is_mounted(Path::new(MIRROR_ROOT)) {
+/// Where a path below the root is to be written to: in root's place, which the root only shows.
+pub fn writable(path: &Path, root: &Path) -> PathBuf {
+    path.strip_prefix(root).map_or_else(|_| path.to_owned(), |below| Path::new(WRITABLE).join(below))
+}
+
+/// Why no file can be put there: it is mounted now if it can be.
+pub fn trouble(root: &Path) -> Option<String> {
+    let shown = root.display();
+    match is_mounted(root) {
         Ok(true) => None,
-        Ok(false) => have_mounted()
+        Ok(false) => have_mounted(root)
             .err()
-            .map(|error| format!("{MIRROR_ROOT} is not mounted: {error}; see systemctl status {UNIT}")),
+            .map(|error| format!("{shown} is not mounted: {error}; see systemctl status {UNIT}")),
         Err(error) => Some(error.to_string()),
     }
 }
 
-fn have_mounted() -> io::Result<()> {
+fn have_mounted(root: &Path) -> io::Result<()> {
     Manager::connect()?.queue("RestartUnit", UNIT, "replace")?;
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
-        if is_mounted(Path::new(MIRROR_ROOT))? {
+        if is_mounted(root)? {
             return Ok(());
         }
         sleep(Duration::from_millis(50));
@@ -137,10 +153,54 @@ fn have_mounted() -> io::Result<()> {
 
 /// Whether the memory is in its place, and shown where it is to be read.
 fn is_mounted(root: &Path) -> io::Result<bool> {
-    let Some(shown) = Mount::at(root)? else { return Ok(false) };
-    let shown = shown.in_memory(root)?;
-    let Some(memory) = Mount::at(Path::new(WRITABLE))? else { return Ok(false) };
+    look(root)?;
+    let Some(shown) = Mount::ours(root)? else { return Ok(false) };
+    let Some(memory) = Mount::ours(Path::new(WRITABLE))? else { return Ok(false) };
     Ok(shown.is_read_only && shown.device == memory.device)
+}
+
+/// Fails if somebody else holds that place, or could take it.
+fn look(root: &Path) -> io::Result<()> {
+    let trouble = |what: String| {
+        io::Error::other(format!(
+            "{what}\nif another tool keeps its secrets there, give opnix a directory of its own: \"mirror_root\" in secrets.json"
+        ))
+    };
+    let mut way: Vec<&Path> = root.ancestors().collect();
+    way.reverse();
+    for step in way {
+        let there = match step.symlink_metadata() {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let step = step.display();
+        if there.is_symlink() {
+            let target = fs::read_link(root).unwrap_or_default();
+            return Err(trouble(format!(
+                "{step} is a symlink to {}, which opnix did not make",
+                target.display()
+            )));
+        }
+        if !is_roots(&there) {
+            return Err(trouble(format!("{step} is no directory that only root can write to")));
+        }
+    }
+    if Mount::ours(root)?.is_some() {
+        return Ok(());
+    }
+    match fs::read_dir(root)?.next() {
+        None => Ok(()),
+        Some(entry) => Err(trouble(format!(
+            "{} holds what opnix did not put there ({:?} first): it is not mounted over",
+            root.display(),
+            entry?.file_name()
+        ))),
+    }
+}
+
+fn is_roots(there: &Metadata) -> bool {
+    there.is_dir() && there.uid() == 0 && there.mode() & 0o022 == 0
 }
 
 /// What is mounted somewhere, as far as it matters.
@@ -152,8 +212,8 @@ struct Mount {
 }
 
 impl Mount {
-    /// The last one there, which hides those before it.
-    fn at(path: &Path) -> io::Result<Option<Self>> {
+    /// The last one there, which hides those before it. Fails if it is not ours.
+    fn ours(path: &Path) -> io::Result<Option<Self>> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let mut found = None;
         for line in mounts.lines() {
@@ -162,24 +222,25 @@ impl Mount {
             if let [_, _, device, _, point, options, ..] = fields[..]
                 && Some(point) == path.to_str()
             {
-                found = Some(Self {
-                    device: device.to_owned(),
-                    kind: rest.split(' ').next().unwrap_or_default().to_owned(),
-                    is_read_only: options.split(',').any(|option| option == "ro"),
-                });
+                let is_read_only = options.split(',').any(|option| option == "ro");
+                found = Some((rest, Self { device: device.to_owned(), kind: String::new(), is_read_only }));
             }
         }
-        Ok(found)
-    }
-
-    fn in_memory(&self, path: &Path) -> io::Result<Self> {
-        let Self { device, kind, is_read_only } = self;
-        if !["tmpfs", "ramfs"].contains(&kind.as_str()) {
-            return Err(io::Error::other(format!(
-                "{} is a mount of another kind ({kind}): secrets would be on a disk",
-                path.display()
-            )));
-        }
-        Ok(Self { device: device.clone(), kind: kind.clone(), is_read_only: *is_read_only })
+        let Some((rest, mount)) = found else { return Ok(None) };
+        let described: Vec<&str> = rest.split(' ').collect();
+        let [kind, source, options] = described[..] else { return Err(io::ErrorKind::InvalidData.into()) };
+        let is_in_memory =
+            kind == "ramfs" || kind == "tmpfs" && options.split(',').any(|option| option == "noswap");
+        let trouble = match (source == SOURCE, is_in_memory) {
+            (true, true) => return Ok(Some(Self { kind: kind.to_owned(), ..mount })),
+            (true, false) => "may be swapped to a disk",
+            (false, _) => "is not opnix's",
+        };
+        Err(io::Error::other(format!(
+            "what is mounted at {path} {trouble} (a {kind} of {source:?})\n\
+             umount {path}; or, if another tool keeps its secrets there, give opnix a directory of its own: \
+             \"mirror_root\" in secrets.json",
+            path = path.display(),
+        )))
     }
 }

@@ -1,8 +1,9 @@
-//! What the mirror remembers through its own restarts: in its runtime directory, which is in memory and gone at reboot.
+//! What the mirror remembers through its own restarts: in its runtime directory, which is in memory and gone at reboot. What it
+//! wrote elsewhere than in memory is remembered through a reboot, too: it is to be removed when it leaves the configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::Generate;
 use hmac::{Hmac, KeyInit, Mac};
@@ -10,26 +11,48 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tracing::warn;
 
+use super::install::Mark;
 use super::plan::{Contents, Written};
 use super::recover::Left;
-use crate::config::MIRROR_ROOT;
+use crate::config::{MIRROR_ROOT, OnChange};
 use crate::files::StateDirectory;
-use crate::secret::Secret;
 
 const FILE: &str = "mirror.json";
 /// In bytes.
 const KEY_LENGTH: usize = 32;
 
+/// In the state directory.
+const LASTING: &str = "files.json";
+
 #[derive(Debug, Clone)]
-pub struct Memory(pub Option<StateDirectory>);
+pub struct Memory {
+    pub runtime: Option<StateDirectory>,
+    pub state: Option<StateDirectory>,
+}
+
+/// The key that values are hashed with: without one, short values could be guessed from their hashes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Key(String);
+
+impl Key {
+    pub fn hash(&self, value: &[u8]) -> String {
+        let mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).map(|mac| mac.chain_update(value));
+        // This kind of hash takes keys of any length.
+        mac.map_or_else(|_| String::new(), |mac| hex(&mac.finalize().into_bytes()))
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct State {
-    /// The key that values are hashed with: without one, short values could be guessed from their hashes.
-    key: String,
+    pub key: Key,
     pub seen: Contents,
     pub files: BTreeMap<PathBuf, Written>,
-    pub links: BTreeSet<PathBuf>,
+    /// Where our links point at.
+    #[serde(default)]
+    pub targets: BTreeMap<PathBuf, PathBuf>,
+    /// What is still to be done to units whose secret changed.
+    #[serde(default)]
+    pub untold: BTreeMap<String, OnChange>,
     /// What could not start.
     #[serde(default)]
     pub left: Left,
@@ -38,10 +61,29 @@ pub struct State {
     pub forgotten: bool,
 }
 
+/// What lies elsewhere than in our memory.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Lasting {
+    files: BTreeMap<PathBuf, Option<Mark>>,
+    links: BTreeMap<PathBuf, PathBuf>,
+}
+
 impl Memory {
     /// What the last mirror knew. Fails when there is nothing and no new key can be made.
     pub fn load(&self) -> io::Result<State> {
-        let Some(directory) = &self.0 else { return State::new() };
+        let mut state = self.of_this_boot()?;
+        let lasting = self.lasting();
+        for (path, mark) in lasting.files {
+            state.files.entry(path).or_insert_with(|| Written { mark, ..Written::default() });
+        }
+        for (link, target) in lasting.links {
+            state.targets.entry(link).or_insert(target);
+        }
+        Ok(state)
+    }
+
+    fn of_this_boot(&self) -> io::Result<State> {
+        let Some(directory) = &self.runtime else { return State::new() };
         let known = match directory.read(FILE) {
             Ok(None) => return State::new(),
             Ok(Some(text)) => serde_json::from_slice(&text).map_err(io::Error::from).and_then(State::checked),
@@ -57,9 +99,37 @@ impl Memory {
         })
     }
 
-    pub fn save(&self, state: &State) -> io::Result<()> {
-        let Some(directory) = &self.0 else { return Ok(()) };
-        directory.replace(FILE, &serde_json::to_vec(state)?)
+    fn lasting(&self) -> Lasting {
+        let Some(directory) = &self.state else { return Lasting::default() };
+        let known = directory.read(LASTING).and_then(|text| match text {
+            Some(text) => Ok(serde_json::from_slice(&text)?),
+            None => Ok(Lasting::default()),
+        });
+        known.unwrap_or_else(|error| {
+            warn!(
+                "which files were written before this boot is not known: {}: {error}; those that left the configuration stay",
+                directory.path(LASTING).display()
+            );
+            Lasting::default()
+        })
+    }
+
+    /// `root`: what is below it is in our memory.
+    pub fn save(&self, state: &State, root: &Path) -> io::Result<()> {
+        if let Some(directory) = &self.runtime {
+            directory.replace(FILE, &serde_json::to_vec(state)?)?;
+        }
+        let Some(directory) = &self.state else { return Ok(()) };
+        let is_elsewhere = |path: &&PathBuf| !path.starts_with(root);
+        let files = state.files.iter().filter(|(path, _)| is_elsewhere(path));
+        let links = state.targets.iter().filter(|(path, _)| is_elsewhere(path));
+        let lasting = Lasting {
+            files: files.map(|(path, written)| (path.clone(), written.mark.clone())).collect(),
+            links: links.map(|(link, target)| (link.clone(), target.clone())).collect(),
+        };
+        let text = serde_json::to_vec(&lasting)?;
+        let is_known = directory.read(LASTING)?.is_some_and(|known| *known == text);
+        if is_known { Ok(()) } else { directory.replace(LASTING, &text) }
     }
 }
 
@@ -68,25 +138,19 @@ impl State {
         let key = <[u8; KEY_LENGTH]>::try_generate()
             .map_err(|_| io::Error::other("the system gives no random numbers"))?;
         Ok(Self {
-            key: hex(&key),
+            key: Key(hex(&key)),
             seen: Contents::new(),
             files: BTreeMap::new(),
-            links: BTreeSet::new(),
+            targets: BTreeMap::new(),
+            untold: BTreeMap::new(),
             left: Left::default(),
             forgotten: false,
         })
     }
 
     fn checked(self) -> io::Result<Self> {
-        let is_key = self.key.len() == 2 * KEY_LENGTH;
+        let is_key = self.key.0.len() == 2 * KEY_LENGTH;
         if is_key { Ok(self) } else { Err(io::Error::other("its key is damaged")) }
-    }
-
-    pub fn fingerprint(&self, value: &Secret) -> String {
-        let mac =
-            Hmac::<Sha256>::new_from_slice(self.key.as_bytes()).map(|mac| mac.chain_update(value.expose()));
-        // This kind of hash takes keys of any length.
-        mac.map_or_else(|_| String::new(), |mac| hex(&mac.finalize().into_bytes()))
     }
 }
 
@@ -104,19 +168,19 @@ mod tests {
     fn what_is_damaged_counts_as_forgotten_and_what_is_not_there_as_new() {
         let place = std::env::temp_dir().join(format!("opnix-mirror-{}", std::process::id()));
         fs::create_dir_all(&place).unwrap();
-        let memory = Memory(Some(StateDirectory::new(&place)));
+        let memory = Memory { runtime: Some(StateDirectory::new(&place)), state: None };
+        let root = Path::new("/run/secrets");
         let new = memory.load().unwrap();
-        assert!(!new.forgotten && new.key.len() == 2 * KEY_LENGTH);
-        memory.save(&new).unwrap();
-        let value = Secret::copy_from(b"made-up").unwrap();
+        assert!(!new.forgotten && new.key.0.len() == 2 * KEY_LENGTH);
+        memory.save(&new, root).unwrap();
         let known = memory.load().unwrap();
         assert!(!known.forgotten);
-        assert_eq!(known.fingerprint(&value), new.fingerprint(&value));
+        assert_eq!(known.key.hash(b"made-up"), new.key.hash(b"made-up"));
         let whole = fs::read_to_string(place.join(FILE)).unwrap();
-        for damaged in ["", "{}", &whole[..whole.len() / 2], &whole.replacen(&new.key, "", 1)] {
+        for damaged in ["", "{}", &whole[..whole.len() / 2], &whole.replacen(&new.key.0, "", 1)] {
             fs::write(place.join(FILE), damaged).unwrap();
             let state = memory.load().unwrap();
-            assert!(state.forgotten && state.key.len() == 2 * KEY_LENGTH, "{damaged}");
+            assert!(state.forgotten && state.key.0.len() == 2 * KEY_LENGTH, "{damaged}");
         }
         fs::remove_dir_all(place).unwrap();
     }

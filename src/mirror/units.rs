@@ -18,11 +18,9 @@ impl Look for Manager {
 }
 
 /// Acts on units whose secret changed: on those that are active, and on those that failed, perhaps over the old value; on
-/// each only once.
-pub fn act(units: &BTreeMap<String, OnChange>) -> io::Result<()> {
-    if units.is_empty() {
-        return Ok(());
-    }
+/// each only once. Returns what cannot be done yet: who is just starting has the old value already, and hears nothing yet.
+pub fn act(units: &BTreeMap<String, OnChange>) -> io::Result<BTreeMap<String, OnChange>> {
+    let mut left = BTreeMap::new();
     let manager = &mut Manager::connect()?;
     let is_system_up = is_up(&manager.state()?);
     // A restart covers what else is planned for an instance of a template.
@@ -43,6 +41,10 @@ pub fn act(units: &BTreeMap<String, OnChange>) -> io::Result<()> {
                 "active" | "reloading" | "refreshing" => act_on(manager, &unit.id, action),
                 // It may have the old value already.
                 "activating" if *action >= OnChange::ReloadOrRestart => act_on(manager, &unit.id, action),
+                "activating" => {
+                    left.insert(unit.id.clone(), action.clone());
+                    Ok(())
+                }
                 "failed" if is_system_up && is_startable(&unit, manager) && is_wanted(&unit, manager) => {
                     start(manager, &unit.id, "a secret changed")
                 }
@@ -53,7 +55,7 @@ pub fn act(units: &BTreeMap<String, OnChange>) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 fn act_on(manager: &mut Manager, unit: &str, action: &OnChange) -> io::Result<()> {

@@ -85,7 +85,7 @@ pub fn an_owner_reads_his_file_and_cannot_fill_the_memory_of_all(machine: &Machi
 
 pub fn the_mount_of_an_older_opnix_is_taken_over_and_no_file_is_missing_for_a_moment(machine: &Machine) {
     begin(machine);
-    machine.sh("mkdir -p /run/secrets; mount -t tmpfs -o mode=0751,size=64m,nosuid,nodev,noexec opnix /run/secrets; \
+    machine.sh("mkdir -p /run/secrets; mount -t tmpfs -o mode=0751,size=64m,noswap,nosuid,nodev,noexec opnix /run/secrets; \
                 echo older >/run/secrets/theirs; chown reader /run/secrets/theirs").ok();
     let watch = "n=0; while ! test -e /run/taken-over; do cat /run/secrets/theirs >/dev/null || exit 1; n=$((n + 1)); done; test $n -gt 10";
     machine.sh("rm -f /run/taken-over").ok();

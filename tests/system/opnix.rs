@@ -86,7 +86,7 @@ pub fn set_up(machine: &Machine, secrets: &[Value], values: &[(&str, String)], d
 pub fn forget_files(machine: &Machine) {
     machine
         .sh("systemctl stop opnix-mirror.service opnix-mount.service; for mount in /run/secrets /run/opnix-files/memory; do \
-             while mountpoint -q $mount; do umount $mount; done; done; rm -rf /run/opnix-mirror /run/opnix-files")
+             while mountpoint -q $mount; do umount $mount; done; done; rm -rf /run/opnix-mirror /run/opnix-files /var/lib/opnix-mirror")
         .ok();
 }
 

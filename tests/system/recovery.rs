@@ -337,7 +337,7 @@ pub fn what_stands_in_the_way_of_a_file_is_tried_again_until_it_is_gone(machine:
         LONG,
     );
     let said = machine.show("opnix-mirror.service", "StatusText");
-    assert!(said.contains("/run/secrets is a mount of another kind (proc)"), "{said}");
+    assert!(said.contains("what is mounted at /run/secrets is not opnix's"), "{said}");
     machine.sh("umount /run/secrets").ok();
     machine.wait("the mount and its files", is_there, SOON);
     machine.sh("userdel late-owner; rm -rf /run/left-way").ok();

@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::super::{Exit, fail, faulty};
-use crate::config::{self, MIRROR_ROOT};
-use crate::mirror::install::{self, Accounts};
+use crate::config;
+use crate::mirror::install::{self, Accounts, Wanted};
 use crate::reference::Reference;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
@@ -57,7 +57,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Err(error) => return fail(Exit::General, format_args!("{}: {error}", output.display())),
     }
     for file in &mut config.files {
-        if let Ok(below) = file.path.strip_prefix(MIRROR_ROOT) {
+        if let Ok(below) = file.path.strip_prefix(&config.mirror_root) {
             file.path = output.join(below);
         }
     }
@@ -98,7 +98,12 @@ pub fn run(arguments: Arguments) -> Exit {
             .map_err(|error| error.to_string())
             .and_then(|value| Ok((value, accounts.of(file)?)))
             .and_then(|(value, owner)| {
-                install::install(file, owner, &value).map_err(|error| error.to_string())
+                let wanted = Wanted { path: file.path.clone(), owner, mode: file.mode, value: value.into() };
+                install::put(&wanted).map_err(|error| error.to_string())?;
+                file.symlinks.iter().try_for_each(|link| {
+                    let linked = install::link(link, &file.path);
+                    linked.map(drop).map_err(|error| format!("its link {}: {error}", link.display()))
+                })
             });
         match installed {
             Ok(()) => written += 1,

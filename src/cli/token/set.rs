@@ -71,5 +71,5 @@ fn store(path: &Path, token: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::other("it is not the path of a file"))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
-    files::replace(&File::open(directory)?, name, token, Attributes::PRIVATE)
+    files::replace(&File::open(directory)?, name, token, Attributes::PRIVATE).map(drop)
 }

@@ -34,7 +34,7 @@ impl Check<'_> {
             (None, Some(template)) if common.units.is_empty() => {
                 let filled = fill(&template.value, &secret.variables, self.path_values);
                 let filled = filled
-                    .and_then(|text| mirror_path(&text))
+                    .and_then(|text| mirror_path(&text, &self.mirror_root))
                     .map_err(|error| Problem::about("pathTemplate", &error));
                 self.noted(place, filled).map(|value| At { value, place: place.clone() })
             }
@@ -99,7 +99,8 @@ impl Check<'_> {
     }
 
     fn path(&mut self, written: &At<String>) -> Option<At<PathBuf>> {
-        let value = self.valid(written, mirror_path)?;
+        let root = self.mirror_root.clone();
+        let value = self.valid(written, |text| mirror_path(text, &root))?;
         Some(At { value, place: written.place.clone() })
     }
 

@@ -22,7 +22,7 @@ impl Check<'_> {
         services: Option<&Services>,
     ) {
         let owner = self.account(written.owner.as_ref());
-        let group = self.account(written.group.as_ref());
+        let group = written.group.as_ref().map(|group| self.valid(group, account));
         let mode = written.mode.as_ref().map_or(Some(0o600), |mode| self.valid(mode, file_mode));
         let mut symlinks = Vec::new();
         for link in &written.symlinks {
@@ -33,14 +33,14 @@ impl Check<'_> {
         let services = services.map(|services| self.services(services)).unwrap_or_default();
         let Some(path) = path else { return };
         self.claim_path(&path.value, &path.place);
-        let (Some(owner), Some(group), Some(mode)) = (owner, group, mode) else { return };
+        let (Some(owner), None | Some(Some(_)), Some(mode)) = (owner, &group, mode) else { return };
         self.policy.mirror(entry);
         self.files.push(MirrorFile {
             entry: entry.clone(),
             optional: written.optional.unwrap_or(false),
             path: path.value,
             owner,
-            group,
+            group: group.flatten(),
             mode,
             symlinks,
             services,

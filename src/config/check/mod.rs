@@ -14,7 +14,7 @@ use std::path::Path;
 use self::state::Check;
 use crate::config::fault::Faults;
 use crate::config::file::File;
-use crate::config::valid::{Config, Provider};
+use crate::config::valid::{Config, MIRROR_ROOT, Provider};
 use crate::policy::Policy;
 
 /// `is_to_be_ours`: what the files name is read only if nobody else can have written it.
@@ -27,6 +27,7 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
         is_to_be_ours,
         path_template,
         path_values,
+        mirror_root: MIRROR_ROOT.into(),
         keeping: timing::SETTINGS,
         policy: Policy::default(),
         entries: Vec::new(),
@@ -37,6 +38,11 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
         paths: HashMap::new(),
     };
 
+    if let Some((_, root)) = check.only_one("mirror_root", files, |file| &file.mirror_root)
+        && let Some(root) = check.valid(root, values::mirror_root)
+    {
+        check.mirror_root = root;
+    }
     let provider = match check.only_one("provider", files, |file| &file.provider) {
         Some((path, provider)) => check.provider(path, &provider.value),
         None => Provider::ServiceAccount { library: None, hosts: Vec::new() },
@@ -60,6 +66,6 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
     for integration in files.iter().filter_map(|(_, file)| file.systemd_integration.as_ref()) {
         check.concerned_by_all(integration);
     }
-    let Check { policy, entries, changes, files, settings, .. } = check;
-    Config { provider, timing, budget, policy, entries, changes, settings, files }
+    let Check { policy, entries, changes, mirror_root, files, settings, .. } = check;
+    Config { provider, timing, budget, policy, entries, changes, settings, mirror_root, files }
 }

@@ -21,6 +21,8 @@ pub struct Check<'a> {
     /// The `pathTemplate` and the values for it.
     pub path_template: Option<&'a At<String>>,
     pub path_values: Option<&'a BTreeMap<String, String>>,
+    /// Where relative paths start.
+    pub mirror_root: PathBuf,
     /// How values are kept, if a secret or template does not say otherwise.
     pub keeping: Settings,
     pub policy: Policy,

@@ -3,7 +3,6 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::valid::MIRROR_ROOT;
 use crate::names::{NameError, UnitName};
 use crate::remedy::Problem;
 
@@ -32,24 +31,100 @@ pub fn account(name: &str) -> Result<String, Problem> {
 
 pub fn file_mode(text: &str) -> Result<u32, Problem> {
     let octal = (3..=4).contains(&text.len()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
-    octal.filter(|_| text.bytes().all(|b| b.is_ascii_digit())).ok_or_else(|| {
+    let mode = octal.filter(|_| text.bytes().all(|b| b.is_ascii_digit())).ok_or_else(|| {
         Problem::new(format!("{text:?} is no file mode"), "it is 3 or 4 octal digits, such as 0400")
-    })
+    })?;
+    if mode & !0o775 != 0 {
+        return Err(Problem::new(
+            format!("mode {text:?} lets everybody write the secret, or lends its owner's rights"),
+            "give it to one owner and one group: 0400, 0440 or 0660",
+        ));
+    }
+    Ok(mode)
+}
+
+/// The directory in memory that the mirror's files are shown in. What is there already shows when it is mounted.
+pub fn mirror_root(text: &str) -> Result<PathBuf, Problem> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let root = tidy(text, PathBuf::from(text))?;
+    if !root.starts_with("/run") || root == Path::new("/run") || !text.chars().all(is_plain) {
+        return Err(Problem::new(
+            format!("{text:?} cannot be the directory of secrets in memory"),
+            "name one below /run, of letters, digits, `.`, `_` and `-`: /run/opnix-secrets",
+        ));
+    }
+    Ok(root)
 }
 
 /// The path of a file that the mirror writes: absolute, or relative to its directory.
-pub fn mirror_path(text: &str) -> Result<PathBuf, Problem> {
+pub fn mirror_path(text: &str, root: &Path) -> Result<PathBuf, Problem> {
     if text.is_empty() || text.ends_with('/') {
         return Err(Problem::plain(format!("{text:?} is no path of a file")));
     }
-    tidy(text, Path::new(MIRROR_ROOT).join(text))
+    harmless(text, tidy(text, root.join(text))?)
 }
 
 pub fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
     if !text.starts_with('/') || text.ends_with('/') {
         return Err(Problem::plain(format!("{text:?} is no absolute path of a file")));
     }
-    tidy(text, PathBuf::from(text))
+    harmless(text, tidy(text, PathBuf::from(text))?)
+}
+
+/// Where no secret belongs, because the system keeps something else there.
+const OF_THE_SYSTEM: [&str; 31] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/efi",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/proc",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/etc/fstab",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.preload",
+    "/etc/machine-id",
+    "/etc/nsswitch.conf",
+    "/etc/pam.d",
+    "/etc/passwd",
+    "/etc/profile",
+    "/etc/resolv.conf",
+    "/etc/shadow",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/run/credentials",
+    "/run/systemd",
+    "/var/lib/private/opnix",
+];
+/// Programs that run as services have such a directory of their own.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+fn harmless(text: &str, path: PathBuf) -> Result<PathBuf, Problem> {
+    let is_below = |places: &[&str]| places.iter().any(|place| path.starts_with(place));
+    if is_below(&TEMPORARY) {
+        return Err(Problem::new(
+            format!(
+                "path {text:?} is in a directory that the mirror has for itself: nobody else would see the file"
+            ),
+            "name one elsewhere, or a relative one: those are in memory",
+        ));
+    }
+    if is_below(&OF_THE_SYSTEM) && !path.starts_with("/dev/shm") {
+        return Err(Problem::new(
+            format!("path {text:?} belongs to the system"),
+            "name one that nothing else is kept at, or a relative one: those are in memory",
+        ));
+    }
+    Ok(path)
 }
 
 /// The path without `.` and doubled slashes, so that equal paths are equal. It cannot have `..` in it.

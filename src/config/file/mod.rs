@@ -39,6 +39,9 @@ object! {
         /// How often all values are renewed in the background: a duration such as `2h` (the default), or `never`. It takes
         /// longer where the budget would not last.
         "refresh" => refresh: Option<At<String>>,
+        /// The directory in memory that relative paths of files start from: below `/run`, `/run/secrets` by default. To be set in one
+        /// file only.
+        "mirror_root" => mirror_root: Option<At<String>>,
         /// How many requests to 1Password this machine may make.
         "budget" => budget: Option<At<Budget>>,
         /// The secrets, and who may have them.

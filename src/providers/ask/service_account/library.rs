@@ -159,7 +159,7 @@ fn write(directory: &Path, library: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     // A process that has loaded the old file keeps using it.
     let attributes = Attributes { mode: 0o644, owner: None };
-    files::replace(&File::open(directory)?, OsStr::new(NAME), library, attributes)
+    files::replace(&File::open(directory)?, OsStr::new(NAME), library, attributes).map(drop)
 }
 
 fn base16(bytes: &[u8]) -> String {

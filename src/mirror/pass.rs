@@ -1,0 +1,455 @@
+//! One look at files: each is written when its value comes, in the directories of others beside the rest ([`Hands`]).
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::ask::{NoValue, Patience, ask};
+use super::install::{self, Accounts, Found, Left, Mark, Wanted};
+use super::plan::{self, Contents, Written};
+use super::{Mirror, TELL_OF_OTHERS, mount};
+use crate::config::{Config, MirrorFile, OnChange};
+use crate::secret::Secret;
+
+pub struct Pass<'p> {
+    mirror: &'p mut Mirror,
+    config: &'p Config,
+    accounts: OnceCell<Accounts>,
+    /// Why nothing can be written in our memory.
+    no_memory: Option<String>,
+    by_content: BTreeMap<String, Vec<&'p MirrorFile>>,
+    /// What came, and what did not.
+    contents: Contents,
+    missing: BTreeMap<String, NoValue>,
+    /// The files that are being written, or whose links are being made.
+    open: BTreeMap<PathBuf, Open<'p>>,
+    /// What is being looked at, or removed.
+    looked_at: BTreeSet<PathBuf>,
+    removed: BTreeSet<PathBuf>,
+    /// The files that are not as they were left.
+    differing: BTreeSet<PathBuf>,
+    /// The files of which units are to be told.
+    news: BTreeSet<PathBuf>,
+    written: usize,
+}
+
+struct Open<'p> {
+    file: &'p MirrorFile,
+    now: Written,
+    found: Found,
+    links: BTreeSet<PathBuf>,
+}
+
+/// What was done, in the directory of somebody else or in ours.
+pub enum Done {
+    Put {
+        path: PathBuf,
+        result: io::Result<(Found, Mark)>,
+    },
+    Linked {
+        file: PathBuf,
+        link: PathBuf,
+        result: io::Result<Found>,
+    },
+    /// `at`: the file or a link to it.
+    Looked {
+        path: PathBuf,
+        at: PathBuf,
+        is_as_left: bool,
+    },
+    Removed {
+        path: PathBuf,
+        result: io::Result<bool>,
+    },
+    /// What was left unfinished is gone.
+    Cleaned,
+}
+
+impl<'p> Pass<'p> {
+    pub fn new(mirror: &'p mut Mirror, config: &'p Config) -> Self {
+        let root = &config.mirror_root;
+        let is_needed = config.files.iter().any(|file| file.path.starts_with(root));
+        let no_memory = is_needed.then(|| mount::trouble(root)).flatten();
+        mirror.root = mount::shown().unwrap_or_else(|| root.clone());
+        let mut by_content: BTreeMap<String, Vec<&MirrorFile>> = BTreeMap::new();
+        for file in &config.files {
+            by_content.entry(file.entry.content.mirror_name().to_string()).or_default().push(file);
+        }
+        Self {
+            mirror,
+            config,
+            accounts: OnceCell::new(),
+            no_memory,
+            by_content,
+            contents: Contents::new(),
+            missing: BTreeMap::new(),
+            open: BTreeMap::new(),
+            looked_at: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            differing: BTreeSet::new(),
+            news: BTreeSet::new(),
+            written: 0,
+        }
+    }
+
+    fn accounts(&self) -> &Accounts {
+        self.accounts.get_or_init(|| Accounts::look_up(&self.config.files))
+    }
+
+    /// Remembers what is to be written elsewhere than in our memory before it is.
+    pub fn intend(&mut self) {
+        let mirror = &mut *self.mirror;
+        let before = mirror.state.files.len() + mirror.state.targets.len();
+        let state = &mut mirror.state;
+        for file in &self.config.files {
+            if !file.path.starts_with(&mirror.root) {
+                state.files.entry(file.path.clone()).or_default();
+            }
+            for link in file.symlinks.iter().filter(|link| !link.starts_with(&mirror.root)) {
+                state.targets.entry(link.clone()).or_insert_with(|| file.path.clone());
+            }
+        }
+        if state.files.len() + state.targets.len() > before {
+            mirror.save();
+        }
+    }
+
+    /// Does something with this path: at once in our memory, beside the rest elsewhere.
+    fn give(&mut self, path: &Path, work: impl FnOnce(&Path) -> Done + Send + 'static) {
+        let at = mount::writable(path, &self.mirror.root);
+        if at == path {
+            let directory = path.parent().unwrap_or(path);
+            self.mirror.hands.give(directory, move || work(&at));
+        } else {
+            let done = work(&at);
+            self.take(done);
+        }
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Put { path, result } => self.was_put(&path, result),
+            Done::Linked { file, link, result } => self.was_linked(&file, &link, result),
+            Done::Looked { path, at, is_as_left } => {
+                self.looked_at.remove(&at);
+                if !is_as_left {
+                    self.differing.insert(path);
+                }
+            }
+            Done::Removed { path, result } => self.was_removed(&path, result),
+            Done::Cleaned => {}
+        }
+    }
+
+    fn wait(&mut self) {
+        while let Some(done) = self.mirror.hands.next() {
+            self.take(done);
+        }
+    }
+
+    /// A mirror that was killed may have left a secret in a file that has no name yet.
+    pub fn remove_unfinished(&mut self) {
+        let files = self.config.files.iter().flat_map(|file| file.symlinks.iter().chain([&file.path]));
+        let state = &self.mirror.state;
+        let known: BTreeSet<PathBuf> =
+            files.chain(state.files.keys()).chain(state.targets.keys()).cloned().collect();
+        for path in known {
+            let named = path.clone();
+            self.give(&path, move |at| {
+                if let Err(error) = install::remove_unfinished(at) {
+                    let named = named.display();
+                    warn!("what may be left unfinished of {named} cannot be removed: {error}");
+                }
+                Done::Cleaned
+            });
+        }
+    }
+
+    /// Removes files and links that left the configuration: first, to make room.
+    pub fn remove_what_left(&mut self) {
+        let config = self.config;
+        let files: BTreeSet<&PathBuf> = config.files.iter().map(|file| &file.path).collect();
+        let links: BTreeSet<&PathBuf> = config.files.iter().flat_map(|file| &file.symlinks).collect();
+        let state = &self.mirror.state;
+        let mut left: Vec<(PathBuf, Left)> = Vec::new();
+        for (link, target) in state.targets.iter().filter(|(link, _)| !links.contains(link)) {
+            left.push((link.clone(), Left::Link(target.clone())));
+        }
+        for (path, written) in state.files.iter().filter(|(path, _)| !files.contains(path)) {
+            let (mark, hash) = (written.mark.clone(), written.fingerprint.clone());
+            left.push((path.clone(), Left::File { mark, hash, key: state.key.clone() }));
+        }
+        // What came back meanwhile.
+        self.mirror.stuck.retain(|path, _| left.iter().any(|(left, _)| left == path));
+        for (path, left) in left {
+            self.removed.insert(path.clone());
+            let (is_ours, named) = (path.starts_with(&self.mirror.root), path.clone());
+            self.give(&path, move |at| {
+                let left = if is_ours { Left::Ours } else { left };
+                Done::Removed { path: named, result: install::remove(at, &left) }
+            });
+        }
+    }
+
+    pub fn remove_what_is_stuck(&mut self) {
+        if !self.mirror.stuck.is_empty() {
+            self.remove_what_left();
+        }
+    }
+
+    fn was_removed(&mut self, path: &Path, result: io::Result<bool>) {
+        self.removed.remove(path);
+        let mirror = &mut *self.mirror;
+        match result {
+            Ok(is_gone) => {
+                mirror.state.files.remove(path);
+                mirror.state.targets.remove(path);
+                mirror.stuck.remove(path);
+                let path = path.display();
+                if is_gone {
+                    info!("removed {path}: it left the configuration");
+                } else {
+                    warn!("{path} left the configuration and stays: it is not what opnix wrote any more");
+                }
+            }
+            Err(error) => self.is_stuck(path, error.to_string()),
+        }
+    }
+
+    fn is_stuck(&mut self, path: &Path, why: String) {
+        if self.mirror.stuck.get(path) != Some(&why) {
+            warn!("cannot remove {}: {why}", path.display());
+        }
+        self.mirror.stuck.insert(path.to_owned(), why);
+    }
+
+    /// The files that are not as they were left. `reads`: all of each is looked at.
+    pub fn look(&mut self, reads: bool) -> BTreeSet<PathBuf> {
+        for file in &self.config.files {
+            if self.mirror.troubles.contains_key(&file.path) {
+                continue;
+            }
+            let Some(written) = self.mirror.state.files.get(&file.path) else { continue };
+            let Some(mark) = written.mark.clone() else { continue };
+            if self.no_memory.is_some() && file.path.starts_with(&self.config.mirror_root) {
+                self.put_off(file);
+                continue;
+            }
+            if reads && self.accounts().of(file).is_ok_and(|owner| Some(owner.ids()) != written.ids) {
+                self.differing.insert(file.path.clone());
+            }
+            let hash = written.fingerprint.clone();
+            let hashed = (reads && hash != plan::MOMENTARY).then(|| (self.mirror.state.key.clone(), hash));
+            self.looked_at.extend(file.symlinks.iter().chain([&file.path]).cloned());
+            let path = file.path.clone();
+            self.give(&file.path, move |at| {
+                let hashed = hashed.as_ref().map(|(key, hash)| (key, hash.as_str()));
+                Done::Looked { at: path.clone(), path, is_as_left: install::is_as_left(at, &mark, hashed) }
+            });
+            for link in &file.symlinks {
+                let (path, named) = (file.path.clone(), link.clone());
+                self.give(link, move |at| {
+                    let is_as_left = install::is_link_to(at, &path);
+                    Done::Looked { path, at: named, is_as_left }
+                });
+            }
+        }
+        self.wait();
+        self.is_late();
+        std::mem::take(&mut self.differing)
+    }
+
+    pub fn ask(&mut self, names: &[String], patience: Patience) {
+        if names.is_empty() {
+            return;
+        }
+        let socket = self.mirror.socket.clone();
+        let missing = ask(&socket, names, patience, |name, value| self.came(name, &value));
+        self.missing.extend(missing);
+    }
+
+    /// Asks again for what was refused.
+    pub fn ask_again(&mut self, patience: Duration) {
+        let end = Instant::now() + patience;
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let refused = self.missing.iter().filter(|(_, why)| **why == NoValue::Refused);
+            let refused: Vec<String> = refused.map(|(name, _)| name.clone()).collect();
+            if refused.is_empty() || Instant::now() + pause > end {
+                return;
+            }
+            std::thread::sleep(pause);
+            pause *= 2;
+            let left = end.saturating_duration_since(Instant::now());
+            self.ask(&refused, Patience { first: left, others: left });
+        }
+    }
+
+    fn came(&mut self, name: &str, value: &Arc<Secret>) {
+        let files = self.by_content.get(name).cloned().unwrap_or_default();
+        let is_momentary = files.iter().any(|file| plan::is_momentary(&file.entry.content));
+        let hash =
+            if is_momentary { plan::MOMENTARY.into() } else { self.mirror.state.key.hash(value.expose()) };
+        self.missing.remove(name);
+        self.contents.insert(name.to_owned(), hash.clone());
+        if self.mirror.state.forgotten {
+            // Counts as different from everything that is known now.
+            self.mirror.state.seen.entry(name.to_owned()).or_default();
+        }
+        for file in files {
+            self.put(file, value.clone(), hash.clone());
+        }
+        while let Some(done) = self.mirror.hands.done() {
+            self.take(done);
+        }
+    }
+
+    fn put(&mut self, file: &'p MirrorFile, value: Arc<Secret>, fingerprint: String) {
+        if self.no_memory.is_some() && file.path.starts_with(&self.config.mirror_root) {
+            return self.put_off(file);
+        }
+        let owner = match self.accounts().of(file) {
+            Ok(owner) => owner,
+            Err(why) => return self.mirror.note(file, why, true),
+        };
+        let now = Written { fingerprint, ids: Some(owner.ids()), mode: file.mode, mark: None };
+        let links = file.symlinks.iter().cloned().collect();
+        self.open.insert(file.path.clone(), Open { file, now, found: Found::Nothing, links });
+        let (path, mode) = (file.path.clone(), file.mode);
+        self.give(&file.path, move |at| {
+            let wanted = Wanted { path: at.to_owned(), owner, mode, value };
+            Done::Put { path, result: install::put(&wanted) }
+        });
+    }
+
+    fn put_off(&mut self, file: &MirrorFile) {
+        let why = self.no_memory.clone().unwrap_or_default();
+        self.mirror.note(file, why, true);
+    }
+
+    fn was_put(&mut self, path: &Path, result: io::Result<(Found, Mark)>) {
+        let Some(open) = self.open.get_mut(path) else { return };
+        match result {
+            Ok((found, mark)) => {
+                open.found = found;
+                open.now.mark = Some(mark);
+                for link in open.file.symlinks.clone() {
+                    let file = path.to_owned();
+                    self.give(&link.clone(), move |at| {
+                        let result = install::link(at, &file);
+                        Done::Linked { file, link, result }
+                    });
+                }
+                self.settle(path);
+            }
+            Err(error) => {
+                let file = open.file;
+                self.open.remove(path);
+                self.mirror.note(file, error.to_string(), true);
+            }
+        }
+    }
+
+    fn was_linked(&mut self, path: &Path, link: &Path, result: io::Result<Found>) {
+        let Some(open) = self.open.get_mut(path) else { return };
+        match result {
+            Ok(found) => {
+                open.links.remove(link);
+                if open.found == Found::Same {
+                    open.found = found;
+                }
+                self.mirror.state.targets.insert(link.to_owned(), path.to_owned());
+                self.settle(path);
+            }
+            Err(error) => {
+                let file = open.file;
+                self.open.remove(path);
+                self.mirror.note(file, format!("its link {}: {error}", link.display()), true);
+            }
+        }
+    }
+
+    /// A file is there, if all of its links are, too.
+    fn settle(&mut self, path: &Path) {
+        if self.open.get(path).is_none_or(|open| !open.links.is_empty() || open.now.mark.is_none()) {
+            return;
+        }
+        let Some(Open { file, now, found, .. }) = self.open.remove(path) else { return };
+        let mirror = &mut *self.mirror;
+        mirror.troubles.remove(path);
+        let before = mirror.state.files.insert(path.to_owned(), now.clone());
+        let seen = mirror.state.seen.get(file.entry.content.mirror_name().as_str());
+        if plan::is_news(before.as_ref(), &now, seen) {
+            self.news.insert(path.to_owned());
+        } else if found == Found::Other
+            && before.is_some_and(|before| before.fingerprint == now.fingerprint)
+            && now.fingerprint != plan::MOMENTARY
+        {
+            // Whoever goes on changing it has nobody restarted each time.
+            let last = mirror.touched.get(path).copied();
+            if last.is_none_or(|last| last.elapsed() >= TELL_OF_OTHERS) {
+                mirror.touched.insert(path.to_owned(), Instant::now());
+                warn!("{} was changed by somebody else, and is put back", path.display());
+                self.news.insert(path.to_owned());
+            }
+        }
+        if found != Found::Same {
+            self.written += 1;
+            self.mirror.has_news = true;
+        }
+    }
+
+    /// Whoever owns these directories lets nobody look into them, or their server does not answer.
+    fn is_late(&mut self) {
+        self.mirror.hands.give_up();
+        let looked_at = std::mem::take(&mut self.looked_at);
+        let open = std::mem::take(&mut self.open);
+        for file in &self.config.files {
+            let mut looked = file.symlinks.iter().chain([&file.path]);
+            if looked.any(|path| looked_at.contains(path)) || open.contains_key(&file.path) {
+                let why = "its directory, or that of a link to it, does not answer".to_owned();
+                self.mirror.note(file, why, true);
+            }
+        }
+        for path in std::mem::take(&mut self.removed) {
+            self.is_stuck(&path, "its directory does not answer".into());
+        }
+    }
+
+    /// Waits for what is being written. Returns what is to be done to units.
+    pub fn finish(mut self) -> BTreeMap<String, OnChange> {
+        self.wait();
+        self.is_late();
+        for (name, why) in &self.missing {
+            for file in self.by_content.get(name).into_iter().flatten() {
+                let is_refused = *why == NoValue::Refused;
+                if !(is_refused && file.optional) {
+                    // The service tells when it has what it refused.
+                    self.mirror.note(file, why.describe(), !is_refused);
+                }
+            }
+            for change in &self.config.changes {
+                if change.entry.content.mirror_name().as_str() == name {
+                    warn!("whether {} has changed is not known: {}", change.entry.name, why.describe());
+                }
+            }
+        }
+        if self.written > 0 {
+            info!("wrote {} file{}", self.written, if self.written == 1 { "" } else { "s" });
+        }
+        let Self { mirror, config, contents, news, .. } = self;
+        mirror.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
+        let units = plan::units(config, &news, &contents, &mirror.state.seen);
+        let known: BTreeSet<String> = super::names(super::entries(config)).into_iter().collect();
+        let seen = &mut mirror.state.seen;
+        seen.extend(contents);
+        seen.retain(|name, _| known.contains(name));
+        mirror.state.forgotten &= known.iter().any(|name| !seen.contains_key(name));
+        units
+    }
+}
