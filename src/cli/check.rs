@@ -34,6 +34,9 @@ pub fn run(arguments: Arguments) -> Exit {
         Ok(config) => config,
         Err(faults) => return faulty(&faults),
     };
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
     let (credentials, files) = (config.policy.rules().count(), config.files.len());
     if arguments.units.is_empty() {
         if !arguments.quiet {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
 use crate::names::{UnitName, UnitPattern};
 use crate::policy::{Entry, Policy};
 use crate::providers::ask::connect;
@@ -35,6 +36,8 @@ pub struct Config {
     pub mirror_root: PathBuf,
     /// The files that the mirror writes.
     pub files: Vec<MirrorFile>,
+    /// What is likely not meant, but valid.
+    pub warnings: Vec<Fault>,
 }
 
 /// How long things may take.

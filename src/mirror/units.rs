@@ -62,7 +62,7 @@ fn act_on(manager: &mut Manager, unit: &str, action: &OnChange) -> io::Result<()
     let (word, call) = match action {
         OnChange::Nothing => return Ok(()),
         OnChange::Signal(signal) => {
-            records::secret_changed("kill", unit);
+            records::secret_changed(&format!("kill --kill-whom=main --signal={}", signal.as_str()), unit);
             return manager.kill(unit, signal.number());
         }
         OnChange::Restart => ("try-restart", "TryRestartUnit"),

@@ -24,6 +24,8 @@ use crate::systemd::notify::Notifier;
 
 /// Changes within this time are handled together: a pair of keys is to cause one restart.
 const DEBOUNCE: Duration = Duration::from_secs(2);
+/// No longer than this, even if there is a change each moment.
+const TOO_LONG: Duration = Duration::from_secs(10);
 /// How soon to look for the service again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Ends of jobs within this time are handled together.
@@ -191,7 +193,9 @@ async fn hear_changes(control: &Path, say: &UnboundedSender<()>) -> zlink::Resul
     let late = |_| zlink::Error::from(io::Error::from(io::ErrorKind::TimedOut));
     let mut next = timeout(PATIENCE, changes.next()).await.map_err(late)?;
     while let Some(Ok(Ok(_))) = next {
-        while let Ok(more) = timeout(DEBOUNCE, changes.next()).await {
+        let end = Instant::now() + TOO_LONG;
+        let pause = || DEBOUNCE.min(end.saturating_duration_since(Instant::now()));
+        while let Ok(more) = timeout(pause(), changes.next()).await {
             if !matches!(more, Some(Ok(Ok(_)))) {
                 break;
             }

@@ -15,6 +15,7 @@ mod daemon;
 mod deadline;
 mod death;
 mod faults;
+mod files;
 mod harness;
 mod journal;
 mod lease;
@@ -86,6 +87,13 @@ fn main() -> std::process::ExitCode {
         machines::with_the_legacy_cgroup_hierarchy_each_refusal_and_the_administrator_are_told_so,
         mount::an_owner_reads_his_file_and_cannot_fill_the_memory_of_all,
         mount::the_mount_of_an_older_opnix_is_taken_over_and_no_file_is_missing_for_a_moment,
+        files::a_file_that_others_changed_is_put_back_and_its_service_told_once,
+        files::what_left_the_configuration_is_removed_if_it_is_still_ours_even_after_a_reboot,
+        files::a_directory_that_answers_nobody_keeps_no_other_file_waiting,
+        files::nothing_is_mounted_over_what_another_tool_keeps_and_both_live_side_by_side,
+        files::what_cannot_be_written_is_named_and_holds_up_nobody_least_of_all_where_it_is_optional,
+        files::each_file_is_written_when_its_value_is_there_and_changes_without_end_do_not_put_it_off,
+        files::a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear,
         owners::a_directory_of_somebody_else_that_an_owner_puts_in_the_way_is_left_alone,
         owners::a_directory_that_is_swapped_while_it_is_made_changes_nobodys_mode,
         owners::an_access_list_of_the_directory_lets_nobody_read_what_is_made_in_it,

@@ -376,7 +376,7 @@ pub fn the_mirror_is_back_whatever_becomes_of_it_and_a_reload_returns_when_the_f
     assert_eq!(machine.run(&["cat", "/run/secrets/one"]).ok(), value("one"));
     // A start with it fails as well, and comes right by itself once the fault is mended.
     machine.systemctl(&["restart", "opnix-mirror.service"]).fails();
-    machine.run(&["rm", "/run/secrets/one"]).ok();
+    machine.run(&["rm", "/run/opnix-files/memory/one"]).ok();
     machine.systemctl(&["stop", "left-one.service"]).ok();
     config(&[file("one", json!({}))]);
     machine.wait("the file", || machine.run(&["cat", "/run/secrets/one"]).code == Some(0), SOON);

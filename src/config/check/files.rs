@@ -11,6 +11,7 @@ use crate::config::valid::{MirrorFile, OnChange};
 use crate::names::UnitName;
 use crate::place::Place;
 use crate::policy::Entry;
+use crate::reference::Reference;
 
 impl Check<'_> {
     /// The file of a secret or template. The other keys are checked even where there is no `path`.
@@ -35,6 +36,18 @@ impl Check<'_> {
         self.claim_path(&path.value, &path.place);
         let (Some(owner), None | Some(Some(_)), Some(mode)) = (owner, &group, mode) else { return };
         self.policy.mirror(entry);
+        if mode & 0o070 != 0 && group.is_none() && owner != "root" {
+            let mode = written.mode.as_ref().map_or(&path.place, |mode| &mode.place);
+            let what = "the mode gives rights to the group, and no `group` is named: it is root";
+            self.warning(mode, what, "name the `group`, or give the owner alone the right: 0400");
+        }
+        if entry.content.references().any(Reference::is_momentary) {
+            self.warning(
+                &path.place,
+                "a one-time password is another value at each look: the file changes all the time, and nobody is told of it",
+                "give it to a unit as a credential, with `always_fetch`",
+            );
+        }
         self.files.push(MirrorFile {
             entry: entry.clone(),
             optional: written.optional.unwrap_or(false),
@@ -72,7 +85,7 @@ impl Check<'_> {
                 .filter_map(|(name, At { value: options, place })| {
                     let action = match (&options.signal, options.restart) {
                         (Some(signal), _) => OnChange::Signal(self.valid(signal, str::parse)?),
-                        (None, Some(false)) => OnChange::Nothing,
+                        (None, Some(false)) => OnChange::Reload,
                         (None, _) => OnChange::Restart,
                     };
                     Some((name.as_str(), place, action))
@@ -85,10 +98,16 @@ impl Check<'_> {
             .collect()
     }
 
+    /// OpNix's switches: who missed a file is started all the same.
+    pub(super) fn nobody_is_told(&mut self) {
+        for (_, action) in self.files.iter_mut().flat_map(|file| &mut file.services) {
+            *action = OnChange::Nothing;
+        }
+    }
+
     /// OpNix's list of services that every change concerns.
     pub(super) fn concerned_by_all(&mut self, integration: &SystemdIntegration) {
-        let acts = integration.enable.unwrap_or(true) && integration.restart_on_change.unwrap_or(true);
-        for name in integration.services.iter().filter(|_| acts) {
+        for name in &integration.services {
             let Some(service) = self.valid(name, service) else { continue };
             for file in &mut self.files {
                 if file.services.iter().all(|(known, _)| *known != service) {

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use self::state::Check;
 use crate::config::fault::Faults;
-use crate::config::file::File;
+use crate::config::file::{File, SystemdIntegration};
 use crate::config::valid::{Config, MIRROR_ROOT, Provider};
 use crate::policy::Policy;
 
@@ -24,6 +24,7 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
     let path_values = files.iter().rev().map(|(_, file)| &file.defaults).find(|values| !values.is_empty());
     let mut check = Check {
         faults,
+        warnings: Vec::new(),
         is_to_be_ours,
         path_template,
         path_values,
@@ -63,9 +64,17 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
             check.valid(interval, values::duration);
         }
     }
-    for integration in files.iter().filter_map(|(_, file)| file.systemd_integration.as_ref()) {
+    let integrations: Vec<_> =
+        files.iter().filter_map(|(_, file)| file.systemd_integration.as_ref()).collect();
+    for integration in &integrations {
         check.concerned_by_all(integration);
     }
-    let Check { policy, entries, changes, mirror_root, files, settings, .. } = check;
-    Config { provider, timing, budget, policy, entries, changes, settings, mirror_root, files }
+    let last = |get: fn(&SystemdIntegration) -> Option<bool>| {
+        integrations.iter().rev().find_map(|integration| get(integration)).unwrap_or(true)
+    };
+    if !(last(|integration| integration.enable) && last(|integration| integration.restart_on_change)) {
+        check.nobody_is_told();
+    }
+    let Check { policy, entries, changes, mirror_root, files, settings, warnings, .. } = check;
+    Config { provider, timing, budget, policy, entries, changes, settings, mirror_root, files, warnings }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::decode::At;
-use crate::config::fault::Faults;
+use crate::config::fault::{Fault, Faults};
 use crate::config::file::File;
 use crate::config::valid::{Change, MirrorFile};
 use crate::place::Place;
@@ -17,6 +17,7 @@ use crate::store::decide::Settings;
 /// What is known so far, while the files are gone through one after another.
 pub struct Check<'a> {
     pub faults: &'a mut Faults,
+    pub warnings: Vec<Fault>,
     pub is_to_be_ours: bool,
     /// The `pathTemplate` and the values for it.
     pub path_template: Option<&'a At<String>>,
@@ -65,6 +66,10 @@ impl Check<'_> {
 
     pub fn noted<V, E: Remedy>(&mut self, place: &Place, result: Result<V, E>) -> Option<V> {
         result.map_err(|error| self.faults.add(place, &error)).ok()
+    }
+
+    pub fn warning(&mut self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {
+        self.warnings.push(Fault::new(place, &Problem::new(what, remedy)));
     }
 
     pub fn fault(&mut self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {

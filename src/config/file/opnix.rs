@@ -18,7 +18,7 @@ pub enum Services {
 object! {
     /// What to do with a service when its secret changes.
     ServiceOptions {
-        /// Restart it; true by default.
+        /// Restart it; true by default. Otherwise it is reloaded.
         "restart" => restart: Option<bool>,
         /// Send it this signal instead.
         "signal" => signal: Option<At<String>>,
