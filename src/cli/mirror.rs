@@ -61,6 +61,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Ok(begun) => begun,
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
+    mirror.catch_up();
     if let Err(faults) = mirror.round(Occasion::Start) {
         let exit = faulty(&faults);
         // systemd starts us again at once, and nobody mends it in a moment.
@@ -75,9 +76,7 @@ pub fn run(arguments: Arguments) -> Exit {
 
 fn prepare(arguments: &Arguments) -> Exit {
     let root = match config::load(&arguments.config.config) {
-        Ok(config) if config.files.iter().all(|file| !file.path.starts_with(&config.mirror_root)) => {
-            return Exit::Ok;
-        }
+        Ok(config) if !config.needs_memory() => return Exit::Ok,
         Ok(config) => config.mirror_root,
         // It says nothing about what is needed: what was there before is.
         Err(_) => mount::shown().unwrap_or_else(|| MIRROR_ROOT.into()),

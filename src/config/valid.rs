@@ -40,6 +40,14 @@ pub struct Config {
     pub warnings: Vec<Fault>,
 }
 
+impl Config {
+    /// Whether a file, or a link to one, is to be in the directory in memory.
+    pub fn needs_memory(&self) -> bool {
+        let mut paths = self.files.iter().flat_map(|file| file.symlinks.iter().chain([&file.path]));
+        paths.any(|path| path.starts_with(&self.mirror_root))
+    }
+}
+
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {

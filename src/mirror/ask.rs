@@ -28,6 +28,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long all of them may take.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How long nothing else is done while values are waited for.
+const MOMENT: Duration = Duration::from_millis(200);
+
 /// How long to wait for values.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -48,12 +51,13 @@ pub enum NoValue {
     NoService(String),
 }
 
-/// Asks for all of these. `take` gets each value when it comes; what is returned are those that did not.
+/// Asks for all of these. `take` gets each value when it comes, and `None` from time to time; what is returned are those that did not
+/// come.
 pub fn ask(
     socket: &Path,
     names: &[String],
     patience: Patience,
-    mut take: impl FnMut(&str, Arc<Secret>),
+    mut take: impl FnMut(Option<(&str, Arc<Secret>)>),
 ) -> BTreeMap<String, NoValue> {
     let mut missing = BTreeMap::new();
     let mut buffer = Zeroizing::new(vec![0; CREDENTIALS_MAX + 1]);
@@ -72,7 +76,8 @@ pub fn ask(
         end = end.max(Instant::now() + patience.others.min(patience.first));
         while !open.is_empty() {
             let left = end.min(limit).saturating_duration_since(Instant::now());
-            let ready = readable(&open, left);
+            let ready = readable(&open, left.min(MOMENT));
+            take(None);
             if ready.is_empty() && left.is_zero() {
                 break;
             }
@@ -80,7 +85,7 @@ pub fn ask(
                 let (name, stream) = open.swap_remove(index);
                 match answer(socket, name, stream, &mut buffer) {
                     Ok(value) => {
-                        take(name, value);
+                        take(Some((name, value)));
                         end = Instant::now() + patience.others;
                     }
                     Err(why) => drop(missing.insert(name.clone(), why)),

@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a piece of work may take until nobody waits for it any more.
+/// How long the work in one directory may take until nobody waits for it any more.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long that in all of them may take, as a multiple.
+const TOGETHER: u32 = 3;
 /// In how many directories work is done at the same time, besides those that nobody waits for.
 const AT_ONCE: usize = 16;
 /// In bytes.
@@ -17,14 +20,24 @@ const STACK: usize = 256 << 10;
 type Work<T> = Box<dyn FnOnce() -> T + Send>;
 
 pub struct Hands<T> {
-    say: Sender<(PathBuf, u64, T)>,
-    hear: Receiver<(PathBuf, u64, T)>,
-    waiting: BTreeMap<PathBuf, VecDeque<Work<T>>>,
-    /// The directories where something is being done, and since when.
-    busy: BTreeMap<PathBuf, (u64, Instant)>,
-    /// What was given before the last [`Self::give_up`] tells nobody anything.
-    turn: u64,
+    say: Sender<T>,
+    hear: Receiver<T>,
+    tasks: Arc<Mutex<Tasks<T>>>,
     patience: Duration,
+    /// When nobody waits any more, in this turn.
+    end: Option<Instant>,
+}
+
+struct Tasks<T> {
+    directories: BTreeMap<PathBuf, Directory<T>>,
+    turn: u64,
+}
+
+struct Directory<T> {
+    waiting: VecDeque<Work<T>>,
+    is_busy: bool,
+    /// The turn in which something was begun last, and when the first of that turn was.
+    begun: Option<(u64, Instant)>,
 }
 
 impl<T: Send + 'static> Hands<T> {
@@ -34,78 +47,126 @@ impl<T: Send + 'static> Hands<T> {
 
     fn with_patience(patience: Duration) -> Self {
         let (say, hear) = channel();
-        Self { say, hear, waiting: BTreeMap::new(), busy: BTreeMap::new(), turn: 0, patience }
+        let tasks = Arc::new(Mutex::new(Tasks { directories: BTreeMap::new(), turn: 0 }));
+        Self { say, hear, tasks, patience, end: None }
     }
 
     /// Has something done in this directory, after what was given for it before.
     pub fn give(&mut self, directory: &Path, work: impl FnOnce() -> T + Send + 'static) {
-        self.waiting.entry(directory.to_owned()).or_default().push_back(Box::new(work));
-        self.start();
+        self.tasks().of(directory).waiting.push_back(Box::new(work));
+        self.begin();
     }
 
     /// What was done by now.
     pub fn done(&mut self) -> Option<T> {
-        while let Ok(outcome) = self.hear.try_recv() {
-            if let Some(done) = self.heard(outcome) {
-                return Some(done);
-            }
-        }
-        None
+        self.begin();
+        self.hear.try_recv().ok()
     }
 
     /// What is done next; `None` if nothing is left that is worth waiting for.
     pub fn next(&mut self) -> Option<T> {
+        let end = *self.end.get_or_insert_with(|| Instant::now() + self.patience * TOGETHER);
         loop {
             if let Some(done) = self.done() {
                 return Some(done);
             }
-            self.start();
-            let ends = self.busy.values().filter(|(turn, _)| *turn == self.turn);
-            let next =
-                ends.map(|(_, since)| *since + self.patience).filter(|end| *end > Instant::now()).min()?;
-            match self.hear.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(outcome) => {
-                    if let Some(done) = self.heard(outcome) {
-                        return Some(done);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return None,
+            let wake = self.tasks().awaited(self.patience)?.min(end);
+            let left = wake.saturating_duration_since(Instant::now());
+            if let Ok(done) = self.hear.recv_timeout(left) {
+                return Some(done);
+            }
+            if Instant::now() >= end {
+                return None;
             }
         }
     }
 
-    /// Forgets what was not begun, and does not hear the end of what was.
+    /// Forgets what was not begun. The end of what was is heard all the same, when it comes.
     pub fn give_up(&mut self) {
-        self.waiting.clear();
-        self.turn += 1;
-    }
-
-    fn heard(&mut self, (directory, turn, done): (PathBuf, u64, T)) -> Option<T> {
-        self.busy.remove(&directory);
-        self.start();
-        (turn == self.turn).then_some(done)
-    }
-
-    fn start(&mut self) {
-        let is_awaited =
-            |(turn, since): &&(u64, Instant)| *turn == self.turn && since.elapsed() < self.patience;
-        let mut free = AT_ONCE.saturating_sub(self.busy.values().filter(is_awaited).count());
-        let busy = &mut self.busy;
-        self.waiting.retain(|directory, queue| {
-            if free > 0
-                && !busy.contains_key(directory)
-                && let Some(work) = queue.pop_front()
-            {
-                let (say, named, turn) = (self.say.clone(), directory.clone(), self.turn);
-                let run = move || drop(say.send((named, turn, work())));
-                if thread::Builder::new().name("hands".into()).stack_size(STACK).spawn(run).is_ok() {
-                    busy.insert(directory.clone(), (self.turn, Instant::now()));
-                    free -= 1;
-                }
-            }
-            !queue.is_empty()
+        let mut tasks = self.tasks();
+        tasks.turn += 1;
+        tasks.directories.retain(|_, directory| {
+            directory.waiting.clear();
+            directory.is_busy
         });
+        drop(tasks);
+        self.end = None;
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks<T>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&mut self) {
+        let mut tasks = self.tasks();
+        while tasks.busy(self.patience) < AT_ONCE
+            && let Some((directory, work)) = tasks.next(None)
+        {
+            let (say, shared) = (self.say.clone(), self.tasks.clone());
+            let run = move || go_on(&say, &shared, directory, work);
+            if thread::Builder::new().name("hands".into()).stack_size(STACK).spawn(run).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn go_on<T>(say: &Sender<T>, tasks: &Mutex<Tasks<T>>, mut directory: PathBuf, mut work: Work<T>) {
+    loop {
+        if say.send(work()).is_err() {
+            return;
+        }
+        let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.of(&directory).is_busy = false;
+        let Some(next) = tasks.next(Some(&directory)) else {
+            tasks.directories.remove(&directory);
+            return;
+        };
+        (directory, work) = next;
+    }
+}
+
+impl<T> Tasks<T> {
+    fn of(&mut self, directory: &Path) -> &mut Directory<T> {
+        let new = || Directory { waiting: VecDeque::new(), is_busy: false, begun: None };
+        self.directories.entry(directory.to_owned()).or_insert_with(new)
+    }
+
+    /// What is to be done next, first of all in this directory.
+    fn next(&mut self, first: Option<&Path>) -> Option<(PathBuf, Work<T>)> {
+        let turn = self.turn;
+        let free = |directory: &Directory<T>| !directory.is_busy && !directory.waiting.is_empty();
+        let path = match first.filter(|first| self.directories.get(*first).is_some_and(free)) {
+            Some(first) => first.to_owned(),
+            None => self.directories.iter().find(|(_, directory)| free(directory))?.0.clone(),
+        };
+        let directory = self.of(&path);
+        let work = directory.waiting.pop_front()?;
+        directory.is_busy = true;
+        if directory.begun.is_none_or(|(begun, _)| begun != turn) {
+            directory.begun = Some((turn, Instant::now()));
+        }
+        Some((path, work))
+    }
+
+    /// In how many directories somebody waits for what is done there.
+    fn busy(&self, patience: Duration) -> usize {
+        self.directories.values().filter(|directory| self.until(directory, patience).is_some()).count()
+    }
+
+    /// Until when it is waited for what is being done there.
+    fn until(&self, directory: &Directory<T>, patience: Duration) -> Option<Instant> {
+        let (turn, since) = directory.begun.filter(|_| directory.is_busy)?;
+        let end = since + patience;
+        (turn == self.turn && end > Instant::now()).then_some(end)
+    }
+
+    /// When to look again whether anything is worth waiting for.
+    fn awaited(&self, patience: Duration) -> Option<Instant> {
+        let begun = self.directories.values().filter_map(|directory| self.until(directory, patience));
+        let is_waiting = |directory: &&Directory<T>| !directory.is_busy && !directory.waiting.is_empty();
+        let waiting = self.directories.values().find(is_waiting).map(|_| Instant::now() + patience);
+        begun.chain(waiting).min()
     }
 }
 
@@ -141,13 +202,39 @@ mod tests {
         assert_eq!(hands.next(), None);
         hands.give_up();
         drop(go_on);
-        let mut heard = None;
-        while heard.is_none() {
-            hands.give(Path::new("/hangs"), || "again".to_owned());
-            heard = hands.next();
-            hands.give_up();
+        // The end of what was begun is heard.
+        while hands.done().is_none_or(|done| done != "first") {}
+        hands.give(Path::new("/hangs"), || "again".to_owned());
+        assert_eq!(hands.next().as_deref(), Some("again"));
+    }
+
+    #[test]
+    fn a_directory_that_is_slow_with_each_piece_of_work_is_not_waited_for_longer() {
+        let mut hands = Hands::with_patience(Duration::from_millis(200));
+        let begun = Instant::now();
+        for number in 0..100 {
+            hands.give(Path::new("/slow"), move || {
+                thread::sleep(Duration::from_millis(90));
+                number
+            });
         }
-        assert_eq!(heard.as_deref(), Some("again"));
+        let mut done = 0;
+        while hands.next().is_some() {
+            done += 1;
+        }
+        assert!(done >= 1 && done < 50, "{done} in {:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn work_goes_on_while_nobody_listens() {
+        let mut hands = Hands::with_patience(Duration::from_secs(60));
+        let (say, told) = channel();
+        for number in 0..100 {
+            let say = say.clone();
+            hands.give(Path::new("/one"), move || say.send(number).unwrap());
+        }
+        assert!((0..100).eq(told.iter().take(100)));
+        drop(hands);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -115,20 +116,19 @@ pub enum Found {
 /// Writes a file as a whole, unless all of it is there already.
 pub fn put(wanted: &Wanted) -> io::Result<(Found, Mark)> {
     let Wanted { path, owner, mode, value } = wanted;
-    let (directory, name) = parent(path, true)?;
+    let (directory, name) = parent(path, Some(owner.uid))?;
     let found = match stat(&directory, name)? {
         None => Found::Nothing,
         Some(there) if is_a(&there, SFlag::S_IFDIR) => {
             return Err(io::Error::other("there is a directory of that name: move it away"));
         }
-        Some(there) => {
-            let is_theirs = (there.st_uid, there.st_gid) == owner.ids();
-            let same = (is_theirs && there.st_mode & 0o7777 == *mode)
-                .then(|| open_regular(&directory, name))
-                .and_then(|file| holds(&file.ok()?, value.expose()));
-            match same {
-                Some(mark) => return Ok((Found::Same, mark)),
-                None => Found::Other,
+        Some(_) => {
+            let open = open_regular(&directory, name).ok();
+            match open.and_then(|file| holds(&file, value.expose())) {
+                Some(there) if is_given(&there, *owner, *mode) => {
+                    return Ok((Found::Same, Mark::from(&there)));
+                }
+                _ => Found::Other,
             }
         }
     };
@@ -137,12 +137,23 @@ pub fn put(wanted: &Wanted) -> io::Result<(Found, Mark)> {
     }
     let attributes = Attributes { mode: *mode, owner: Some((owner.uid, owner.gid)) };
     let file = files::replace(&directory, name, value.expose(), attributes)?;
-    Ok((found, Mark::from(&fstat(&file)?)))
+    let there = fstat(&file)?;
+    if !is_given(&there, *owner, *mode) {
+        discard(&directory, name.as_bytes())?;
+        return Err(io::Error::other(
+            "its file system does not keep owner, group and mode of a file: name a path elsewhere",
+        ));
+    }
+    Ok((found, Mark::from(&there)))
 }
 
-/// Makes a link, unless it is there already.
-pub fn link(link: &Path, target: &Path) -> io::Result<Found> {
-    let (directory, name) = parent(link, true)?;
+fn is_given(there: &FileStat, owner: Owner, mode: u32) -> bool {
+    (there.st_uid, there.st_gid) == owner.ids() && there.st_mode & 0o7777 == mode
+}
+
+/// Makes a link to a file of this owner, unless it is there already.
+pub fn link(link: &Path, target: &Path, owner: Owner) -> io::Result<Found> {
+    let (directory, name) = parent(link, Some(owner.uid))?;
     let found = match stat(&directory, name)? {
         None => Found::Nothing,
         Some(there) if is_a(&there, SFlag::S_IFLNK) => {
@@ -168,7 +179,7 @@ pub fn link(link: &Path, target: &Path) -> io::Result<Found> {
 /// Whether a file is as it was left. With a hash of its content, that is read, too.
 pub fn is_as_left(path: &Path, mark: &Mark, hashed: Option<(&Key, &str)>) -> bool {
     let look = || -> io::Result<bool> {
-        let (directory, name) = parent(path, false)?;
+        let (directory, name) = parent(path, None)?;
         let Some(there) = stat(&directory, name)? else { return Ok(false) };
         if !is_a(&there, SFlag::S_IFREG) || Mark::from(&there) != *mark {
             return Ok(false);
@@ -181,7 +192,7 @@ pub fn is_as_left(path: &Path, mark: &Mark, hashed: Option<(&Key, &str)>) -> boo
 
 pub fn is_link_to(link: &Path, target: &Path) -> bool {
     let look = || -> io::Result<bool> {
-        let (directory, name) = parent(link, false)?;
+        let (directory, name) = parent(link, None)?;
         Ok(readlinkat(&directory, name)? == target.as_os_str())
     };
     look().unwrap_or(false)
@@ -202,9 +213,11 @@ pub enum Left {
 
 /// Removes a file or link if it is still ours, and in any case what is unfinished of it. Returns whether it is gone.
 pub fn remove(path: &Path, left: &Left) -> io::Result<bool> {
-    let (directory, name) = match parent(path, false) {
+    let (directory, name) = match parent(path, None) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        // Whoever put something else in the place of a directory has what was in it.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
         Err(error) => return Err(error),
     };
     discard(&directory, &unfinished(name))?;
@@ -214,13 +227,15 @@ pub fn remove(path: &Path, left: &Left) -> io::Result<bool> {
         Left::Link(target) => {
             is_a(&there, SFlag::S_IFLNK) && readlinkat(&directory, name)? == target.as_os_str()
         }
-        Left::File { mark: Some(mark), hash, key } if is_a(&there, SFlag::S_IFREG) => {
-            let is_untouched = Mark::from(&there) == *mark;
+        Left::File { mark, hash, key } if is_a(&there, SFlag::S_IFREG) => {
+            let is_untouched = mark.as_ref().is_some_and(|mark| Mark::from(&there) == *mark);
             // Whoever changes no more than its mode leaves it ours.
-            is_untouched
-                || there.st_ino == mark.inode
-                    && files::read_open(&open_regular(&directory, name)?, CREDENTIALS_MAX)
-                        .is_ok_and(|content| key.hash(&content) == *hash)
+            let may_be = mark.as_ref().is_none_or(|mark| there.st_ino == mark.inode);
+            let holds_it = || {
+                let file = open_regular(&directory, name)?;
+                io::Result::Ok(key.hash(&files::read_open(&file, CREDENTIALS_MAX)?) == *hash)
+            };
+            is_untouched || may_be && holds_it().unwrap_or(false)
         }
         Left::File { .. } => false,
     };
@@ -232,7 +247,7 @@ pub fn remove(path: &Path, left: &Left) -> io::Result<bool> {
 
 /// Removes what a mirror that was killed left of it.
 pub fn remove_unfinished(path: &Path) -> io::Result<()> {
-    match parent(path, false) {
+    match parent(path, None) {
         Ok((directory, name)) => discard(&directory, &unfinished(name)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -241,7 +256,15 @@ pub fn remove_unfinished(path: &Path) -> io::Result<()> {
 
 /// Opens a directory for files of ours, and makes it if it is not there.
 pub fn directory(path: &Path) -> io::Result<OwnedFd> {
-    parent(&path.join("file"), true).map(|(directory, _)| directory)
+    parent(&path.join("file"), Some(Uid::effective())).map(|(directory, _)| directory)
+}
+
+impl Mark {
+    pub fn modified(&self) -> SystemTime {
+        let (seconds, nanoseconds) = self.modified;
+        let since = Duration::new(seconds.try_into().unwrap_or(0), nanoseconds.try_into().unwrap_or(0));
+        SystemTime::UNIX_EPOCH + since
+    }
 }
 
 impl From<&FileStat> for Mark {
@@ -275,18 +298,21 @@ fn open_regular(directory: &OwnedFd, name: &OsStr) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// The mark of a file that holds just these bytes.
-fn holds(file: &File, bytes: &[u8]) -> Option<Mark> {
+/// How a file is that holds just these bytes.
+fn holds(file: &File, bytes: &[u8]) -> Option<FileStat> {
     let there = fstat(file).ok()?;
     let content = files::read_open(file, bytes.len()).ok()?;
-    (*content == *bytes).then(|| Mark::from(&there))
+    (*content == *bytes).then_some(there)
 }
 
 /// Opens the directory of a path, step by step, so that no component can lead elsewhere. Returns it with the last name.
 ///
 /// Below a directory of a user every directory has to be that user's: of two in it, its owner can put either in the place of the
 /// other. So what is made there becomes that user's, too.
-fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
+///
+/// What is not there is made if there is to be a file of the owner `makes`. Where many may make directories, it goes into those of
+/// root and of that owner only.
+fn parent(path: &Path, makes: Option<Uid>) -> io::Result<(OwnedFd, &OsStr)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut directory = open("/", STEP, Mode::empty())?;
     let mut owner = fstat(&directory)?;
@@ -298,23 +324,25 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
             |error: Errno| io::Error::other(format!("{}: {}", so_far.display(), io::Error::from(error)));
         // For us alone until it is open; not for nobody, because without root's rights even its maker needs the
         // permission to open it.
-        let made = match make.then(|| mkdirat(&directory, step, Mode::S_IRWXU)) {
+        let made = match makes.map(|_| mkdirat(&directory, step, Mode::S_IRWXU)) {
             Some(Ok(())) => true,
             None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
             Some(Err(error)) => return Err(named(error)),
         };
         let next = openat(&directory, step, STEP, Mode::empty()).map_err(|error| match error {
-            Errno::ENOTDIR | Errno::ELOOP => io::Error::other(format!(
-                "{} leads through {:?}, which is a symlink or not a directory: name the real path",
-                path.display(),
-                step
-            )),
+            Errno::ENOTDIR | Errno::ELOOP => {
+                let path = path.display();
+                let what = format!(
+                    "{path} leads through {step:?}, which is a symlink or not a directory: name the real path"
+                );
+                io::Error::new(io::ErrorKind::NotADirectory, what)
+            }
             Errno::ENOENT => error.into(),
             error => named(error),
         })?;
         let mut there = fstat(&next)?;
         // In the directory of a user also one that was made before, and was not where it had been made.
-        let may_be_new = made || make && !is_ours(owner.st_uid);
+        let may_be_new = made || makes.is_some() && !is_ours(owner.st_uid);
         let new = if may_be_new { as_made(&next, &there)? } else { None };
         if let Some(new) = new {
             files::drop_acl(&new)?;
@@ -330,6 +358,16 @@ fn parent(path: &Path, make: bool) -> io::Result<(OwnedFd, &OsStr)> {
             return Err(io::Error::other(format!(
                 "{so_far} belongs to user {theirs}, in a directory of user {of}, who could put another one there\n\
                  name another path; or, if nothing else needs it to be user {theirs}'s: chown {of} {so_far}"
+            )));
+        } else if let Some(makes) = makes
+            && is_ours(owner.st_uid)
+            && owner.st_mode & 0o022 != 0
+            && !is_ours(there.st_uid)
+            && there.st_uid != makes.as_raw()
+        {
+            let (so_far, theirs) = (so_far.display(), there.st_uid);
+            return Err(io::Error::other(format!(
+                "{so_far} belongs to user {theirs}, in a directory where others can make one: name another path"
             )));
         }
         (directory, owner) = (next, there);

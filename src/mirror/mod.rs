@@ -30,6 +30,7 @@ use tracing::warn;
 
 use self::ask::{NoValue, Patience};
 use self::hands::Hands;
+use self::install::Mark;
 use self::pass::{Done, Pass};
 use self::recover::Provided;
 pub use self::state::Memory;
@@ -66,8 +67,11 @@ pub struct Mirror {
     hands: Hands<Done>,
     /// What is below it is in our memory.
     root: PathBuf,
-    /// When the files were last read.
+    /// When the files were last looked at, and read.
+    mended: Option<Instant>,
     read: Option<Instant>,
+    /// When to try again to have our memory mounted.
+    mounts_again: Option<Instant>,
     /// The files that somebody else changed, and when units were last told of it.
     touched: BTreeMap<PathBuf, Instant>,
     /// The files that are not as they should be.
@@ -112,7 +116,9 @@ impl Mirror {
             config: None,
             hands: Hands::new(),
             root: MIRROR_ROOT.into(),
+            mended: None,
             read: None,
+            mounts_again: None,
             touched: BTreeMap::new(),
             troubles: BTreeMap::new(),
             stuck: BTreeMap::new(),
@@ -133,15 +139,16 @@ impl Mirror {
             }
         };
         self.faults = None;
+        self.mounts_again = None;
         let long = START.min(config.timing.deadline);
         let short = config.timing.short_deadline.min(long);
         let patience = match occasion {
             Occasion::Start => Patience { first: long, others: short },
             Occasion::Reload => Patience { first: short, others: short },
-            // Nobody waits for it: a value that takes its time need not be asked for again.
-            Occasion::Change => Patience { first: long, others: long },
+            // Nobody waits for it, but for what comes first.
+            Occasion::Change => Patience { first: long, others: short },
         };
-        let mut pass = Pass::new(self, &config);
+        let mut pass = Pass::new(self, &config, true);
         if occasion == Occasion::Start {
             pass.remove_unfinished();
         }
@@ -162,6 +169,8 @@ impl Mirror {
     pub fn mend(&mut self) {
         let Some(config) = self.config.take() else { return };
         let now = Instant::now();
+        self.mended = Some(now);
+        let mounts = self.mounts_again.is_none_or(|again| again <= now);
         let reads = self.read.is_none_or(|read| now >= read + READ_FILES);
         if reads {
             self.read = Some(now);
@@ -173,23 +182,45 @@ impl Mirror {
             .filter(|(_, trouble)| is_due(trouble))
             .map(|(path, _)| path.clone())
             .collect();
-        let mut pass = Pass::new(self, &config);
+        let mut pass = Pass::new(self, &config, mounts);
+        let is_mounted = pass.is_mounted();
         due.extend(pass.look(reads));
         let files = config.files.iter().filter(|file| due.contains(&file.path));
         let asked = names(files.map(|file| &file.entry));
         let short = config.timing.short_deadline.min(START);
         pass.ask(&asked, Patience { first: short, others: short });
-        pass.remove_what_is_stuck();
         let units = pass.finish();
-        if !units.is_empty() || !self.state.untold.is_empty() {
+        if is_mounted {
+            self.mounts_again = None;
+        } else if mounts {
+            self.mounts_again = Some(Instant::now() + LONGEST_PAUSE);
+        }
+        if !units.is_empty() {
             self.tell(units);
         }
         self.config = Some(config);
     }
 
+    /// What needs nothing from the service: tells units, and removes what could not be removed.
+    pub fn catch_up(&mut self) {
+        if !self.state.untold.is_empty() {
+            self.tell(BTreeMap::new());
+        }
+        if !self.stuck.is_empty()
+            && let Some(config) = self.config.take()
+        {
+            let mut pass = Pass::new(self, &config, false);
+            pass.remove_what_left();
+            let units = pass.finish();
+            self.tell(units);
+            self.config = Some(config);
+        }
+    }
+
     /// When to try again what stands in the way.
     pub fn next_try(&self) -> Option<Instant> {
-        self.troubles.values().filter_map(|trouble| trouble.again).min()
+        let next = self.troubles.values().filter_map(|trouble| trouble.again).min()?;
+        Some(self.mended.map_or(next, |mended| next.max(mended + FIRST_PAUSE)))
     }
 
     /// Acts on units whose secret changed. What could not be done is done at the next look, also by a mirror that begins anew.
@@ -201,17 +232,12 @@ impl Mirror {
         if self.state.untold.is_empty() {
             return;
         }
-        match units::act(&self.state.untold) {
-            Ok(left) => {
-                self.state.untold = left;
-                self.save();
-            }
-            Err(error) => {
-                warn!(
-                    "a secret changed, and no unit was told yet: the service manager does not answer: {error}"
-                );
-            }
+        if let Err(error) = units::act(&mut self.state.untold) {
+            warn!(
+                "a secret changed, and not all units were told yet: the service manager does not answer: {error}"
+            );
         }
+        self.save();
     }
 
     /// A file could not be written. `again`: what stands in the way is here, and nobody tells when it is gone.
@@ -245,6 +271,11 @@ impl Mirror {
             let readers: BTreeSet<String> = file.services.iter().map(|(unit, _)| unit.to_string()).collect();
             for path in file.symlinks.iter().chain([&file.path]) {
                 provided.files.entry(path.clone()).or_default().extend(readers.iter().cloned());
+                if !path.starts_with(&self.root) {
+                    let written = self.state.files.get(&file.path).and_then(|written| written.mark.as_ref());
+                    let written = written.filter(|_| !self.troubles.contains_key(&file.path));
+                    provided.elsewhere.insert(path.clone(), written.map(Mark::modified));
+                }
             }
         }
         provided

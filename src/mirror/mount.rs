@@ -1,9 +1,9 @@
 //! `/run/secrets`, or what `mirror_root` says: memory that is never swapped, which root writes in a place of its own, and which
 //! owners only read: whoever could write to a file of his there could fill the memory of all.
 
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,9 +27,9 @@ const SOURCE: &str = "opnix";
 const PLACE: &str = "/run/opnix-files";
 /// The memory in it, to be written to.
 const WRITABLE: &str = "/run/opnix-files/memory";
-/// Where it is made read-only before anybody sees it: what is attached elsewhere and made read-only then stays writable for services
-/// that run already.
-const READ_ONLY: &str = "/run/opnix-files/read-only";
+/// Where it is made what it is to be before anybody sees it: what is attached elsewhere and then made read-only, or writable, stays
+/// as it was for services that run already.
+const STAGE: &str = "/run/opnix-files/stage";
 /// A link to where it is shown.
 const SHOWN: &str = "/run/opnix-files/shown";
 
@@ -39,14 +39,14 @@ const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags
 pub fn prepare(root: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(PLACE) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        _ => fs::set_permissions(PLACE, Permissions::from_mode(0o700))?,
     }
+    look(root)?;
     // An older opnix left no such link.
     let before = fs::read_link(SHOWN).unwrap_or_else(|_| MIRROR_ROOT.into());
     if before != root && Mount::ours(&before).is_ok_and(|mount| mount.is_some()) {
         unmount(&before)?;
     }
-    look(root)?;
     let (shown, memory) = (Mount::ours(root)?, Mount::ours(Path::new(WRITABLE))?);
     let memory = match memory {
         Some(memory) => memory,
@@ -54,8 +54,7 @@ pub fn prepare(root: &Path) -> io::Result<()> {
             make(WRITABLE)?;
             if shown.is_some() {
                 // As an older opnix mounted it, or what is left of this: its files stay.
-                bind(root, WRITABLE)?;
-                remount(WRITABLE, FLAGS)?;
+                show(root, FLAGS, Path::new(WRITABLE))?;
             } else {
                 memory_at(WRITABLE)?;
             }
@@ -64,17 +63,15 @@ pub fn prepare(root: &Path) -> io::Result<()> {
             Mount::ours(Path::new(WRITABLE))?.ok_or(io::ErrorKind::NotFound)?
         }
     };
+    if self::shown().as_deref() != Some(root) {
+        let _ = fs::remove_file(SHOWN);
+        symlink(root, SHOWN)?;
+    }
     if shown.is_some_and(|shown| shown.is_read_only && shown.device == memory.device) {
         return Ok(());
     }
-    make(READ_ONLY)?;
-    bind(Path::new(WRITABLE), READ_ONLY)?;
-    remount(READ_ONLY, FLAGS | MsFlags::MS_RDONLY)?;
     fs::create_dir_all(root)?;
-    bind(Path::new(READ_ONLY), root)?;
-    umount2(READ_ONLY, MntFlags::MNT_DETACH)?;
-    let _ = fs::remove_file(SHOWN);
-    symlink(root, SHOWN)?;
+    show(Path::new(WRITABLE), FLAGS | MsFlags::MS_RDONLY, root)?;
     info!("mounted {} ({}, read-only)", root.display(), memory.kind);
     Ok(())
 }
@@ -108,13 +105,16 @@ fn memory_at(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn bind<P: nix::NixPath + ?Sized>(from: &Path, to: &P) -> io::Result<()> {
-    Ok(mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
-}
-
-fn remount(path: &str, flags: MsFlags) -> io::Result<()> {
-    let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-    Ok(mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?)
+/// Shows what is mounted at one place at another one as well, with these flags.
+fn show(from: &Path, flags: MsFlags, at: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    make(STAGE)?;
+    mount(Some(from), STAGE, none, MsFlags::MS_BIND, none)?;
+    mount(none, STAGE, none, MsFlags::MS_PRIVATE, none)?;
+    let shown = mount(none, STAGE, none, flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT, none)
+        .and_then(|()| mount(Some(STAGE), at, none, MsFlags::MS_BIND, none));
+    umount2(STAGE, MntFlags::MNT_DETACH)?;
+    Ok(shown?)
 }
 
 /// Where it is shown; `None` if it never was, or only root may know.
@@ -127,28 +127,30 @@ pub fn writable(path: &Path, root: &Path) -> PathBuf {
     path.strip_prefix(root).map_or_else(|_| path.to_owned(), |below| Path::new(WRITABLE).join(below))
 }
 
-/// Why no file can be put there: it is mounted now if it can be.
-pub fn trouble(root: &Path) -> Option<String> {
+/// Why no file can be put there. `mounts`: it is mounted now if it can be.
+pub fn trouble(root: &Path, mounts: bool) -> Option<String> {
+    let is_mounted = match is_mounted(root) {
+        Ok(false) if mounts => have_mounted(root),
+        known => known,
+    };
     let shown = root.display();
-    match is_mounted(root) {
+    match is_mounted {
         Ok(true) => None,
-        Ok(false) => have_mounted(root)
-            .err()
-            .map(|error| format!("{shown} is not mounted: {error}; see systemctl status {UNIT}")),
+        Ok(false) => Some(format!("{shown} is not mounted; see systemctl status {UNIT}")),
         Err(error) => Some(error.to_string()),
     }
 }
 
-fn have_mounted(root: &Path) -> io::Result<()> {
+fn have_mounted(root: &Path) -> io::Result<bool> {
     Manager::connect()?.queue("RestartUnit", UNIT, "replace")?;
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         if is_mounted(root)? {
-            return Ok(());
+            return Ok(true);
         }
         sleep(Duration::from_millis(50));
     }
-    Err(io::ErrorKind::TimedOut.into())
+    Ok(false)
 }
 
 /// Whether the memory is in its place, and shown where it is to be read.
@@ -156,7 +158,7 @@ fn is_mounted(root: &Path) -> io::Result<bool> {
     look(root)?;
     let Some(shown) = Mount::ours(root)? else { return Ok(false) };
     let Some(memory) = Mount::ours(Path::new(WRITABLE))? else { return Ok(false) };
-    Ok(shown.is_read_only && shown.device == memory.device)
+    Ok(shown.is_read_only && !memory.is_read_only && shown.device == memory.device)
 }
 
 /// Fails if somebody else holds that place, or could take it.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::ask::{NoValue, Patience, ask};
-use super::install::{self, Accounts, Found, Left, Mark, Wanted};
+use super::install::{self, Accounts, Found, Left, Mark, Owner, Wanted};
 use super::plan::{self, Contents, Written};
 use super::{Mirror, TELL_OF_OTHERS, mount};
 use crate::config::{Config, MirrorFile, OnChange};
@@ -27,7 +27,9 @@ pub struct Pass<'p> {
     contents: Contents,
     missing: BTreeMap<String, NoValue>,
     /// The files that are being written, or whose links are being made.
-    open: BTreeMap<PathBuf, Open<'p>>,
+    open: BTreeMap<PathBuf, Open>,
+    /// The links that were not there before.
+    new_links: BTreeSet<PathBuf>,
     /// What is being looked at, or removed.
     looked_at: BTreeSet<PathBuf>,
     removed: BTreeSet<PathBuf>,
@@ -36,19 +38,22 @@ pub struct Pass<'p> {
     /// The files of which units are to be told.
     news: BTreeSet<PathBuf>,
     written: usize,
+    /// What was written is not remembered yet.
+    is_unsaved: bool,
 }
 
-struct Open<'p> {
-    file: &'p MirrorFile,
-    now: Written,
-    found: Found,
+struct Open {
+    owner: Owner,
+    is_written: bool,
     links: BTreeSet<PathBuf>,
 }
 
 /// What was done, in the directory of somebody else or in ours.
 pub enum Done {
+    /// `now`: how it was to be.
     Put {
         path: PathBuf,
+        now: Written,
         result: io::Result<(Found, Mark)>,
     },
     Linked {
@@ -71,10 +76,10 @@ pub enum Done {
 }
 
 impl<'p> Pass<'p> {
-    pub fn new(mirror: &'p mut Mirror, config: &'p Config) -> Self {
+    /// `mounts`: our memory is mounted if it is not.
+    pub fn new(mirror: &'p mut Mirror, config: &'p Config, mounts: bool) -> Self {
         let root = &config.mirror_root;
-        let is_needed = config.files.iter().any(|file| file.path.starts_with(root));
-        let no_memory = is_needed.then(|| mount::trouble(root)).flatten();
+        let no_memory = config.needs_memory().then(|| mount::trouble(root, mounts)).flatten();
         mirror.root = mount::shown().unwrap_or_else(|| root.clone());
         let mut by_content: BTreeMap<String, Vec<&MirrorFile>> = BTreeMap::new();
         for file in &config.files {
@@ -89,29 +94,35 @@ impl<'p> Pass<'p> {
             contents: Contents::new(),
             missing: BTreeMap::new(),
             open: BTreeMap::new(),
+            new_links: BTreeSet::new(),
             looked_at: BTreeSet::new(),
             removed: BTreeSet::new(),
             differing: BTreeSet::new(),
             news: BTreeSet::new(),
             written: 0,
+            is_unsaved: false,
         }
+    }
+
+    pub fn is_mounted(&self) -> bool {
+        self.no_memory.is_none()
     }
 
     fn accounts(&self) -> &Accounts {
         self.accounts.get_or_init(|| Accounts::look_up(&self.config.files))
     }
 
-    /// Remembers what is to be written elsewhere than in our memory before it is.
+    /// Remembers what is to be written before it is.
     pub fn intend(&mut self) {
         let mirror = &mut *self.mirror;
         let before = mirror.state.files.len() + mirror.state.targets.len();
         let state = &mut mirror.state;
         for file in &self.config.files {
-            if !file.path.starts_with(&mirror.root) {
-                state.files.entry(file.path.clone()).or_default();
-            }
-            for link in file.symlinks.iter().filter(|link| !link.starts_with(&mirror.root)) {
-                state.targets.entry(link.clone()).or_insert_with(|| file.path.clone());
+            state.files.entry(file.path.clone()).or_default();
+            for link in &file.symlinks {
+                if state.targets.insert(link.clone(), file.path.clone()).as_ref() != Some(&file.path) {
+                    self.new_links.insert(link.clone());
+                }
             }
         }
         if state.files.len() + state.targets.len() > before {
@@ -133,7 +144,7 @@ impl<'p> Pass<'p> {
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Put { path, result } => self.was_put(&path, result),
+            Done::Put { path, now, result } => self.was_put(&path, now, result),
             Done::Linked { file, link, result } => self.was_linked(&file, &link, result),
             Done::Looked { path, at, is_as_left } => {
                 self.looked_at.remove(&at);
@@ -196,12 +207,6 @@ impl<'p> Pass<'p> {
         }
     }
 
-    pub fn remove_what_is_stuck(&mut self) {
-        if !self.mirror.stuck.is_empty() {
-            self.remove_what_left();
-        }
-    }
-
     fn was_removed(&mut self, path: &Path, result: io::Result<bool>) {
         self.removed.remove(path);
         let mirror = &mut *self.mirror;
@@ -261,7 +266,7 @@ impl<'p> Pass<'p> {
         }
         self.wait();
         self.is_late();
-        std::mem::take(&mut self.differing)
+        self.differing.clone()
     }
 
     pub fn ask(&mut self, names: &[String], patience: Patience) {
@@ -269,7 +274,10 @@ impl<'p> Pass<'p> {
             return;
         }
         let socket = self.mirror.socket.clone();
-        let missing = ask(&socket, names, patience, |name, value| self.came(name, &value));
+        let missing = ask(&socket, names, patience, |value| match value {
+            Some((name, value)) => self.came(name, &value),
+            None => self.take_what_is_done(),
+        });
         self.missing.extend(missing);
     }
 
@@ -304,12 +312,19 @@ impl<'p> Pass<'p> {
         for file in files {
             self.put(file, value.clone(), hash.clone());
         }
+        self.take_what_is_done();
+    }
+
+    fn take_what_is_done(&mut self) {
         while let Some(done) = self.mirror.hands.done() {
             self.take(done);
         }
+        if std::mem::take(&mut self.is_unsaved) {
+            self.mirror.save();
+        }
     }
 
-    fn put(&mut self, file: &'p MirrorFile, value: Arc<Secret>, fingerprint: String) {
+    fn put(&mut self, file: &MirrorFile, value: Arc<Secret>, fingerprint: String) {
         if self.no_memory.is_some() && file.path.starts_with(&self.config.mirror_root) {
             return self.put_off(file);
         }
@@ -317,13 +332,14 @@ impl<'p> Pass<'p> {
             Ok(owner) => owner,
             Err(why) => return self.mirror.note(file, why, true),
         };
-        let now = Written { fingerprint, ids: Some(owner.ids()), mode: file.mode, mark: None };
+        let mode = file.mode;
+        let now = Written { fingerprint, ids: Some(owner.ids()), mode, ..Written::default() };
         let links = file.symlinks.iter().cloned().collect();
-        self.open.insert(file.path.clone(), Open { file, now, found: Found::Nothing, links });
-        let (path, mode) = (file.path.clone(), file.mode);
+        self.open.insert(file.path.clone(), Open { owner, is_written: false, links });
+        let path = file.path.clone();
         self.give(&file.path, move |at| {
             let wanted = Wanted { path: at.to_owned(), owner, mode, value };
-            Done::Put { path, result: install::put(&wanted) }
+            Done::Put { path, now, result: install::put(&wanted) }
         });
     }
 
@@ -332,75 +348,97 @@ impl<'p> Pass<'p> {
         self.mirror.note(file, why, true);
     }
 
-    fn was_put(&mut self, path: &Path, result: io::Result<(Found, Mark)>) {
-        let Some(open) = self.open.get_mut(path) else { return };
-        match result {
-            Ok((found, mark)) => {
-                open.found = found;
-                open.now.mark = Some(mark);
-                for link in open.file.symlinks.clone() {
-                    let file = path.to_owned();
-                    self.give(&link.clone(), move |at| {
-                        let result = install::link(at, &file);
-                        Done::Linked { file, link, result }
-                    });
-                }
-                self.settle(path);
-            }
-            Err(error) => {
-                let file = open.file;
-                self.open.remove(path);
-                self.mirror.note(file, error.to_string(), true);
-            }
-        }
+    fn file(&self, path: &Path) -> Option<&'p MirrorFile> {
+        self.config.files.iter().find(|file| file.path == path)
     }
 
-    fn was_linked(&mut self, path: &Path, link: &Path, result: io::Result<Found>) {
-        let Some(open) = self.open.get_mut(path) else { return };
-        match result {
-            Ok(found) => {
-                open.links.remove(link);
-                if open.found == Found::Same {
-                    open.found = found;
-                }
-                self.mirror.state.targets.insert(link.to_owned(), path.to_owned());
-                self.settle(path);
-            }
+    /// Also what was begun in an earlier look, and took its time.
+    fn was_put(&mut self, path: &Path, now: Written, result: io::Result<(Found, Mark)>) {
+        let file = self.file(path);
+        let (found, mark) = match result {
+            Ok(done) => done,
             Err(error) => {
-                let file = open.file;
                 self.open.remove(path);
-                self.mirror.note(file, format!("its link {}: {error}", link.display()), true);
+                return file.into_iter().for_each(|file| self.mirror.note(file, error.to_string(), true));
             }
-        }
-    }
-
-    /// A file is there, if all of its links are, too.
-    fn settle(&mut self, path: &Path) {
-        if self.open.get(path).is_none_or(|open| !open.links.is_empty() || open.now.mark.is_none()) {
+        };
+        let now = Written { mark: Some(mark), ..now };
+        let before = self.mirror.state.files.insert(path.to_owned(), now.clone());
+        let Some(file) = file else {
+            self.mirror.stuck.insert(path.to_owned(), "it was written late".into());
             return;
-        }
-        let Some(Open { file, now, found, .. }) = self.open.remove(path) else { return };
-        let mirror = &mut *self.mirror;
-        mirror.troubles.remove(path);
-        let before = mirror.state.files.insert(path.to_owned(), now.clone());
-        let seen = mirror.state.seen.get(file.entry.content.mirror_name().as_str());
-        if plan::is_news(before.as_ref(), &now, seen) {
+        };
+        let seen = self.mirror.state.seen.get(file.entry.content.mirror_name().as_str());
+        let was_known = before.as_ref().is_some_and(|before| before.mark.is_some());
+        let is_as_before = before.as_ref().is_some_and(|before| before.fingerprint == now.fingerprint);
+        // What was written before the boot is known by its place only.
+        let is_other_since = was_known
+            && found == Found::Other
+            && before.as_ref().is_some_and(|before| before.fingerprint.is_empty());
+        if plan::is_news(before.as_ref(), &now, seen) || is_other_since {
             self.news.insert(path.to_owned());
-        } else if found == Found::Other
-            && before.is_some_and(|before| before.fingerprint == now.fingerprint)
-            && now.fingerprint != plan::MOMENTARY
-        {
-            // Whoever goes on changing it has nobody restarted each time.
-            let last = mirror.touched.get(path).copied();
-            if last.is_none_or(|last| last.elapsed() >= TELL_OF_OTHERS) {
-                mirror.touched.insert(path.to_owned(), Instant::now());
-                warn!("{} was changed by somebody else, and is put back", path.display());
-                self.news.insert(path.to_owned());
-            }
+        } else if found == Found::Other && was_known && is_as_before && now.fingerprint != plan::MOMENTARY {
+            self.was_changed_by_others(path, path);
         }
         if found != Found::Same {
             self.written += 1;
             self.mirror.has_news = true;
+            self.is_unsaved = true;
+        }
+        let Some(open) = self.open.get_mut(path) else { return };
+        open.is_written = true;
+        let owner = open.owner;
+        for link in &file.symlinks {
+            if self.no_memory.is_some() && link.starts_with(&self.config.mirror_root) {
+                self.open.remove(path);
+                return self.put_off(file);
+            }
+            let (file, named) = (path.to_owned(), link.clone());
+            self.give(link, move |at| {
+                let result = install::link(at, &file, owner);
+                Done::Linked { file, link: named, result }
+            });
+        }
+        self.settle(path);
+    }
+
+    fn was_linked(&mut self, path: &Path, link: &Path, result: io::Result<Found>) {
+        match result {
+            Ok(found) => {
+                if found == Found::Other && !self.new_links.contains(link) {
+                    self.was_changed_by_others(path, link);
+                }
+                if found != Found::Same {
+                    self.mirror.has_news = true;
+                }
+                if let Some(open) = self.open.get_mut(path) {
+                    open.links.remove(link);
+                    self.settle(path);
+                }
+            }
+            Err(error) => {
+                self.open.remove(path);
+                let why = format!("its link {}: {error}", link.display());
+                self.file(path).into_iter().for_each(|file| self.mirror.note(file, why.clone(), true));
+            }
+        }
+    }
+
+    /// Whoever goes on changing a file, or a link to it, has nobody restarted each time.
+    fn was_changed_by_others(&mut self, path: &Path, what: &Path) {
+        let last = self.mirror.touched.get(path).copied();
+        if last.is_none_or(|last| last.elapsed() >= TELL_OF_OTHERS) {
+            self.mirror.touched.insert(path.to_owned(), Instant::now());
+            warn!("{} was changed by somebody else, and is put back", what.display());
+            self.news.insert(path.to_owned());
+        }
+    }
+
+    /// Nothing is wrong with a file that is written, and all of whose links are made.
+    fn settle(&mut self, path: &Path) {
+        if self.open.get(path).is_some_and(|open| open.is_written && open.links.is_empty()) {
+            self.open.remove(path);
+            self.mirror.troubles.remove(path);
         }
     }
 
@@ -428,7 +466,9 @@ impl<'p> Pass<'p> {
         for (name, why) in &self.missing {
             for file in self.by_content.get(name).into_iter().flatten() {
                 let is_refused = *why == NoValue::Refused;
-                if !(is_refused && file.optional) {
+                if is_refused && file.optional && !self.differing.contains(&file.path) {
+                    self.mirror.troubles.remove(&file.path);
+                } else {
                     // The service tells when it has what it refused.
                     self.mirror.note(file, why.describe(), !is_refused);
                 }

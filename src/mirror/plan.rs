@@ -27,6 +27,9 @@ pub struct Written {
     /// `None`: it was to be written, and nobody knows what became of it.
     #[serde(default)]
     pub mark: Option<Mark>,
+    /// As an older opnix remembered them.
+    #[serde(default, skip_serializing)]
+    pub symlinks: Vec<PathBuf>,
 }
 
 /// Whether those who read a file are to be told of it. `seen` is what its value was when it was last looked at.
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_file_is_news_if_it_was_written_otherwise_and_not_when_it_comes_to_be() {
-        let now = Written { fingerprint: "new".into(), ids: Some((1, 2)), mode: 0o400, mark: None };
+        let now = Written { fingerprint: "new".into(), ids: Some((1, 2)), mode: 0o400, ..Written::default() };
         assert!(!is_news(None, &now, None) && !is_news(None, &now, Some(&"new".into())));
         assert!(is_news(None, &now, Some(&"old".into())), "known, and written for the first time");
         assert!(!is_news(Some(&now), &now, Some(&"old".into())));

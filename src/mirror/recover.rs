@@ -40,6 +40,8 @@ pub struct Provided {
     pub files: BTreeMap<PathBuf, BTreeSet<String>>,
     /// Units that were refused, and whether they would get everything now; `None`: that is not known.
     pub missed: Option<BTreeMap<String, bool>>,
+    /// Of those that lie in directories of others, which may answer nobody: when they were written, if they are there.
+    pub elsewhere: BTreeMap<PathBuf, Option<SystemTime>>,
 }
 
 /// The units that could not start for want of something from opnix. It is remembered, because systemd forgets: of units that
@@ -90,12 +92,26 @@ impl Provided {
             let of_ours =
                 unit.environment_files().map(Path::new).filter(|path| self.files.contains_key(*path));
             let missing: BTreeSet<&Path> =
-                of_ours.filter(|path| was_missing(path, unit.ended_at())).collect();
+                of_ours.filter(|path| self.was_missing(path, unit.ended_at())).collect();
             return (!missing.is_empty()).then(|| Wait { files: owned(missing), ..of_it });
         }
         let refused = self.was_refused(&unit.id)
             && (unit.may_have_lacked_credentials() || AFTER_A_REFUSAL.contains(&unit.result()));
         refused.then_some(Wait { refused, ..of_it })
+    }
+
+    fn written(&self, path: &Path) -> Option<SystemTime> {
+        let known = self.elsewhere.get(path).copied();
+        known.unwrap_or_else(|| path.symlink_metadata().and_then(|metadata| metadata.modified()).ok())
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        self.written(path).is_some()
+    }
+
+    /// Whether a file was not there at that time, as far as that can be seen now.
+    fn was_missing(&self, path: &Path, at: SystemTime) -> bool {
+        self.written(path).is_none_or(|written| written > at)
     }
 
     fn was_refused(&self, unit: &str) -> bool {
@@ -121,12 +137,6 @@ fn is_on_a_file(test: &Test) -> bool {
     kind.is_some_and(|kind| ON_FILES.contains(&kind)) && !test.negated && !test.is_one_of_several
 }
 
-/// Whether a file was not there at that time, as far as that can be seen now.
-fn was_missing(path: &Path, at: SystemTime) -> bool {
-    let written = path.symlink_metadata().and_then(|metadata| metadata.modified());
-    written.is_err() || written.is_ok_and(|written| written > at)
-}
-
 impl Left {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -147,8 +157,10 @@ impl Left {
                 let tests = unit.tests();
                 let others_failed =
                     tests.iter().any(|test| test.failed) && provided.lacked_by(&unit).is_none();
-                let missing =
-                    provided.files_of(&tests).into_iter().filter(|path| !others_failed && !path.exists());
+                let missing = provided
+                    .files_of(&tests)
+                    .into_iter()
+                    .filter(|path| !others_failed && !provided.is_there(path));
                 Wait { started_at, files: missing.map(Path::to_owned).collect(), ..Wait::default() }
             }
             "dependency" => {
@@ -287,7 +299,7 @@ impl Wait {
     }
 
     fn is_ready(&self, unit: &str, provided: &Provided, look: &mut impl Look) -> bool {
-        self.files.iter().all(|path| path.exists())
+        self.files.iter().all(|path| provided.is_there(path))
             && (!self.refused || provided.missed.as_ref().and_then(|missed| missed.get(unit)) == Some(&true))
             && self
                 .needs

@@ -57,7 +57,7 @@ pub struct State {
     #[serde(default)]
     pub left: Left,
     /// There was a mirror before, but what it saw and wrote is not known.
-    #[serde(skip)]
+    #[serde(default)]
     pub forgotten: bool,
 }
 
@@ -72,6 +72,11 @@ impl Memory {
     /// What the last mirror knew. Fails when there is nothing and no new key can be made.
     pub fn load(&self) -> io::Result<State> {
         let mut state = self.of_this_boot()?;
+        for (path, written) in &mut state.files {
+            for link in std::mem::take(&mut written.symlinks) {
+                state.targets.entry(link).or_insert_with(|| path.clone());
+            }
+        }
         let lasting = self.lasting();
         for (path, mark) in lasting.files {
             state.files.entry(path).or_insert_with(|| Written { mark, ..Written::default() });

@@ -18,44 +18,57 @@ impl Look for Manager {
 }
 
 /// Acts on units whose secret changed: on those that are active, and on those that failed, perhaps over the old value; on
-/// each only once. Returns what cannot be done yet: who is just starting has the old value already, and hears nothing yet.
-pub fn act(units: &BTreeMap<String, OnChange>) -> io::Result<BTreeMap<String, OnChange>> {
-    let mut left = BTreeMap::new();
+/// each only once. What is left in `units` cannot be done yet: who is just starting has the old value already, and hears nothing
+/// yet.
+pub fn act(units: &mut BTreeMap<String, OnChange>) -> io::Result<()> {
     let manager = &mut Manager::connect()?;
     let is_system_up = is_up(&manager.state()?);
     // A restart covers what else is planned for an instance of a template.
     let mut done = BTreeSet::new();
-    let mut planned: Vec<_> = units.iter().collect();
+    let mut planned: Vec<_> = units.clone().into_iter().collect();
     planned.sort_by(|(_, one), (_, other)| other.cmp(one));
     for (pattern, action) in planned {
         let found =
-            manager.list(&["active", "reloading", "refreshing", "activating", "failed"], &[pattern])?;
+            manager.list(&["active", "reloading", "refreshing", "activating", "failed"], &[&pattern])?;
         // A name may be an alias, which no list has.
         let named = if pattern.contains('*') { Vec::new() } else { vec![pattern.clone()] };
+        let mut left = Vec::new();
         for name in found.into_iter().chain(named) {
-            let Some(unit) = Look::unit(manager, &name) else { continue };
+            let Some(unit) = answered(&name, manager.unit(&name))? else { continue };
             if !done.insert(unit.id.clone()) {
                 continue;
             }
             let acted = match unit.state() {
-                "active" | "reloading" | "refreshing" => act_on(manager, &unit.id, action),
+                "active" | "reloading" | "refreshing" => act_on(manager, &unit.id, &action),
                 // It may have the old value already.
-                "activating" if *action >= OnChange::ReloadOrRestart => act_on(manager, &unit.id, action),
+                "activating" if action >= OnChange::ReloadOrRestart => act_on(manager, &unit.id, &action),
                 "activating" => {
-                    left.insert(unit.id.clone(), action.clone());
-                    Ok(())
+                    left.push(unit.id);
+                    continue;
                 }
                 "failed" if is_system_up && is_startable(&unit, manager) && is_wanted(&unit, manager) => {
                     start(manager, &unit.id, "a secret changed")
                 }
                 _ => Ok(()),
             };
-            if let Err(error) = acted {
-                warn!("{}: {error}", unit.id);
-            }
+            answered(&unit.id, acted)?;
         }
+        units.remove(&pattern);
+        units.extend(left.into_iter().map(|unit| (unit, action.clone())));
     }
-    Ok(left)
+    Ok(())
+}
+
+/// `None`, with a warning, if the service manager said no. Fails if it said nothing: it may when it is asked again.
+fn answered<T>(unit: &str, answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == io::ErrorKind::Other => {
+            warn!("{unit}: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn act_on(manager: &mut Manager, unit: &str, action: &OnChange) -> io::Result<()> {

@@ -116,15 +116,18 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
         is_up = service_is_up(&control).await;
         // What changed with its end is told when it is back.
         let occasion = occasion.filter(|occasion| is_up || *occasion == Occasion::Reload);
-        let mends = occasion.is_none() && is_up;
         mirror = spawn_blocking(move || {
             match occasion.map(|occasion| mirror.round(occasion)) {
                 Some(Err(faults)) => {
                     error!("the files stay as they are: the configuration is faulty: {faults}")
                 }
                 Some(Ok(())) => {}
-                None if mends => mirror.mend(),
-                None => {}
+                None => {
+                    mirror.catch_up();
+                    if is_up {
+                        mirror.mend();
+                    }
+                }
             }
             Notifier::direct().status(&mirror.status());
             if occasion == Some(Occasion::Reload) {

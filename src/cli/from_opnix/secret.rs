@@ -101,7 +101,7 @@ pub fn run(arguments: Arguments) -> Exit {
                 let wanted = Wanted { path: file.path.clone(), owner, mode: file.mode, value: value.into() };
                 install::put(&wanted).map_err(|error| error.to_string())?;
                 file.symlinks.iter().try_for_each(|link| {
-                    let linked = install::link(link, &file.path);
+                    let linked = install::link(link, &file.path, owner);
                     linked.map(drop).map_err(|error| format!("its link {}: {error}", link.display()))
                 })
             });

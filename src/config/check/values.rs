@@ -23,7 +23,8 @@ pub fn service(name: &str) -> Result<UnitName, NameError> {
 /// The name of a user or group.
 pub fn account(name: &str) -> Result<String, Problem> {
     let forbidden = |c: char| c.is_control() || c.is_whitespace() || ":/,".contains(c);
-    if name.is_empty() || name.chars().any(forbidden) {
+    // The last number means that an owner is to stay as it is.
+    if name.is_empty() || name.chars().any(forbidden) || name.parse() == Ok(u32::MAX) {
         return Err(Problem::plain(format!("{name:?} is no user or group name")));
     }
     Ok(name.to_owned())
@@ -46,8 +47,11 @@ pub fn file_mode(text: &str) -> Result<u32, Problem> {
 /// The directory in memory that the mirror's files are shown in. What is there already shows when it is mounted.
 pub fn mirror_root(text: &str) -> Result<PathBuf, Problem> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    let root = tidy(text, PathBuf::from(text))?;
-    if !root.starts_with("/run") || root == Path::new("/run") || !text.chars().all(is_plain) {
+    let root = harmless(text, tidy(text, PathBuf::from(text))?)?;
+    if !root.starts_with("/run")
+        || ["/run", "/run/user", "/run/lock"].map(Path::new).contains(&&*root)
+        || !text.chars().all(is_plain)
+    {
         return Err(Problem::new(
             format!("{text:?} cannot be the directory of secrets in memory"),
             "name one below /run, of letters, digits, `.`, `_` and `-`: /run/opnix-secrets",
@@ -72,7 +76,7 @@ pub fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
 }
 
 /// Where no secret belongs, because the system keeps something else there.
-const OF_THE_SYSTEM: [&str; 31] = [
+const OF_THE_SYSTEM: [&str; 38] = [
     "/bin",
     "/boot",
     "/dev",
@@ -102,7 +106,14 @@ const OF_THE_SYSTEM: [&str; 31] = [
     "/etc/sudoers",
     "/etc/sudoers.d",
     "/run/credentials",
+    "/run/opnix",
+    "/run/opnix-files",
+    "/run/opnix-mirror",
+    "/run/opnix-setup",
+    "/run/private",
     "/run/systemd",
+    "/var/lib/opnix",
+    "/var/lib/opnix-mirror",
     "/var/lib/private/opnix",
 ];
 /// Programs that run as services have such a directory of their own.
