@@ -88,8 +88,8 @@ in
     outputDir = mkOption {
       type = types.str;
       default = "/run/secrets";
-      example = "/run/secrets";
-      description = "Where relative paths start. Elsewhere than in memory, secrets would lie on the disk in plain text.";
+      example = "/run/opnix-secrets";
+      description = "Where relative paths start. Below `/run` it is memory, which opnix mounts there and nothing else may be in: beside sops-nix, name a directory of its own, such as `/run/opnix-secrets`. Elsewhere secrets would lie on the disk in plain text.";
     };
     users = mkOption {
       type = types.listOf types.str;
@@ -106,7 +106,7 @@ in
       };
       directories = mkOption {
         type = types.listOf types.str;
-        default = [ "/var/lib/private/opnix" "/var/lib/systemd" "/etc/credstore.encrypted" ];
+        default = [ "/var/lib/private/opnix" "/var/lib/opnix-mirror" "/var/lib/systemd" "/etc/credstore.encrypted" ];
         example = [ "/var/lib/private/opnix" ];
         description = "The directories besides the token's. Leave out what is listed elsewhere: impermanence takes nothing twice.";
       };

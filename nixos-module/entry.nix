@@ -60,12 +60,8 @@ rec {
       example = "caddy";
       description = "The file's owner, by name or number.";
     };
-    group = mkOption {
-      type = types.str;
-      default = "root";
-      example = "caddy";
-      description = "The file's group, by name or number.";
-    };
+    group = orNothing types.str
+      "The file's group, by name or number; else root's, and not the owner's own, which everybody may be in." "caddy";
     mode = mkOption {
       type = types.str;
       default = "0600";

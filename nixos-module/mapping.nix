@@ -57,7 +57,9 @@ let
     services = optional unit.onepassword.restartOnChange service;
   };
 
-  environmentFile = service: "/run/secrets/${service}.env";
+  # Where the mirror shows its memory: `outputDir`, unless that is on a disk.
+  memory = if hasPrefix "/run/" outputDir then outputDir else "/run/secrets";
+  environmentFile = service: "${memory}/${service}.env";
 
   credentials = concatLists (mapAttrsToList ofUnit services);
   hasTemplate = entry: (entry.template or null) != null;
@@ -86,6 +88,7 @@ in
     short_deadline = cfg.shortDeadline;
     fresh_for = cfg.freshFor;
     stale_for = cfg.staleFor;
+    mirror_root = if memory == "/run/secrets" then null else memory;
     budget = tidy cfg.budget;
   } // cfg.settings;
 }

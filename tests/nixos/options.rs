@@ -12,7 +12,7 @@ fn every_option_has_its_effect() {
         r#"
         tokenFile = "/root/token";
         users = [ "alice" ];
-        outputDir = "/run/secrets";
+        outputDir = "/run/opnix-secrets";
         cache = "memory"; freshFor = "1h"; staleFor = "30d"; grace = "0s"; deadline = "2m"; shortDeadline = "1s"; refresh = "never";
         budget = { hourly = 50; daily = 100; };
         provider.serviceAccount = { library = "/usr/lib/core.so"; hosts = [ "1password.example.org" ]; };
@@ -40,12 +40,12 @@ fn every_option_has_its_effect() {
         json!({
             "provider": {"kind": "service_account", "library": "/usr/lib/core.so", "hosts": ["1password.example.org"]},
             "cache": "memory", "fresh_for": "1h", "stale_for": "30d", "grace": "0s", "deadline": "2m",
-            "short_deadline": "1s", "refresh": "never", "budget": {"hourly": 50, "daily": 100},
+            "short_deadline": "1s", "refresh": "never", "mirror_root": "/run/opnix-secrets", "budget": {"hourly": 50, "daily": 100},
             "systemdIntegration": {"services": ["caddy"]},
             "secrets": [
                 {"name": "credential", "reference": "op://V/I/g",
                     "units": ["caddy.service", {"unit": "caddy.service", "credential": "other", "on_change": "restart"}]},
-                {"name": "plain", "reference": "op://V/I/f", "kind": "file", "path": "/run/secrets/other/x", "owner": "caddy",
+                {"name": "plain", "reference": "op://V/I/f", "kind": "file", "path": "/run/opnix-secrets/other/x", "owner": "caddy",
                     "group": "web", "mode": "0440", "symlinks": ["/run/link"], "optional": true,
                     "services": {"caddy": {"restart": false, "signal": "SIGHUP", "after": []}},
                     "cache": "never", "fresh_for": "1s", "stale_for": "2s", "always_fetch": true},
@@ -53,7 +53,7 @@ fn every_option_has_its_effect() {
                     "units": [{"unit": "caddy.service", "credential": "file", "on_change": {"signal": "SIGUSR1"}}]},
             ],
             "templates": [{"name": "env", "template": "K={{ op://V/I/f | env }}\n", "path": "/etc/env", "owner": "root",
-                "group": "root", "mode": "0600"}],
+                "mode": "0600"}],
         })
     );
     let units = nix::evaluate(&all, "units").unwrap();

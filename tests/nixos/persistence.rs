@@ -13,13 +13,15 @@ fn with_impermanence_what_must_be_kept_is_listed() {
         directories.contains(&json!({"directory": "/root/.config/op", "mode": "0700"})),
         "{directories:?}"
     );
-    assert!(directories.contains(&json!("/var/lib/private/opnix")), "{directories:?}");
+    for directory in ["/var/lib/private/opnix", "/var/lib/opnix-mirror"] {
+        assert!(directories.contains(&json!(directory)), "{directories:?}");
+    }
     assert_eq!(persistence["/persist"]["files"], json!(["/etc/machine-id"]));
     // A directory that others use is never kept as a whole, and what is on the kept disk already is not listed at all.
     for (token, file) in [("/var/lib/token", Some("/var/lib/token")), ("/persist/op/token", None)] {
         let kept = with(&format!("tokenFile = \"{token}\"; persistence.root = \"/persist\";"), "");
         let persistence = &nix::evaluate(&kept, "persistence").unwrap()["/persist"];
-        assert_eq!(persistence["directories"].as_array().unwrap().len(), 3, "{persistence}");
+        assert_eq!(persistence["directories"].as_array().unwrap().len(), 4, "{persistence}");
         assert_eq!(persistence["files"].get(1).and_then(Value::as_str), file, "{persistence}");
     }
 }

@@ -356,9 +356,65 @@ pub fn what_cannot_be_written_is_named_and_holds_up_nobody_least_of_all_where_it
         "{said}"
     );
     assert!(said.contains("/run/secrets/optional: there is no user \"no-such-user\""), "{said}");
-    assert!(machine.journal_text().contains("wrote 1 file"), "{}", machine.journal_text());
+    assert!(machine.journal_text().contains("wrote 2 files"), "{}", machine.journal_text());
     assert_eq!(machine.sh(&format!("cat {HIS}/link; rm {HIS}/link")).ok(), "theirs");
     machine.wait("the link", || machine.sh(&format!("cat {HIS}/link")).text() == value("linked"), LONG);
+    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
+}
+
+pub fn a_link_that_cannot_be_made_keeps_no_change_from_those_who_read_the_file(machine: &Machine) {
+    begin(machine, &["key"]);
+    machine.unit(
+        "reader.service",
+        "[Service]\nExecStart=sh -c 'echo start >>/run/acts-reader; exec sleep infinity'\n",
+    );
+    // One of them leads into our memory, although the file is elsewhere.
+    let links = json!([format!("{HIS}/link"), "/run/secrets/link"]);
+    configured(machine, &[file("key", "/srv/plain/key", json!({"symlinks": links, "services": ["reader"]}))]);
+    machine.systemctl(&["start", "opnix-mirror.service", "reader.service"]).ok();
+    assert_eq!(
+        machine.sh(&format!("cat /run/secrets/link {HIS}/link")).ok(),
+        [value("key"), value("key")].concat()
+    );
+    assert_eq!(machine.sh("stat -c %a /run/opnix-files").ok(), "700");
+    machine.sh(&format!("rm {HIS}/link; mkdir {HIS}/link; chown app: {HIS}/link")).ok();
+    write_vault(machine, &[("key", value("new"))]);
+    machine.run(&["opnix", "refresh"]).ok();
+    let starts = || machine.sh("cat /run/acts-reader").ok().lines().count();
+    machine.wait("the restart", || starts() == 2, LONG);
+    assert_eq!(machine.sh("cat /run/secrets/link").ok(), value("new"));
+    assert!(
+        status(machine).contains(&format!("its link {HIS}/link: it is there already")),
+        "{}",
+        status(machine)
+    );
+    machine.sh(&format!("rmdir {HIS}/link")).ok();
+    machine.wait("the link", || machine.sh(&format!("cat {HIS}/link")).text() == value("new"), 2 * LONG);
+    machine.wait("the end of the trouble", || status(machine).starts_with("All 1 files"), LONG);
+    assert_eq!(starts(), 2);
+    machine.sh("systemctl stop reader.service opnix-mirror.service; rm -r /srv/plain").ok();
+}
+
+pub fn what_was_written_before_a_kill_is_removed_when_it_leaves(machine: &Machine) {
+    begin(machine, &["elsewhere", "plain"]);
+    let late = file("late", "late", json!({}));
+    let files = [file("elsewhere", &format!("{HIS}/key"), json!({})), file("plain", "plain", json!({}))];
+    configured(machine, &[&files[..], std::slice::from_ref(&late)].concat());
+    machine.systemctl(&["start", "opnix.service", "opnix-mount.service"]).ok();
+    machine.run(&["opnix", "refresh"]).text();
+    let vault = slow_vault(machine);
+    machine.run(&["systemctl", "start", "--no-block", "opnix-mirror.service"]).ok();
+    let are_there = || {
+        machine.sh(&format!("cat {HIS}/key /run/secrets/plain")).text()
+            == [value("elsewhere"), value("plain")].concat()
+    };
+    machine.wait("the files", are_there, LONG);
+    std::thread::sleep(Duration::from_millis(600));
+    machine.sh("systemctl kill --signal=KILL opnix-mirror.service; systemctl stop opnix-mirror.service").ok();
+    drop(vault);
+    configured(machine, &[late]);
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.sh(&format!("! ls {HIS}/key && ! ls /run/secrets/plain")).ok();
     machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
 }
 

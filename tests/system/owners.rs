@@ -122,6 +122,85 @@ for number in range(int(sys.argv[1])):
     machine.wait("all secrets", || machine.sh(&count).text().trim() == rounds.to_string(), 4 * LONG);
 }
 
+pub fn links_directories_and_unfinished_files_that_are_swapped_lead_to_nothing_of_others(machine: &Machine) {
+    const SWAP: &str = "
+import ctypes, os, sys
+swap = ctypes.CDLL(None).renameat2
+os.chdir('/srv/mallory')
+mine = [b'link', b'pipe', b'mine', b'folder']
+os.symlink('/srv/victim/secret', 'link'); os.mkfifo('pipe'); os.mkdir('folder'); open('mine', 'w').close(); os.chmod('mine', 0o666)
+rounds = 0
+while not os.path.exists('stop'):
+    for number in range(int(sys.argv[1])):
+        rounds += 1
+        file, new = f'file-{number}'.encode(), f'.file-{number}.opnix-new'.encode()
+        if rounds % 7 == 0:
+            try: os.symlink('/srv/victim/secret', new)
+            except FileExistsError: pass
+        for other in mine:
+            for name in (file, new):
+                if swap(-100, other, -100, name, 2) == 0: swap(-100, other, -100, name, 2)
+        directory = f'directory-{number}'.encode()
+        if swap(-100, b'victim', -100, directory, 2) == 0: swap(-100, b'victim', -100, directory, 2)
+open('rounds', 'w').write(str(rounds))
+";
+    let count = rounds() / 5;
+    let files: Vec<Value> = (0..count)
+        .flat_map(|number| {
+            let path = [format!("{HIS}/file-{number}"), format!("{HIS}/directory-{number}/secret")];
+            path.map(|path| file(&path.replace('/', "-"), &path, json!({"owner": "mallory"})))
+        })
+        .collect();
+    let other = file("other", "other", json!({}));
+    begin(machine, &[&files[..], std::slice::from_ref(&other)].concat());
+    victims(machine, &format!("{HIS}/victim"));
+    victims(machine, "/srv/victim");
+    machine.write("/run/swap.py", SWAP, "0644");
+    machine
+        .sh(&format!(
+            "cd {HIS}; seq -f directory-%g 0 {} | xargs mkdir; chown mallory: directory-*",
+            count - 1
+        ))
+        .ok();
+    let as_mallory = ["setpriv", "--reuid=mallory", "--regid=mallory", "--clear-groups"];
+    let swapping =
+        machine.spawn(&[&as_mallory[..], &["python3", "/run/swap.py", &count.to_string()]].concat());
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    // Written, written anew, and removed, all under way.
+    for round in 0..3 {
+        let new = value(&format!("key-{round}"));
+        write_vault(machine, &[("key", new.clone())]);
+        machine.run(&["opnix", "refresh"]).ok();
+        machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+        assert_eq!(machine.sh("cat /run/secrets/other").ok(), new, "others are not held up");
+    }
+    configured(machine, &[other]);
+    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+    machine.sh(&format!("touch {HIS}/stop")).ok();
+    machine.wait("the end", || machine.sh(&format!("test -e {HIS}/rounds")).code == Some(0), LONG);
+    drop(swapping);
+    is_untouched(machine, &format!("{HIS}/victim"));
+    is_untouched(machine, "/srv/victim");
+    let rounds = machine.sh(&format!("cat {HIS}/rounds")).ok();
+    assert!(rounds.parse::<usize>().expect("a number") > count, "{rounds}");
+    // Whoever does not swap any more is rid of all that was ours.
+    machine.systemctl(&["restart", "opnix-mirror.service"]).ok();
+    let left = format!("grep -rls {CANARY} {HIS}/file-* {HIS}/.file-* {HIS}/directory-*/secret || true");
+    machine.wait("the removals", || machine.sh(&left).ok().is_empty(), 2 * LONG);
+}
+
+pub fn a_directory_that_somebody_else_made_where_many_may_gets_no_secret(machine: &Machine) {
+    begin(machine, &[file("key", "/srv/shared/app/secret", json!({"owner": "friend"}))]);
+    machine.sh("rm -rf /srv/shared; mkdir -m 1777 /srv/shared; mkdir -m 0755 /srv/shared/app; chown mallory /srv/shared/app").ok();
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    let status = machine.show("opnix-mirror.service", "StatusText");
+    assert!(status.contains("in a directory where others can make one: name another path"), "{status}");
+    machine.sh("! ls /srv/shared/app | grep .").ok();
+    machine.sh("chown friend /srv/shared/app").ok();
+    machine.wait("the secret", || machine.sh("cat /srv/shared/app/secret").text() == value("key"), 2 * LONG);
+    machine.sh("systemctl stop opnix-mirror.service; rm -r /srv/shared").ok();
+}
+
 pub fn an_access_list_of_the_directory_lets_nobody_read_what_is_made_in_it(machine: &Machine) {
     let path = format!("{HIS}/new/secret");
     begin(

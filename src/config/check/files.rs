@@ -38,7 +38,7 @@ impl Check<'_> {
         self.policy.mirror(entry);
         if mode & 0o070 != 0 && group.is_none() && owner != "root" {
             let mode = written.mode.as_ref().map_or(&path.place, |mode| &mode.place);
-            let what = "the mode gives rights to the group, and no `group` is named: it is root";
+            let what = "the mode gives rights to the group, and no `group` is named: that is root";
             self.warning(mode, what, "name the `group`, or give the owner alone the right: 0400");
         }
         if entry.content.references().any(Reference::is_momentary) {

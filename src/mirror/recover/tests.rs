@@ -81,6 +81,7 @@ fn provided() -> Provided {
     Provided {
         files: [(there, BTreeSet::new()), (away, BTreeSet::new())].into(),
         missed: Some(BTreeMap::new()),
+        ..Provided::default()
     }
 }
 
@@ -151,11 +152,25 @@ fn what_an_administrator_or_anything_else_keeps_down_stays_down() {
 }
 
 #[test]
+fn of_a_file_in_a_directory_of_somebody_else_counts_what_is_known() {
+    let (there, away, _) = files();
+    let tests = |path: &Path| ("Asserts", tests_of(&[("AssertPathExists", path, false, -1)]));
+    // As if both were the other way round: their directories are not asked.
+    let elsewhere = [(there.clone(), None), (away.clone(), Some(SystemTime::now()))].into();
+    let provided = Provided { elsewhere, ..provided() };
+    assert!(starts(&mut reader(&[tests(&there)]), &provided).is_empty());
+    assert_eq!(starts(&mut reader(&[tests(&away)]), &provided), ["a.service"]);
+}
+
+#[test]
 fn what_systemd_forgets_is_remembered_until_the_unit_has_run() {
     let place = std::env::temp_dir().join(format!("opnix-left-{}", std::process::id()));
     let _ = std::fs::remove_file(&place);
-    let provided =
-        Provided { files: [(place.clone(), BTreeSet::new())].into(), missed: Some(BTreeMap::new()) };
+    let provided = Provided {
+        files: [(place.clone(), BTreeSet::new())].into(),
+        missed: Some(BTreeMap::new()),
+        ..Provided::default()
+    };
     let tests = |path: &Path, state| ("Asserts", tests_of(&[("AssertPathExists", path, false, state)]));
     let mut units = reader(&[tests(&place, -1)]);
     let mut left = Left::default();
@@ -358,8 +373,11 @@ fn the_order_is_that_of_after() {
 #[test]
 fn a_unit_that_lacked_its_environment_file_starts_although_the_clock_was_set_back_by_a_year() {
     let file = std::env::temp_dir().join(format!("opnix-recover-{}", std::process::id()));
-    let provided =
-        Provided { files: [(file.clone(), BTreeSet::new())].into(), missed: Some(BTreeMap::new()) };
+    let provided = Provided {
+        files: [(file.clone(), BTreeSet::new())].into(),
+        missed: Some(BTreeMap::new()),
+        ..Provided::default()
+    };
     let micros = |duration: Duration| Value::Number(duration.as_micros() as i128);
     // systemd's clock stands still while the machine is suspended, as the clock of `Instant` does.
     let monotonic: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().into();

@@ -9,9 +9,9 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         ("cli/from_opnix/env.rs", 1),
         // The token, into the pipe to the service.
         ("cli/token/bring.rs", 1),
-        // Values, into files, and into keyed hashes.
-        ("mirror/install.rs", 1),
-        ("mirror/state.rs", 1),
+        // Values: compared with files, written to them, and hashed with a key.
+        ("mirror/install.rs", 2),
+        ("mirror/pass.rs", 1),
         // The token, into the header of requests.
         ("providers/ask/connect.rs", 1),
         // The token, into the settings of the core, and a file's bytes.

@@ -140,7 +140,6 @@ fn every_example_is_of_a_kind_that_is_tested() {
 
 #[test]
 fn every_symptom_is_made_in_a_test_that_exists() {
-    let table = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     let mut tests = String::new();
     for path in ["tests/nixos", "tests/system", "tests/simulated"]
         .iter()
@@ -150,10 +149,23 @@ fn every_symptom_is_made_in_a_test_that_exists() {
             tests += &fs::read_to_string(path).unwrap();
         }
     }
+    let exists = |name: &str| tests.contains(&format!("fn {name}("));
+    let table = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     assert!(rows.len() > 10, "{}", rows.len());
     for row in rows {
         let name = row.trim_end_matches(" |").rsplit("| ").next().unwrap().trim_matches('`');
-        assert!(tests.contains(&format!("fn {name}(")), "there is no test {name}: {row}");
+        assert!(exists(name), "there is no test {name}: {row}");
+    }
+    // What somebody can and cannot do, and where that is seen.
+    let model = fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
+    let table = model.lines().skip_while(|line| !line.starts_with("| who | can |")).skip(2);
+    let rows: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 5, "{}", rows.len());
+    for row in rows {
+        for test in row.trim_end_matches(" |").rsplit("| ").next().unwrap().split(", ") {
+            let name = test.trim_matches('`').rsplit("::").next().unwrap();
+            assert!(exists(name), "there is no test {name}: {row}");
+        }
     }
 }
