@@ -362,6 +362,48 @@ pub fn what_cannot_be_written_is_named_and_holds_up_nobody_least_of_all_where_it
     machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
 }
 
+pub fn a_file_that_cannot_be_written_has_nobody_restarted_on_its_old_value(machine: &Machine) {
+    begin(machine, &["key"]);
+    let path = format!("{HIS}/key");
+    let reader = format!(
+        "[Service]\nExecStart=sh -c 'cat {path} >>/run/acts-reader; echo >>/run/acts-reader; exec sleep infinity'\n"
+    );
+    machine.unit("reader.service", &reader);
+    configured(machine, &[file("key", &path, json!({"services": ["reader"]}))]);
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.systemctl(&["start", "reader.service"]).ok();
+    let read = || machine.sh("cat /run/acts-reader").ok().replace('\n', " ");
+    machine.wait("the first value", || read().trim() == value("key"), LONG);
+    // For writing there is no room; the file can be read.
+    machine.sh(&format!("mkdir {HIS}/.key.opnix-new")).ok();
+    write_vault(machine, &[("key", value("new"))]);
+    machine.run(&["opnix", "refresh"]).ok();
+    machine.wait("the trouble", || status(machine).starts_with("0 of 1 files"), LONG);
+    machine.systemctl(&["restart", "opnix-mirror.service"]).ok();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(read().trim(), value("key"), "restarted on the old value");
+    machine.sh(&format!("rmdir {HIS}/.key.opnix-new")).ok();
+    machine.wait("the restart", || read().trim() == format!("{} {}", value("key"), value("new")), 2 * LONG);
+    machine.sh("systemctl stop reader.service opnix-mirror.service").ok();
+}
+
+pub fn the_mirror_reads_no_token_and_no_cache(machine: &Machine) {
+    begin(machine, &["key"]);
+    configured(machine, &[file("key", "key", json!({}))]);
+    machine.sh("echo made-up >/etc/opnix/token; mkdir -p /etc/credstore.encrypted; touch /etc/credstore.encrypted/made-up").ok();
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.run(&["test", "-e", "/var/lib/private/opnix/cache"]).ok();
+    let within = "nsenter --target=$(systemctl show --value -p MainPID opnix-mirror.service) --mount";
+    for path in ["/etc/opnix/token", "/etc/credstore.encrypted/made-up", "/var/lib/private/opnix/cache"] {
+        machine.sh(&format!("cat {path} >/dev/null")).ok();
+        machine.sh(&format!("! {within} test -s {path}")).ok();
+    }
+    machine.sh(&format!("{within} test -s /etc/opnix/secrets.json")).ok();
+    machine
+        .sh("systemctl stop opnix-mirror.service; rm -f /etc/opnix/token /etc/credstore.encrypted/made-up")
+        .ok();
+}
+
 pub fn a_link_that_cannot_be_made_keeps_no_change_from_those_who_read_the_file(machine: &Machine) {
     begin(machine, &["key"]);
     machine.unit(

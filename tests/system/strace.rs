@@ -4,6 +4,7 @@
 //! A kill comes at the *entry* of the system call: it is not made any more. So death at call N is death anywhere between
 //! the calls N - 1 and N.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,11 @@ impl Strace {
         Strace::attach(&[pid], &["-f", "-e", what])
     }
 
+    /// The same; calls count that have to do with one of these paths, by name or by file descriptor.
+    pub fn process_on(pid: u32, what: &str, paths: &[PathBuf]) -> Strace {
+        Strace::attach(&[pid], &with_paths(&["-f", "-e", what], paths))
+    }
+
     /// As [`Self::process`], with arguments, and what the file descriptors mean. Shows secrets.
     pub fn in_detail(pid: u32, what: &str) -> Strace {
         Strace::attach(&[pid], &["-f", "-y", "-s16", "-e", what])
@@ -62,13 +68,11 @@ impl Strace {
 
     /// The same; calls count that have to do with one of these paths, by name or by file descriptor.
     pub fn threads_on(tids: &[u32], what: &str, paths: &[PathBuf]) -> Strace {
-        let paths = paths.iter().map(|path| format!("--trace-path={}", path.display()));
-        let options: Vec<String> = ["-e", what].map(str::to_owned).into_iter().chain(paths).collect();
-        Strace::attach(tids, &options.iter().map(String::as_str).collect::<Vec<_>>())
+        Strace::attach(tids, &with_paths(&["-e", what], paths))
     }
 
     /// Returns when it is attached: what the threads do from now on counts.
-    fn attach(tids: &[u32], more: &[&str]) -> Strace {
+    fn attach(tids: &[u32], more: &[impl AsRef<OsStr>]) -> Strace {
         let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("strace-{}.out", tids[0]));
         let mut process = Command::new("strace")
             .args(["-o".as_ref(), output.as_os_str()])
@@ -127,6 +131,11 @@ impl Drop for Strace {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn with_paths(options: &[&str], paths: &[PathBuf]) -> Vec<String> {
+    let paths = paths.iter().map(|path| format!("--trace-path={}", path.display()));
+    options.iter().map(|option| (*option).to_owned()).chain(paths).collect()
 }
 
 /// `[PID ]NAME(…`. Not a signal, an end, or the second half of a call.

@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -19,6 +20,8 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
+/// What takes longer is told, for whoever looks for room.
+const LONG: Duration = Duration::from_secs(10);
 const OPT_OUT: &str = "OPNIX_SKIP_SYSTEM_TESTS";
 
 pub fn run(tests: &[Test]) -> ExitCode {
@@ -29,7 +32,12 @@ pub fn run(tests: &[Test]) -> ExitCode {
     let machine: Arc<OnceLock<Machine>> = Arc::default();
     let trial = |&(name, test): &Test| {
         let machine = machine.clone();
-        let run = move || attempt(machine.get().expect("it boots before the first test"), test);
+        let run = move || {
+            let begun = Instant::now();
+            let result = attempt(machine.get().expect("it boots before the first test"), test);
+            took().push((begun.elapsed(), name));
+            result
+        };
         Trial::test(name, run).with_ignored_flag(opted_out)
     };
     let trials: Vec<Trial> = tests.iter().map(trial).collect();
@@ -53,7 +61,18 @@ pub fn run(tests: &[Test]) -> ExitCode {
     // The last holders of the machine are the trials: when this returns, it is gone but for our own handle.
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(machine);
+    let mut took = took().clone();
+    took.sort_unstable();
+    for (time, name) in took.iter().rev().filter(|(time, _)| *time >= LONG) {
+        eprintln!("{:5} s  {name}", time.as_secs());
+    }
     conclusion.exit_code()
+}
+
+/// How long each took.
+fn took() -> MutexGuard<'static, Vec<(Duration, &'static str)>> {
+    static TOOK: Mutex<Vec<(Duration, &'static str)>> = Mutex::new(Vec::new());
+    TOOK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A failed test comes with what the machine said while it ran.

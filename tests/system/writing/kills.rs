@@ -122,7 +122,7 @@ fn write(daemon: &Daemon) -> (bool, bool) {
 }
 
 /// Each call by its name, and its number among the thread's calls of this name.
-fn points(calls: &[Call]) -> BTreeSet<(String, usize)> {
+pub fn points(calls: &[Call]) -> BTreeSet<(String, usize)> {
     let mut counts = BTreeMap::new();
     let calls = calls.iter().filter(|call| !HARMLESS.contains(&call.name.as_str()));
     let number = |call: &Call| {

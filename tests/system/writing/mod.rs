@@ -4,11 +4,13 @@
 mod disk;
 mod images;
 mod kills;
+mod mirror;
 mod order;
 mod readers;
 mod service;
 
 pub use images::*;
 pub use kills::*;
+pub use mirror::*;
 pub use order::*;
 pub use readers::*;
