@@ -494,6 +494,41 @@ pub fn each_file_is_written_when_its_value_is_there_and_changes_without_end_do_n
     machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
 }
 
+pub fn a_one_time_password_is_written_anew_and_nobody_is_told(machine: &Machine) {
+    begin(machine, &["plain"]);
+    machine.unit(
+        "reader.service",
+        "[Service]\nExecStart=sh -c 'echo start >>/run/acts-reader; exec sleep infinity'\n",
+    );
+    let mut code = file("code", "code", json!({"services": ["reader"]}));
+    code["reference"] = json!("op://Vault/Login/code?attribute=otp");
+    configured(machine, &[code, file("plain", "plain", json!({"services": ["reader"]}))]);
+    let vault = |code: &str, plain: &str| {
+        let vault = json!({"vaults": [{"name": "Vault", "items": [
+            {"title": "Login", "fields": [{"label": "code", "value": "otpauth://totp/x", "totp": code}]},
+            {"title": "plain", "fields": [{"label": "value", "value": plain}]}]}]});
+        machine.write(VAULT, vault.to_string(), "0640");
+        machine.sh(&format!("chgrp opnix-vault {VAULT}")).ok();
+    };
+    vault("111111", "one");
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.systemctl(&["start", "reader.service"]).ok();
+    assert_eq!(machine.sh("cat /run/secrets/code").ok(), "111111");
+    let starts = || machine.sh("cat /run/acts-reader").ok().lines().count();
+    for code in ["222222", "333333"] {
+        vault(code, "one");
+        machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+        assert_eq!(machine.sh("cat /run/secrets/code").ok(), code);
+    }
+    machine.run(&["opnix", "refresh"]).text();
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(starts(), 1);
+    vault("444444", "two");
+    machine.run(&["opnix", "refresh"]).text();
+    machine.wait("the restart for the other one", || starts() == 2, LONG);
+    machine.sh("systemctl stop reader.service opnix-mirror.service").ok();
+}
+
 pub fn a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear(machine: &Machine) {
     begin(machine, &["key"]);
     let slow = |more: &str| {

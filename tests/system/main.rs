@@ -97,6 +97,7 @@ fn main() -> std::process::ExitCode {
         files::a_link_that_cannot_be_made_keeps_no_change_from_those_who_read_the_file,
         files::what_was_written_before_a_kill_is_removed_when_it_leaves,
         files::each_file_is_written_when_its_value_is_there_and_changes_without_end_do_not_put_it_off,
+        files::a_one_time_password_is_written_anew_and_nobody_is_told,
         files::a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear,
         owners::a_directory_of_somebody_else_that_an_owner_puts_in_the_way_is_left_alone,
         owners::a_directory_that_is_swapped_while_it_is_made_changes_nobodys_mode,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use opnix::internals::Kind;
 use opnix::internals::config::{MirrorFile, OnChange};
 
-use super::{kept, paths};
+use super::{kept, paths, written};
 
 #[test]
 fn an_opnix_configuration_is_taken_unchanged() {
@@ -52,4 +52,32 @@ fn an_opnix_configuration_is_taken_unchanged() {
             ("caddy.service".to_owned(), OnChange::Restart),
         ]
     );
+}
+
+/// Whoever reads a file is known all the same: who missed it is started.
+#[test]
+fn what_opnix_switches_off_is_off() {
+    let told = |integrations: &[&str]| {
+        let first = r#"{"secrets": [{"reference": "op://v/i/f", "path": "a", "services": {"app": {"signal": "SIGHUP"}}}]}"#;
+        let more =
+            integrations.iter().map(|integration| format!(r#"{{"systemdIntegration": {integration}}}"#));
+        let texts: Vec<String> = std::iter::once(first.to_owned()).chain(more).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let config = written("switches", &texts).unwrap();
+        let services = &config.files[0].services;
+        let units: Vec<String> = services.iter().map(|(unit, _)| unit.to_string()).collect();
+        (units, services.iter().any(|(_, action)| *action != OnChange::Nothing))
+    };
+    let app = || vec!["app.service".to_owned()];
+    assert_eq!(told(&[]), (app(), true));
+    assert_eq!(told(&["{}"]), (app(), true));
+    for off in [r#"{"enable": false}"#, r#"{"restartOnChange": false}"#] {
+        assert_eq!(told(&[off]), (app(), false), "{off}");
+        // The last one that says so counts.
+        assert_eq!(told(&[off, "{}"]), (app(), false), "{off}");
+        let on = off.replace("false", "true");
+        assert_eq!(told(&[off, &on]), (app(), true), "{off}");
+    }
+    let both = vec!["app.service".to_owned(), "web.service".to_owned()];
+    assert_eq!(told(&[r#"{"enable": false, "services": ["web"]}"#]), (both, false));
 }
