@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 use rustix::fs::fremovexattr;
 use zeroize::Zeroizing;
@@ -21,7 +21,7 @@ const STATE_MAX: usize = 512 << 20;
 /// How much is read first from a source that does not say its size.
 const UNKNOWN: usize = 4 << 10;
 /// What the names of unfinished files end in.
-const UNFINISHED: &str = ".opnix-new";
+pub const UNFINISHED: &str = ".opnix-new";
 
 /// All of a file that has at most `max` bytes.
 pub fn read(path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -135,18 +135,34 @@ fn replace_by(
     // For nobody until it is whole.
     let mut file = File::from(openat(directory, new, flags, Mode::empty())?);
     let mut finish = || {
+        // Else it is for others to read from its first byte on.
+        as_given(&file, 0, None)?;
         if let Some((user, group)) = attributes.owner {
             fchown(&file, Some(user), Some(group))?;
         }
         file.write_all(bytes)?;
         drop_acl(&file)?;
         fchmod(&file, Mode::from_bits_truncate(attributes.mode))?;
+        as_given(&file, attributes.mode, attributes.owner)?;
         file.sync_all()?;
         Ok(renameat(directory, new, directory, name)?)
     };
     finish().inspect_err(|_: &io::Error| drop(discard(directory, new)))?;
     sync(directory)?;
     Ok(file)
+}
+
+/// Some file systems take a mode or owner, and do not keep it.
+fn as_given(file: &File, mode: u32, owner: Option<(Uid, Gid)>) -> io::Result<()> {
+    let there = fstat(file)?;
+    let is_theirs =
+        owner.is_none_or(|(user, group)| (there.st_uid, there.st_gid) == (user.as_raw(), group.as_raw()));
+    if is_theirs && there.st_mode & 0o7777 == mode {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "its file system does not keep owner, group and mode of a file: name a path elsewhere",
+    ))
 }
 
 /// Whoever owns the directory may have said who else can read what is made in it: what counts are owner, group and mode.

@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TOGETHER: u32 = 3;
 /// In how many directories work is done at the same time, besides those that nobody waits for.
 const AT_ONCE: usize = 16;
+/// How often to look whether anything is left to wait for.
+const MOMENT: Duration = Duration::from_millis(20);
 /// In bytes.
 const STACK: usize = 256 << 10;
 
@@ -70,9 +72,11 @@ impl<T: Send + 'static> Hands<T> {
             if let Some(done) = self.done() {
                 return Some(done);
             }
-            let wake = self.tasks().awaited(self.patience)?.min(end);
+            let Some(wake) = self.tasks().awaited(self.patience) else { return self.done() };
+            let wake = wake.min(end);
             let left = wake.saturating_duration_since(Instant::now());
-            if let Ok(done) = self.hear.recv_timeout(left) {
+            // One that has said all may be over meanwhile: it says nothing more.
+            if let Ok(done) = self.hear.recv_timeout(left.min(MOMENT)) {
                 return Some(done);
             }
             if Instant::now() >= end {
@@ -113,10 +117,12 @@ impl<T: Send + 'static> Hands<T> {
 
 fn go_on<T>(say: &Sender<T>, tasks: &Mutex<Tasks<T>>, mut directory: PathBuf, mut work: Work<T>) {
     loop {
-        if say.send(work()).is_err() {
+        let done = work();
+        // Together with what follows, so that nobody waits for what was said already.
+        let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if say.send(done).is_err() {
             return;
         }
-        let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.of(&directory).is_busy = false;
         let Some(next) = tasks.next(Some(&directory)) else {
             tasks.directories.remove(&directory);
@@ -235,6 +241,20 @@ mod tests {
         }
         assert!((0..100).eq(told.iter().take(100)));
         drop(hands);
+    }
+
+    #[test]
+    fn what_is_done_at_once_is_heard_at_once() {
+        let mut hands = Hands::with_patience(Duration::from_secs(60));
+        let begun = Instant::now();
+        for round in 0..500 {
+            hands.give(Path::new("/one"), move || round);
+            hands.give(Path::new("/other"), move || round);
+            let heard = [hands.next(), hands.next(), hands.next()];
+            assert_eq!(heard, [Some(round), Some(round), None]);
+            hands.give_up();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "it waited for nothing");
     }
 
     #[test]

@@ -137,14 +137,7 @@ pub fn put(wanted: &Wanted) -> io::Result<(Found, Mark)> {
     }
     let attributes = Attributes { mode: *mode, owner: Some((owner.uid, owner.gid)) };
     let file = files::replace(&directory, name, value.expose(), attributes)?;
-    let there = fstat(&file)?;
-    if !is_given(&there, *owner, *mode) {
-        discard(&directory, name.as_bytes())?;
-        return Err(io::Error::other(
-            "its file system does not keep owner, group and mode of a file: name a path elsewhere",
-        ));
-    }
-    Ok((found, Mark::from(&there)))
+    Ok((found, Mark::from(&fstat(&file)?)))
 }
 
 fn is_given(there: &FileStat, owner: Owner, mode: u32) -> bool {
@@ -203,46 +196,70 @@ pub fn is_link_to(link: &Path, target: &Path) -> bool {
 pub enum Left {
     /// In memory that only we write to.
     Ours,
+    /// What it was when it was written last, and what it is now if a write was under way. An empty hash is not known: that was
+    /// before the boot.
     File {
         mark: Option<Mark>,
         hash: String,
+        coming: Option<String>,
         key: Key,
     },
     Link(PathBuf),
 }
 
-/// Removes a file or link if it is still ours, and in any case what is unfinished of it. Returns whether it is gone.
-pub fn remove(path: &Path, left: &Left) -> io::Result<bool> {
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    Gone,
+    /// Somebody else's is in its place.
+    NotOurs,
+    /// It may be ours, with changes.
+    Unsure,
+}
+
+/// Removes a file or link if it is still ours, and in any case what is unfinished of it.
+pub fn remove(path: &Path, left: &Left) -> io::Result<Removal> {
     let (directory, name) = match parent(path, None) {
         Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Gone),
         // Whoever put something else in the place of a directory has what was in it.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Removal::NotOurs),
         Err(error) => return Err(error),
     };
     discard(&directory, &unfinished(name))?;
-    let Some(there) = stat(&directory, name)? else { return Ok(true) };
+    let Some(there) = stat(&directory, name)? else { return Ok(Removal::Gone) };
     let is_ours = match left {
         Left::Ours => true,
         Left::Link(target) => {
             is_a(&there, SFlag::S_IFLNK) && readlinkat(&directory, name)? == target.as_os_str()
         }
-        Left::File { mark, hash, key } if is_a(&there, SFlag::S_IFREG) => {
-            let is_untouched = mark.as_ref().is_some_and(|mark| Mark::from(&there) == *mark);
-            // Whoever changes no more than its mode leaves it ours.
-            let may_be = mark.as_ref().is_none_or(|mark| there.st_ino == mark.inode);
-            let holds_it = || {
+        Left::File { mark, hash, coming, key } if is_a(&there, SFlag::S_IFREG) => {
+            let now = Mark::from(&there);
+            let is_same_file = mark.as_ref().is_some_and(|mark| mark.inode == now.inode);
+            let content = || {
                 let file = open_regular(&directory, name)?;
-                io::Result::Ok(key.hash(&files::read_open(&file, CREDENTIALS_MAX)?) == *hash)
+                io::Result::Ok(key.hash(&files::read_open(&file, CREDENTIALS_MAX)?))
             };
-            is_untouched || may_be && holds_it().unwrap_or(false)
+            let content = content().ok();
+            let holds = |hash: &str| !hash.is_empty() && content.as_deref() == Some(hash);
+            let holds_it = holds(hash) && (is_same_file || mark.is_none())
+                || coming.as_ref().is_some_and(|coming| holds(coming));
+            // Whoever changes no more than its mode leaves it ours.
+            let is_untouched =
+                mark.as_ref().is_some_and(|mark| Mark { changed: mark.changed, ..now } == *mark);
+            let is_unknown = hash.is_empty() && is_same_file || coming.as_deref() == Some("");
+            if !(holds_it || is_untouched) && is_unknown {
+                return Ok(Removal::Unsure);
+            }
+            holds_it || is_untouched
         }
         Left::File { .. } => false,
     };
-    if is_ours {
-        discard(&directory, name.as_bytes())?;
+    if !is_ours {
+        return Ok(Removal::NotOurs);
     }
-    Ok(is_ours)
+    discard(&directory, name.as_bytes())?;
+    Ok(Removal::Gone)
 }
 
 /// Removes what a mirror that was killed left of it.
@@ -322,14 +339,19 @@ fn parent(path: &Path, makes: Option<Uid>) -> io::Result<(OwnedFd, &OsStr)> {
         so_far.push(step);
         let named =
             |error: Errno| io::Error::other(format!("{}: {}", so_far.display(), io::Error::from(error)));
-        // For us alone until it is open; not for nobody, because without root's rights even its maker needs the
-        // permission to open it.
-        let made = match makes.map(|_| mkdirat(&directory, step, Mode::S_IRWXU)) {
-            Some(Ok(())) => true,
-            None | Some(Err(Errno::EEXIST | Errno::EROFS)) => false,
-            Some(Err(error)) => return Err(named(error)),
-        };
-        let next = openat(&directory, step, STEP, Mode::empty()).map_err(|error| match error {
+        let mut opened = openat(&directory, step, STEP, Mode::empty());
+        let mut made = false;
+        if matches!(opened, Err(Errno::ENOENT)) && makes.is_some() {
+            // For us alone until it is open; not for nobody, because without root's rights even its maker needs the
+            // permission to open it.
+            made = match mkdirat(&directory, step, Mode::S_IRWXU) {
+                Ok(()) => true,
+                Err(Errno::EEXIST) => false,
+                Err(error) => return Err(named(error)),
+            };
+            opened = openat(&directory, step, STEP, Mode::empty());
+        }
+        let next = opened.map_err(|error| match error {
             Errno::ENOTDIR | Errno::ELOOP => {
                 let path = path.display();
                 let what = format!(
@@ -466,6 +488,62 @@ mod tests {
         let left: Vec<_> =
             fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "{left:?}");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_removed_is_what_was_written_and_nothing_else() {
+        let directory = Path::new("/dev/shm").join(format!("opnix-remove-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        let key: Key = serde_json::from_value("made-up".into()).unwrap();
+        let path = directory.join("file");
+        let owner = Owner { uid: Uid::effective(), gid: Gid::effective() };
+        let write = |value: &str| {
+            let value = Arc::new(Secret::copy_from(value.as_bytes()).unwrap());
+            let (_, mark) = put(&Wanted { path: path.clone(), owner, mode: 0o600, value }).unwrap();
+            Some(mark)
+        };
+        let hash = |value: &str| key.hash(value.as_bytes());
+        let remove = |mark: Option<Mark>, hash: String, coming: Option<String>| {
+            remove(&path, &Left::File { mark, hash, coming, key: key.clone() }).unwrap()
+        };
+        let instead = |value: &str| {
+            fs::rename(&path, directory.join("away")).unwrap();
+            fs::write(&path, value).unwrap();
+        };
+        assert_eq!(remove(None, String::new(), None), Removal::Gone, "it is not there");
+        // Untouched, with another mode, and known by its place only.
+        let mark = write("one");
+        assert_eq!(remove(mark, hash("one"), None), Removal::Gone);
+        let mark = write("one");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert_eq!(remove(mark, String::new(), None), Removal::Gone);
+        // Known by its content only: as an older opnix left it, or one that was killed.
+        write("one");
+        assert_eq!(remove(None, hash("one"), None), Removal::Gone);
+        let mark = write("one");
+        write("two");
+        assert_eq!(remove(mark, hash("one"), Some(hash("two"))), Removal::Gone);
+        write("two");
+        assert_eq!(remove(None, String::new(), Some(hash("two"))), Removal::Gone);
+        // Somebody else's.
+        let mark = write("one");
+        instead("theirs");
+        assert_eq!(remove(mark.clone(), hash("one"), None), Removal::NotOurs);
+        assert_eq!(remove(mark.clone(), hash("one"), Some(hash("two"))), Removal::NotOurs);
+        assert_eq!(remove(None, String::new(), None), Removal::NotOurs, "it never was ours");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("away", &path).unwrap();
+        assert_eq!(remove(mark, hash("one"), None), Removal::NotOurs);
+        fs::remove_file(&path).unwrap();
+        // What nobody can tell.
+        let mark = write("one");
+        fs::write(&path, "changed by its owner").unwrap();
+        assert_eq!(remove(mark.clone(), String::new(), None), Removal::Unsure);
+        assert_eq!(remove(mark, String::new(), Some(String::new())), Removal::Unsure);
+        assert_eq!(remove(None, String::new(), Some(String::new())), Removal::Unsure);
         fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -72,6 +72,8 @@ pub struct Mirror {
     read: Option<Instant>,
     /// When to try again to have our memory mounted.
     mounts_again: Option<Instant>,
+    /// Counts the looks.
+    turn: u64,
     /// The files that somebody else changed, and when units were last told of it.
     touched: BTreeMap<PathBuf, Instant>,
     /// The files that are not as they should be.
@@ -119,6 +121,7 @@ impl Mirror {
             mended: None,
             read: None,
             mounts_again: None,
+            turn: 0,
             touched: BTreeMap::new(),
             troubles: BTreeMap::new(),
             stuck: BTreeMap::new(),
@@ -139,7 +142,7 @@ impl Mirror {
             }
         };
         self.faults = None;
-        self.mounts_again = None;
+        let mounts = occasion != Occasion::Change || self.may_mount();
         let long = START.min(config.timing.deadline);
         let short = config.timing.short_deadline.min(long);
         let patience = match occasion {
@@ -148,7 +151,7 @@ impl Mirror {
             // Nobody waits for it, but for what comes first.
             Occasion::Change => Patience { first: long, others: short },
         };
-        let mut pass = Pass::new(self, &config, true);
+        let mut pass = Pass::new(self, &config, mounts);
         if occasion == Occasion::Start {
             pass.remove_unfinished();
         }
@@ -170,7 +173,7 @@ impl Mirror {
         let Some(config) = self.config.take() else { return };
         let now = Instant::now();
         self.mended = Some(now);
-        let mounts = self.mounts_again.is_none_or(|again| again <= now);
+        let mounts = self.may_mount();
         let reads = self.read.is_none_or(|read| now >= read + READ_FILES);
         if reads {
             self.read = Some(now);
@@ -183,19 +186,13 @@ impl Mirror {
             .map(|(path, _)| path.clone())
             .collect();
         let mut pass = Pass::new(self, &config, mounts);
-        let is_mounted = pass.is_mounted();
         due.extend(pass.look(reads));
         let files = config.files.iter().filter(|file| due.contains(&file.path));
         let asked = names(files.map(|file| &file.entry));
         let short = config.timing.short_deadline.min(START);
         pass.ask(&asked, Patience { first: short, others: short });
         let units = pass.finish();
-        if is_mounted {
-            self.mounts_again = None;
-        } else if mounts {
-            self.mounts_again = Some(Instant::now() + LONGEST_PAUSE);
-        }
-        if !units.is_empty() {
+        if !(units.is_empty() && self.state.untold.is_empty()) {
             self.tell(units);
         }
         self.config = Some(config);
@@ -215,6 +212,10 @@ impl Mirror {
             self.tell(units);
             self.config = Some(config);
         }
+    }
+
+    fn may_mount(&self) -> bool {
+        self.mounts_again.is_none_or(|again| again <= Instant::now())
     }
 
     /// When to try again what stands in the way.
@@ -273,7 +274,9 @@ impl Mirror {
                 provided.files.entry(path.clone()).or_default().extend(readers.iter().cloned());
                 if !path.starts_with(&self.root) {
                     let written = self.state.files.get(&file.path).and_then(|written| written.mark.as_ref());
-                    let written = written.filter(|_| !self.troubles.contains_key(&file.path));
+                    // A file that cannot be written anew, or linked to, is there all the same.
+                    let is_sure = *path == file.path || !self.troubles.contains_key(&file.path);
+                    let written = written.filter(|_| is_sure);
                     provided.elsewhere.insert(path.clone(), written.map(Mark::modified));
                 }
             }
@@ -319,9 +322,14 @@ impl Mirror {
         self.save();
     }
 
-    fn tell_reloaded(&self) {
+    /// The reload that was asked for last.
+    fn wanted_reload(&self) -> u64 {
+        self.memory.runtime.as_ref().map_or(0, reload::wanted)
+    }
+
+    fn tell_reloaded(&self, wanted: u64) {
         if let Some(directory) = &self.memory.runtime
-            && let Err(error) = reload::done(directory)
+            && let Err(error) = reload::done(directory, wanted)
         {
             warn!("that a reload is done cannot be told: {error}");
         }

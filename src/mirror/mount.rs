@@ -78,7 +78,7 @@ pub fn prepare(root: &Path) -> io::Result<()> {
 
 /// Takes it away from where it was, with all that is in it.
 fn unmount(root: &Path) -> io::Result<()> {
-    for path in [root, Path::new(WRITABLE)] {
+    for path in [root, Path::new(STAGE), Path::new(WRITABLE)] {
         while Mount::ours(path)?.is_some() {
             umount2(path, MntFlags::MNT_DETACH)?;
         }
@@ -109,6 +109,10 @@ fn memory_at(path: &str) -> io::Result<()> {
 fn show(from: &Path, flags: MsFlags, at: &Path) -> io::Result<()> {
     let none = None::<&str>;
     make(STAGE)?;
+    // What one that was killed left.
+    while Mount::ours(Path::new(STAGE))?.is_some() {
+        umount2(STAGE, MntFlags::MNT_DETACH)?;
+    }
     mount(Some(from), STAGE, none, MsFlags::MS_BIND, none)?;
     mount(none, STAGE, none, MsFlags::MS_PRIVATE, none)?;
     let shown = mount(none, STAGE, none, flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT, none)
@@ -191,14 +195,19 @@ fn look(root: &Path) -> io::Result<()> {
     if Mount::ours(root)?.is_some() {
         return Ok(());
     }
-    match fs::read_dir(root)?.next() {
-        None => Ok(()),
-        Some(entry) => Err(trouble(format!(
-            "{} holds what opnix did not put there ({:?} first): it is not mounted over",
-            root.display(),
-            entry?.file_name()
-        ))),
+    // It may lead to where our memory was shown before.
+    let before = shown();
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if before.as_ref().is_none_or(|before| !before.starts_with(entry.path())) {
+            return Err(trouble(format!(
+                "{} holds what opnix did not put there ({:?} first): it is not mounted over",
+                root.display(),
+                entry.file_name()
+            )));
+        }
     }
+    Ok(())
 }
 
 fn is_roots(there: &Metadata) -> bool {

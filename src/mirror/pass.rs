@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::ask::{NoValue, Patience, ask};
-use super::install::{self, Accounts, Found, Left, Mark, Owner, Wanted};
+use super::install::{self, Accounts, Found, Left, Mark, Owner, Removal, Wanted};
 use super::plan::{self, Contents, Written};
-use super::{Mirror, TELL_OF_OTHERS, mount};
+use super::state::State;
+use super::{LONGEST_PAUSE, Mirror, TELL_OF_OTHERS, mount};
 use crate::config::{Config, MirrorFile, OnChange};
 use crate::secret::Secret;
 
@@ -28,15 +29,14 @@ pub struct Pass<'p> {
     missing: BTreeMap<String, NoValue>,
     /// The files that are being written, or whose links are being made.
     open: BTreeMap<PathBuf, Open>,
-    /// The links that were not there before.
+    /// The links that were not there before, and the paths at which was something else of ours.
     new_links: BTreeSet<PathBuf>,
+    moved: BTreeSet<PathBuf>,
     /// What is being looked at, or removed.
     looked_at: BTreeSet<PathBuf>,
     removed: BTreeSet<PathBuf>,
     /// The files that are not as they were left.
     differing: BTreeSet<PathBuf>,
-    /// The files of which units are to be told.
-    news: BTreeSet<PathBuf>,
     written: usize,
     /// What was written is not remembered yet.
     is_unsaved: bool,
@@ -50,9 +50,10 @@ struct Open {
 
 /// What was done, in the directory of somebody else or in ours.
 pub enum Done {
-    /// `now`: how it was to be.
+    /// `now`: how it was to be; `turn`: in which look.
     Put {
         path: PathBuf,
+        turn: u64,
         now: Written,
         result: io::Result<(Found, Mark)>,
     },
@@ -67,9 +68,11 @@ pub enum Done {
         at: PathBuf,
         is_as_left: bool,
     },
+    /// `mark`: that of the file that was to be removed; else it was a link.
     Removed {
         path: PathBuf,
-        result: io::Result<bool>,
+        mark: Option<Option<Mark>>,
+        result: io::Result<Removal>,
     },
     /// What was left unfinished is gone.
     Cleaned,
@@ -80,6 +83,10 @@ impl<'p> Pass<'p> {
     pub fn new(mirror: &'p mut Mirror, config: &'p Config, mounts: bool) -> Self {
         let root = &config.mirror_root;
         let no_memory = config.needs_memory().then(|| mount::trouble(root, mounts)).flatten();
+        if mounts {
+            mirror.mounts_again = no_memory.as_ref().map(|_| Instant::now() + LONGEST_PAUSE);
+        }
+        mirror.turn += 1;
         mirror.root = mount::shown().unwrap_or_else(|| root.clone());
         let mut by_content: BTreeMap<String, Vec<&MirrorFile>> = BTreeMap::new();
         for file in &config.files {
@@ -95,17 +102,13 @@ impl<'p> Pass<'p> {
             missing: BTreeMap::new(),
             open: BTreeMap::new(),
             new_links: BTreeSet::new(),
+            moved: BTreeSet::new(),
             looked_at: BTreeSet::new(),
             removed: BTreeSet::new(),
             differing: BTreeSet::new(),
-            news: BTreeSet::new(),
             written: 0,
             is_unsaved: false,
         }
-    }
-
-    pub fn is_mounted(&self) -> bool {
-        self.no_memory.is_none()
     }
 
     fn accounts(&self) -> &Accounts {
@@ -115,17 +118,28 @@ impl<'p> Pass<'p> {
     /// Remembers what is to be written before it is.
     pub fn intend(&mut self) {
         let mirror = &mut *self.mirror;
-        let before = mirror.state.files.len() + mirror.state.targets.len();
         let state = &mut mirror.state;
+        let was_file =
+            |state: &State, path: &Path| state.files.get(path).is_some_and(|written| written.mark.is_some());
+        let mut is_new = false;
         for file in &self.config.files {
-            state.files.entry(file.path.clone()).or_default();
+            if !was_file(state, &file.path) && state.targets.contains_key(&file.path) {
+                self.moved.insert(file.path.clone());
+            }
             for link in &file.symlinks {
-                if state.targets.insert(link.clone(), file.path.clone()).as_ref() != Some(&file.path) {
+                let before = state.targets.insert(link.clone(), file.path.clone());
+                if before.as_ref() != Some(&file.path) {
+                    is_new = true;
+                    if before.is_some() || was_file(state, link) {
+                        self.moved.insert(link.clone());
+                    }
                     self.new_links.insert(link.clone());
                 }
             }
+            is_new |= !state.files.contains_key(&file.path);
+            state.files.entry(file.path.clone()).or_default();
         }
-        if state.files.len() + state.targets.len() > before {
+        if is_new {
             mirror.save();
         }
     }
@@ -144,7 +158,7 @@ impl<'p> Pass<'p> {
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Put { path, now, result } => self.was_put(&path, now, result),
+            Done::Put { path, turn, now, result } => self.was_put(&path, turn, now, result),
             Done::Linked { file, link, result } => self.was_linked(&file, &link, result),
             Done::Looked { path, at, is_as_left } => {
                 self.looked_at.remove(&at);
@@ -152,7 +166,7 @@ impl<'p> Pass<'p> {
                     self.differing.insert(path);
                 }
             }
-            Done::Removed { path, result } => self.was_removed(&path, result),
+            Done::Removed { path, mark, result } => self.was_removed(&path, mark.as_ref(), result),
             Done::Cleaned => {}
         }
     }
@@ -192,37 +206,62 @@ impl<'p> Pass<'p> {
             left.push((link.clone(), Left::Link(target.clone())));
         }
         for (path, written) in state.files.iter().filter(|(path, _)| !files.contains(path)) {
-            let (mark, hash) = (written.mark.clone(), written.fingerprint.clone());
-            left.push((path.clone(), Left::File { mark, hash, key: state.key.clone() }));
+            let (mark, hash, coming) =
+                (written.mark.clone(), written.fingerprint.clone(), written.coming.clone());
+            left.push((path.clone(), Left::File { mark, hash, coming, key: state.key.clone() }));
+        }
+        if self.no_memory.is_some() {
+            // What is shown elsewhere stays until there is another place.
+            left.retain(|(path, _)| !path.starts_with(&self.mirror.root));
         }
         // What came back meanwhile.
         self.mirror.stuck.retain(|path, _| left.iter().any(|(left, _)| left == path));
         for (path, left) in left {
             self.removed.insert(path.clone());
             let (is_ours, named) = (path.starts_with(&self.mirror.root), path.clone());
+            let mark = match &left {
+                Left::File { mark, .. } => Some(mark.clone()),
+                _ => None,
+            };
             self.give(&path, move |at| {
                 let left = if is_ours { Left::Ours } else { left };
-                Done::Removed { path: named, result: install::remove(at, &left) }
+                Done::Removed { path: named, mark, result: install::remove(at, &left) }
             });
         }
     }
 
-    fn was_removed(&mut self, path: &Path, result: io::Result<bool>) {
+    fn was_removed(&mut self, path: &Path, mark: Option<&Option<Mark>>, result: io::Result<Removal>) {
         self.removed.remove(path);
-        let mirror = &mut *self.mirror;
-        match result {
-            Ok(is_gone) => {
-                mirror.state.files.remove(path);
-                mirror.state.targets.remove(path);
-                mirror.stuck.remove(path);
-                let path = path.display();
-                if is_gone {
-                    info!("removed {path}: it left the configuration");
-                } else {
-                    warn!("{path} left the configuration and stays: it is not what opnix wrote any more");
-                }
+        let state = &mut self.mirror.state;
+        // Written meanwhile, by what began before it left.
+        let is_newer =
+            mark.is_some_and(|mark| state.files.get(path).is_some_and(|written| written.mark != *mark));
+        let removal = match result {
+            Ok(Removal::NotOurs) if is_newer => {
+                return self.is_stuck(path, "it was just written".into());
             }
-            Err(error) => self.is_stuck(path, error.to_string()),
+            Ok(Removal::Unsure) => {
+                let why = "it may be a secret that opnix wrote, and was changed since: remove it";
+                return self.is_stuck(path, why.into());
+            }
+            Ok(removal) => removal,
+            Err(error) => return self.is_stuck(path, error.to_string()),
+        };
+        let mut files = self.config.files.iter();
+        if mark.is_none() {
+            if !files.any(|file| file.symlinks.iter().any(|link| link == path)) {
+                state.targets.remove(path);
+            }
+        } else if !files.any(|file| file.path == path) {
+            state.files.remove(path);
+        }
+        self.mirror.stuck.remove(path);
+        self.is_unsaved = true;
+        let path = path.display();
+        if removal == Removal::Gone {
+            info!("removed {path}: it left the configuration");
+        } else {
+            warn!("{path} left the configuration and stays: it is not what opnix wrote any more");
         }
     }
 
@@ -336,10 +375,18 @@ impl<'p> Pass<'p> {
         let now = Written { fingerprint, ids: Some(owner.ids()), mode, ..Written::default() };
         let links = file.symlinks.iter().cloned().collect();
         self.open.insert(file.path.clone(), Open { owner, is_written: false, links });
-        let path = file.path.clone();
+        let written = self.mirror.state.files.entry(file.path.clone()).or_default();
+        if written.fingerprint != now.fingerprint || written.mark.is_none() {
+            // Were it lost, nobody would know the file for ours.
+            written.coming = Some(now.fingerprint.clone());
+            if !file.path.starts_with(&self.mirror.root) {
+                self.mirror.save();
+            }
+        }
+        let (path, turn) = (file.path.clone(), self.mirror.turn);
         self.give(&file.path, move |at| {
             let wanted = Wanted { path: at.to_owned(), owner, mode, value };
-            Done::Put { path, now, result: install::put(&wanted) }
+            Done::Put { path, turn, now, result: install::put(&wanted) }
         });
     }
 
@@ -353,10 +400,12 @@ impl<'p> Pass<'p> {
     }
 
     /// Also what was begun in an earlier look, and took its time.
-    fn was_put(&mut self, path: &Path, now: Written, result: io::Result<(Found, Mark)>) {
+    fn was_put(&mut self, path: &Path, turn: u64, now: Written, result: io::Result<(Found, Mark)>) {
         let file = self.file(path);
+        let is_of_now = turn == self.mirror.turn;
         let (found, mark) = match result {
             Ok(done) => done,
+            Err(_) if !is_of_now => return,
             Err(error) => {
                 self.open.remove(path);
                 return file.into_iter().for_each(|file| self.mirror.note(file, error.to_string(), true));
@@ -375,17 +424,17 @@ impl<'p> Pass<'p> {
         let is_other_since = was_known
             && found == Found::Other
             && before.as_ref().is_some_and(|before| before.fingerprint.is_empty());
-        if plan::is_news(before.as_ref(), &now, seen) || is_other_since {
-            self.news.insert(path.to_owned());
+        self.is_unsaved |= before.as_ref().and_then(|before| before.mark.as_ref()) != now.mark.as_ref();
+        if plan::is_news(before.as_ref(), &now, seen) || is_other_since || self.moved.contains(path) {
+            self.tell(file);
         } else if found == Found::Other && was_known && is_as_before && now.fingerprint != plan::MOMENTARY {
             self.was_changed_by_others(path, path);
         }
         if found != Found::Same {
             self.written += 1;
             self.mirror.has_news = true;
-            self.is_unsaved = true;
         }
-        let Some(open) = self.open.get_mut(path) else { return };
+        let Some(open) = self.open.get_mut(path).filter(|_| is_of_now) else { return };
         open.is_written = true;
         let owner = open.owner;
         for link in &file.symlinks {
@@ -407,6 +456,9 @@ impl<'p> Pass<'p> {
             Ok(found) => {
                 if found == Found::Other && !self.new_links.contains(link) {
                     self.was_changed_by_others(path, link);
+                } else if found != Found::Same && self.moved.contains(link) {
+                    // It led to another file before.
+                    self.file(path).into_iter().for_each(|file| self.tell(file));
                 }
                 if found != Found::Same {
                     self.mirror.has_news = true;
@@ -430,7 +482,15 @@ impl<'p> Pass<'p> {
         if last.is_none_or(|last| last.elapsed() >= TELL_OF_OTHERS) {
             self.mirror.touched.insert(path.to_owned(), Instant::now());
             warn!("{} was changed by somebody else, and is put back", what.display());
-            self.news.insert(path.to_owned());
+            self.file(path).into_iter().for_each(|file| self.tell(file));
+        }
+    }
+
+    /// Notes whom to tell, to be saved together with what was written.
+    fn tell(&mut self, file: &MirrorFile) {
+        self.is_unsaved = true;
+        for (unit, action) in &file.services {
+            plan::add(&mut self.mirror.state.untold, unit.to_string(), action);
         }
     }
 
@@ -482,14 +542,17 @@ impl<'p> Pass<'p> {
         if self.written > 0 {
             info!("wrote {} file{}", self.written, if self.written == 1 { "" } else { "s" });
         }
-        let Self { mirror, config, contents, news, .. } = self;
+        let Self { mirror, config, contents, is_unsaved, .. } = self;
         mirror.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
-        let units = plan::units(config, &news, &contents, &mirror.state.seen);
+        let units = plan::units(config, &BTreeSet::new(), &contents, &mirror.state.seen);
         let known: BTreeSet<String> = super::names(super::entries(config)).into_iter().collect();
         let seen = &mut mirror.state.seen;
         seen.extend(contents);
         seen.retain(|name, _| known.contains(name));
         mirror.state.forgotten &= known.iter().any(|name| !seen.contains_key(name));
+        if is_unsaved && units.is_empty() {
+            mirror.save();
+        }
         units
     }
 }

@@ -27,6 +27,9 @@ pub struct Written {
     /// `None`: it was to be written, and nobody knows what became of it.
     #[serde(default)]
     pub mark: Option<Mark>,
+    /// The keyed hash of what was being written over it.
+    #[serde(default)]
+    pub coming: Option<String>,
     /// As an older opnix remembered them.
     #[serde(default, skip_serializing)]
     pub symlinks: Vec<PathBuf>,

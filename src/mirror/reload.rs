@@ -9,27 +9,33 @@ use nix::unistd::Pid;
 
 use crate::files::StateDirectory;
 
-/// Counts the reloads that are done.
-const FILE: &str = "reloads";
+/// The number of the last reload that is done, and of the last that was asked for.
+const DONE: &str = "reloads";
+const WANTED: &str = "reloads-wanted";
 /// How long one may take: the short deadline, and whatever the machine needs besides.
 const PATIENCE: Duration = Duration::from_secs(80);
 
-/// How many reloads were done.
-pub fn count(directory: &StateDirectory) -> u64 {
-    let text = directory.read(FILE).ok().flatten();
+fn number(directory: &StateDirectory, name: &str) -> u64 {
+    let text = directory.read(name).ok().flatten();
     text.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()).unwrap_or(0)
 }
 
-pub fn done(directory: &StateDirectory) -> io::Result<()> {
-    directory.replace(FILE, (count(directory) + 1).to_string().as_bytes())
+/// The reload that was asked for last: to be read before it is begun.
+pub fn wanted(directory: &StateDirectory) -> u64 {
+    number(directory, WANTED)
+}
+
+pub fn done(directory: &StateDirectory, wanted: u64) -> io::Result<()> {
+    directory.replace(DONE, wanted.to_string().as_bytes())
 }
 
 /// Has the running mirror, whose main process this is, look at everything, and waits until it has.
 pub fn reload(directory: &StateDirectory, main: Pid) -> io::Result<()> {
-    let before = count(directory);
+    let own = wanted(directory).max(number(directory, DONE)) + 1;
+    directory.replace(WANTED, own.to_string().as_bytes())?;
     kill(main, Signal::SIGHUP)?;
     let end = Instant::now() + PATIENCE;
-    while count(directory) == before {
+    while number(directory, DONE) < own {
         kill(main, None).map_err(|_| io::Error::other("the mirror ended meanwhile"))?;
         if Instant::now() >= end {
             return Err(io::ErrorKind::TimedOut.into());

@@ -64,7 +64,8 @@ pub struct State {
 /// What lies elsewhere than in our memory.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Lasting {
-    files: BTreeMap<PathBuf, Option<Mark>>,
+    /// With whether it was being written.
+    files: BTreeMap<PathBuf, (Option<Mark>, bool)>,
     links: BTreeMap<PathBuf, PathBuf>,
 }
 
@@ -78,8 +79,9 @@ impl Memory {
             }
         }
         let lasting = self.lasting();
-        for (path, mark) in lasting.files {
-            state.files.entry(path).or_insert_with(|| Written { mark, ..Written::default() });
+        for (path, (mark, is_coming)) in lasting.files {
+            let coming = is_coming.then(String::new);
+            state.files.entry(path).or_insert_with(|| Written { mark, coming, ..Written::default() });
         }
         for (link, target) in lasting.links {
             state.targets.entry(link).or_insert(target);
@@ -129,7 +131,9 @@ impl Memory {
         let files = state.files.iter().filter(|(path, _)| is_elsewhere(path));
         let links = state.targets.iter().filter(|(path, _)| is_elsewhere(path));
         let lasting = Lasting {
-            files: files.map(|(path, written)| (path.clone(), written.mark.clone())).collect(),
+            files: files
+                .map(|(path, written)| (path.clone(), (written.mark.clone(), written.coming.is_some())))
+                .collect(),
             links: links.map(|(link, target)| (link.clone(), target.clone())).collect(),
         };
         let text = serde_json::to_vec(&lasting)?;

@@ -117,6 +117,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
         // What changed with its end is told when it is back.
         let occasion = occasion.filter(|occasion| is_up || *occasion == Occasion::Reload);
         mirror = spawn_blocking(move || {
+            let wanted = mirror.wanted_reload();
             match occasion.map(|occasion| mirror.round(occasion)) {
                 Some(Err(faults)) => {
                     error!("the files stay as they are: the configuration is faulty: {faults}")
@@ -131,7 +132,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
             }
             Notifier::direct().status(&mirror.status());
             if occasion == Some(Occasion::Reload) {
-                mirror.tell_reloaded();
+                mirror.tell_reloaded(wanted);
             }
             mirror
         })

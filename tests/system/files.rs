@@ -331,6 +331,30 @@ pub fn nothing_is_mounted_over_what_another_tool_keeps_and_both_live_side_by_sid
         machine.sh("rmdir /run/secrets || true").ok();
     }
     machine.sh("rm -r /run/secrets.d").ok();
+    // A place that cannot be taken costs no file of the place before.
+    configured(machine, &key);
+    machine.systemctl(&["restart", "opnix-mirror.service"]).ok();
+    machine.sh("mkdir -p /run/held/by/others").ok();
+    configured_with(machine, &key, json!({"mirror_root": "/run/held"}));
+    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+    assert!(status(machine).contains("/run/held holds what opnix did not put there"), "{}", status(machine));
+    machine.sh("! opnix mirror --prepare").ok();
+    assert_eq!(machine.sh("cat /run/secrets/key").ok(), value("key"));
+    // Nor does it matter whether one is above the other.
+    machine.sh("rm -r /run/held").ok();
+    for root in ["/run/held/below", "/run/held"] {
+        configured_with(machine, &key, json!({"mirror_root": root}));
+        machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+        assert_eq!(
+            machine.sh(&format!("cat {root}/key; ls -A {root}")).ok(),
+            format!("{}key", value("key")),
+            "{}",
+            status(machine)
+        );
+    }
+    machine.sh("! test -e /run/secrets/key").ok();
+    machine.sh("systemctl stop opnix-mirror.service; umount /run/held; rmdir /run/held").ok();
+    forget_files(machine);
 }
 
 pub fn what_cannot_be_written_is_named_and_holds_up_nobody_least_of_all_where_it_is_optional(
@@ -435,6 +459,73 @@ pub fn a_link_that_cannot_be_made_keeps_no_change_from_those_who_read_the_file(m
     machine.wait("the end of the trouble", || status(machine).starts_with("All 1 files"), LONG);
     assert_eq!(starts(), 2);
     machine.sh("systemctl stop reader.service opnix-mirror.service; rm -r /srv/plain").ok();
+}
+
+pub fn a_change_is_told_although_the_mirror_is_killed_in_the_middle(machine: &Machine) {
+    begin(machine, &["key", "late"]);
+    machine.unit(
+        "reader.service",
+        "[Service]\nExecStart=sh -c 'echo start >>/run/acts-reader; exec sleep infinity'\n",
+    );
+    configured(
+        machine,
+        &[file("key", "key", json!({"services": ["reader"]})), file("late", "late", json!({}))],
+    );
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.systemctl(&["start", "reader.service"]).ok();
+    write_vault(machine, &[("key", value("new"))]);
+    // One value has come, the other one not yet.
+    machine.run(&["opnix", "refresh", "key"]).text();
+    let kept =
+        json!({"name": "late", "reference": "op://Vault/late/value", "path": "late", "always_fetch": true});
+    configured(machine, &[file("key", "key", json!({"services": ["reader"]})), kept]);
+    let vault = slow_vault(machine);
+    machine.sh("systemctl reload opnix.service; systemctl kill --signal=HUP opnix-mirror.service").ok();
+    machine.wait("the file", || machine.sh("cat /run/secrets/key").text() == value("new"), LONG);
+    std::thread::sleep(Duration::from_millis(600));
+    machine.sh("systemctl kill --signal=KILL opnix-mirror.service").ok();
+    drop(vault);
+    let starts = || machine.sh("cat /run/acts-reader").ok().lines().count();
+    machine.wait("the restart", || starts() == 2, LONG);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(starts(), 2);
+    machine.sh("systemctl stop reader.service opnix-mirror.service").ok();
+}
+
+pub fn paths_that_lead_elsewhere_are_told_and_nothing_is_left_of_what_they_were(machine: &Machine) {
+    begin(machine, &["old", "new"]);
+    machine.unit(
+        "reader.service",
+        &format!("[Service]\nExecStart=sh -c 'cat {HIS}/link >>/run/acts-reader; echo >>/run/acts-reader; exec sleep infinity'\n"),
+    );
+    let of = |name: &str, path: &str, link: &str| {
+        file(
+            name,
+            &format!("{HIS}/{path}"),
+            json!({"symlinks": [format!("{HIS}/{link}")], "services": ["reader"]}),
+        )
+    };
+    let lists = || machine.sh(&format!("ls -A {HIS}")).ok().replace('\n', " ");
+    configured(machine, &[of("old", "old", "link")]);
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    machine.systemctl(&["start", "reader.service"]).ok();
+    // The entry is renamed: whoever reads the link reads another file.
+    configured(machine, &[of("new", "new", "link")]);
+    machine.sh("systemctl reload opnix.service; systemctl reload opnix-mirror.service").ok();
+    let read = || machine.sh("cat /run/acts-reader").ok().replace('\n', " ");
+    machine.wait("the restart", || read().trim() == format!("{} {}", value("old"), value("new")), LONG);
+    assert_eq!(lists(), "link new");
+    // The file becomes the link, and the link the file.
+    configured(machine, &[of("new", "link", "new")]);
+    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+    assert_eq!(
+        machine.sh(&format!("cd {HIS}; cat link; readlink new")).ok(),
+        format!("{}{HIS}/link", value("new"))
+    );
+    configured(machine, &[file("new", "elsewhere", json!({}))]);
+    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+    assert_eq!(lists(), "");
+    machine.sh("systemctl stop reader.service opnix-mirror.service").ok();
 }
 
 pub fn what_was_written_before_a_kill_is_removed_when_it_leaves(machine: &Machine) {

@@ -95,6 +95,8 @@ fn main() -> std::process::ExitCode {
         files::a_file_that_cannot_be_written_has_nobody_restarted_on_its_old_value,
         files::the_mirror_reads_no_token_and_no_cache,
         files::a_link_that_cannot_be_made_keeps_no_change_from_those_who_read_the_file,
+        files::a_change_is_told_although_the_mirror_is_killed_in_the_middle,
+        files::paths_that_lead_elsewhere_are_told_and_nothing_is_left_of_what_they_were,
         files::what_was_written_before_a_kill_is_removed_when_it_leaves,
         files::each_file_is_written_when_its_value_is_there_and_changes_without_end_do_not_put_it_off,
         files::a_one_time_password_is_written_anew_and_nobody_is_told,

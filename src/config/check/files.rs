@@ -71,6 +71,26 @@ impl Check<'_> {
         }
     }
 
+    /// Nor can one be the directory of another, or of all of them.
+    pub(super) fn no_path_is_below_another(&mut self) {
+        let mut nested: Vec<(Place, String, String)> = Vec::new();
+        for (path, place) in &self.paths {
+            if self.mirror_root.starts_with(path) {
+                let what = format!("path {path:?} is that of the directory of secrets in memory");
+                nested.push((place.clone(), what, "name a file in it".into()));
+            }
+            let above = path.ancestors().skip(1).find_map(|above| self.paths.get_key_value(above));
+            if let Some((above, first)) = above {
+                let what = format!("path {path:?} is below {above:?}, which is a file");
+                nested.push((place.clone(), what, format!("that is the one at {first}")));
+            }
+        }
+        nested.sort();
+        for (place, what, remedy) in nested {
+            self.fault(&place, what, remedy);
+        }
+    }
+
     fn account(&mut self, name: Option<&At<String>>) -> Option<String> {
         name.map_or(Some("root".into()), |name| self.valid(name, account))
     }

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use crate::files::UNFINISHED;
 use crate::names::{NameError, UnitName};
 use crate::remedy::Problem;
 
@@ -76,7 +77,7 @@ pub fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
 }
 
 /// Where no secret belongs, because the system keeps something else there.
-const OF_THE_SYSTEM: [&str; 38] = [
+const OF_THE_SYSTEM: [&str; 39] = [
     "/bin",
     "/boot",
     "/dev",
@@ -98,6 +99,7 @@ const OF_THE_SYSTEM: [&str; 38] = [
     "/etc/ld.so.preload",
     "/etc/machine-id",
     "/etc/nsswitch.conf",
+    "/etc/opnix",
     "/etc/pam.d",
     "/etc/passwd",
     "/etc/profile",
@@ -133,6 +135,12 @@ fn harmless(text: &str, path: PathBuf) -> Result<PathBuf, Problem> {
         return Err(Problem::new(
             format!("path {text:?} belongs to the system"),
             "name one that nothing else is kept at, or a relative one: those are in memory",
+        ));
+    }
+    if path.as_os_str().as_encoded_bytes().ends_with(UNFINISHED.as_bytes()) {
+        return Err(Problem::new(
+            format!("path {text:?} is as unfinished files are called"),
+            "name another: such files are removed",
         ));
     }
     Ok(path)
