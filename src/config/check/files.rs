@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::state::Check;
-use super::values::{absolute_path, account, file_mode, service};
+use super::values::{account, file_mode, link_path, service};
 use crate::config::decode::At;
 use crate::config::file::{Common, Services, SystemdIntegration};
 use crate::config::valid::{MirrorFile, OnChange};
@@ -27,7 +27,7 @@ impl Check<'_> {
         let mode = written.mode.as_ref().map_or(Some(0o600), |mode| self.valid(mode, file_mode));
         let mut symlinks = Vec::new();
         for link in &written.symlinks {
-            let Some(target) = self.valid(link, absolute_path) else { continue };
+            let Some(target) = self.valid(link, link_path) else { continue };
             self.claim_path(&target, &link.place);
             symlinks.push(target);
         }

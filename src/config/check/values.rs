@@ -73,7 +73,12 @@ pub fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
     if !text.starts_with('/') || text.ends_with('/') {
         return Err(Problem::plain(format!("{text:?} is no absolute path of a file")));
     }
-    harmless(text, tidy(text, PathBuf::from(text))?)
+    tidy(text, PathBuf::from(text))
+}
+
+/// The path of a link that the mirror makes.
+pub fn link_path(text: &str) -> Result<PathBuf, Problem> {
+    harmless(text, absolute_path(text)?)
 }
 
 /// Where no secret belongs, because the system keeps something else there.
