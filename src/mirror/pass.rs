@@ -348,10 +348,27 @@ impl<'p> Pass<'p> {
             // Counts as different from everything that is known now.
             self.mirror.state.seen.entry(name.to_owned()).or_default();
         }
+        self.expect(&files, &hash);
         for file in files {
             self.put(file, value.clone(), hash.clone());
         }
         self.take_what_is_done();
+    }
+
+    /// Remembers what is about to be written: after a kill nobody would know the file for ours.
+    fn expect(&mut self, files: &[&MirrorFile], hash: &str) {
+        let mirror = &mut *self.mirror;
+        let mut is_new = false;
+        for file in files {
+            let written = mirror.state.files.entry(file.path.clone()).or_default();
+            if written.fingerprint != hash || written.mark.is_none() {
+                written.coming = Some(hash.to_owned());
+                is_new |= !file.path.starts_with(&mirror.root);
+            }
+        }
+        if is_new {
+            mirror.save();
+        }
     }
 
     fn take_what_is_done(&mut self) {
@@ -375,14 +392,6 @@ impl<'p> Pass<'p> {
         let now = Written { fingerprint, ids: Some(owner.ids()), mode, ..Written::default() };
         let links = file.symlinks.iter().cloned().collect();
         self.open.insert(file.path.clone(), Open { owner, is_written: false, links });
-        let written = self.mirror.state.files.entry(file.path.clone()).or_default();
-        if written.fingerprint != now.fingerprint || written.mark.is_none() {
-            // Were it lost, nobody would know the file for ours.
-            written.coming = Some(now.fingerprint.clone());
-            if !file.path.starts_with(&self.mirror.root) {
-                self.mirror.save();
-            }
-        }
         let (path, turn) = (file.path.clone(), self.mirror.turn);
         self.give(&file.path, move |at| {
             let wanted = Wanted { path: at.to_owned(), owner, mode, value };
