@@ -145,7 +145,7 @@ pub fn five_units_start_at_a_boot_without_network(_: &Machine) {
 
 /// How often the power goes. A hundred times in CI, and as often as you like by hand.
 fn power_cuts() -> usize {
-    std::env::var("OPNIX_POWER_CUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
+    std::env::var("OPNIX_POWER_CUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(12)
 }
 
 /// The way through a reboot. What a real disk would have of the files is shown by `writing::`: this one is all in memory.

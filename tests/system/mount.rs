@@ -64,11 +64,7 @@ pub fn an_owner_reads_his_file_and_cannot_fill_the_memory_of_all(machine: &Machi
     machine.run(&["opnix", "refresh"]).ok();
     machine.wait("the new value", || within("cat /run/secrets/mine").text() == value("new"), LONG);
     // Whichever of the two mounts is taken away comes back with all files.
-    for taken in [
-        "umount /run/secrets".to_owned(),
-        format!("umount {MEMORY}"),
-        format!("umount /run/secrets {MEMORY}"),
-    ] {
+    for taken in [format!("umount {MEMORY}"), format!("umount /run/secrets {MEMORY}")] {
         machine.sh(&taken).ok();
         let is_back = || {
             as_reader(machine, "cat /run/secrets/mine").text() == value("new")
