@@ -334,15 +334,15 @@ pub fn nothing_is_mounted_over_what_another_tool_keeps_and_both_live_side_by_sid
     // A place that cannot be taken costs no file of the place before.
     configured(machine, &key);
     machine.systemctl(&["restart", "opnix-mirror.service"]).ok();
-    machine.sh("mkdir -p /run/held/by/others").ok();
-    configured_with(machine, &key, json!({"mirror_root": "/run/held"}));
+    machine.sh("mkdir -p /run/taken-place/by/others").ok();
+    configured_with(machine, &key, json!({"mirror_root": "/run/taken-place"}));
     machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
-    assert!(status(machine).contains("/run/held holds what opnix did not put there"), "{}", status(machine));
+    assert!(status(machine).contains("/run/taken-place holds what opnix did not put there"), "{}", status(machine));
     machine.sh("! opnix mirror --prepare").ok();
     assert_eq!(machine.sh("cat /run/secrets/key").ok(), value("key"));
     // Nor does it matter whether one is above the other.
-    machine.sh("rm -r /run/held").ok();
-    for root in ["/run/held/below", "/run/held"] {
+    machine.sh("rm -r /run/taken-place").ok();
+    for root in ["/run/taken-place/below", "/run/taken-place"] {
         configured_with(machine, &key, json!({"mirror_root": root}));
         machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
         assert_eq!(
@@ -353,7 +353,7 @@ pub fn nothing_is_mounted_over_what_another_tool_keeps_and_both_live_side_by_sid
         );
     }
     machine.sh("! test -e /run/secrets/key").ok();
-    machine.sh("systemctl stop opnix-mirror.service; umount /run/held; rmdir /run/held").ok();
+    machine.sh("systemctl stop opnix-mirror.service; umount /run/taken-place; rmdir /run/taken-place").ok();
     forget_files(machine);
 }
 

@@ -57,7 +57,7 @@ fn lay_out(place: &Path, kept: &Path) {
     // Impermanence makes these at activation.
     let persistence = nix::evaluate(&host, "persistence").expect("it evaluates");
     let directories = persistence["/persist"]["directories"].as_array().expect("a list");
-    assert_eq!(directories.len(), 4, "{directories:?}");
+    assert_eq!(directories.len(), 5, "{directories:?}");
     for directory in directories {
         let path = directory["directory"].as_str().or(directory.as_str()).expect("a path");
         fs::create_dir_all(kept.join(&path[1..])).expect("a directory");
