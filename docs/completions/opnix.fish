@@ -50,7 +50,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand serve" -l user -d 'Serve the
 complete -c opnix -n "__fish_opnix_using_subcommand serve" -l trust-peer-names -d 'DEVELOPMENT ONLY: believe what a client says it is, without asking the kernel'
 complete -c opnix -n "__fish_opnix_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand check" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
-complete -c opnix -n "__fish_opnix_using_subcommand check" -l units -d 'A directory of unit files, such as /etc/systemd/system; can be given several times' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand check" -l units -d 'A directory of unit files, such as /etc/systemd/system; can be given several times, the most important first' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand check" -l socket -d 'The socket that the unit files name' -r
 complete -c opnix -n "__fish_opnix_using_subcommand check" -l quiet -d 'Say nothing when nothing is wrong'
 complete -c opnix -n "__fish_opnix_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,24 +1,26 @@
 //! `opnix check`: is the configuration valid, and do the unit files agree with it.
 
+pub mod credentials;
 mod start;
-mod units;
+pub mod units;
 
 use std::path::PathBuf;
 
 use super::{ConfigArguments, Exit, fail, faulty};
 use crate::config;
+use crate::systemd::unit_files::UnitFiles;
 
 /// Check the configuration, and unit files against it
 ///
-/// All faults are reported at once, each with file, line and column. With --units, every
-/// LoadCredential=…:/run/opnix/creds.sock line in the unit files is held against the mapping as well,
-/// and the deadline against the unit's TimeoutStartSec=.
+/// All faults are reported at once, each with file, line and column. With --units, the unit files are read as systemd
+/// reads them, with drop-ins, templates and aliases. What each unit asks for is held against the mapping, and the deadline
+/// against its TimeoutStartSec=. A unit that would run without its secret, or with another one, is a fault.
 /// Exits with 0 if nothing is wrong, else with 78. Warnings do not count.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// A directory of unit files, such as /etc/systemd/system; can be given several times
+    /// A directory of unit files, such as /etc/systemd/system; can be given several times, the most important first
     #[arg(long, value_name = "DIR")]
     units: Vec<PathBuf>,
     /// The socket that the unit files name
@@ -44,7 +46,9 @@ pub fn run(arguments: Arguments) -> Exit {
         }
         return Exit::Ok;
     }
-    let report = match units::compare(&arguments.units, &arguments.socket, &config) {
+    let compared =
+        UnitFiles::new(&arguments.units).and_then(|files| units::compare(&files, &arguments.socket, &config));
+    let report = match compared {
         Ok(report) => report,
         Err(error) => return fail(Exit::Unavailable, error),
     };

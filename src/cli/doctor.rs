@@ -6,23 +6,28 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::check;
+use super::check::credentials::{Credentials, Why};
 use super::control::ControlArguments;
 use super::{ConfigArguments, Exit};
-use crate::config;
+use crate::config::{self, Fault};
 use crate::control::interface::{Control, Health};
 use crate::mirror::install::in_memory;
 use crate::peer::Legacy;
 use crate::providers::child::token::{self, Loaded};
 use crate::remedy::Remedy;
+use crate::systemd::unit_files::UnitFiles;
 
 /// The key of the sealed cache, as opnix-setup.service keeps it.
 const KEY: &str = "/etc/credstore.encrypted/opnix.cache-key";
+/// The units of opnix that have credentials.
+const OWN: [&str; 2] = ["opnix.service", "opnix-key.service"];
 /// What units need to start after a reboot without a network.
 const KEPT: [&str; 3] = ["/var/lib/private/opnix", "/etc/credstore.encrypted", "/var/lib/systemd"];
 
 /// Look for what keeps units from their secrets, now or after the next boot; to be run as root
 ///
-/// Looks at the configuration, the token's file, what must outlive a reboot, and the service. Exits with 0 if nothing is at
+/// Looks at the configuration, the token's file, what must outlive a reboot, the service, and the unit files of the machine. Exits with 0 if nothing is at
 /// fault, else with 69. Warnings do not count.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -76,7 +81,47 @@ pub fn run(arguments: Arguments) -> Exit {
     for finding in service(&arguments.control) {
         say(finding);
     }
+    for finding in units(&arguments.config.config) {
+        say(finding);
+    }
     if faults == 0 { Exit::Ok } else { Exit::Unavailable }
+}
+
+/// What the machine's unit files say.
+fn units(config: &[PathBuf]) -> Vec<Finding> {
+    let files = match UnitFiles::of_the_machine() {
+        Ok(files) => files,
+        Err(error) => return vec![Finding::Fault(format!("units: their files cannot be read: {error}"))],
+    };
+    let mut findings = Vec::new();
+    // Generators of some images take the credentials of all services back, opnix' own among them.
+    for unit in OWN {
+        let Ok(effective) = files.effective(unit) else { continue };
+        for lost in Credentials::of(&effective).lost {
+            if let Why::Cleared(by) = lost.why {
+                findings.push(Finding::Fault(format!(
+                    "units: {unit} is started without \"{}\": {by} takes it back\nremove that file, or give the credentials anew in a drop-in that comes after it",
+                    lost.id
+                )));
+            }
+        }
+    }
+    let Ok(config) = config::load(config) else { return findings };
+    match check::units::compare(&files, crate::systemd::SOCKET, &config) {
+        Ok(report) => {
+            let asked = report.asked;
+            let told = |fault: &Fault| format!("units: {fault}");
+            findings.extend(report.faults.iter().map(told).map(Finding::Fault));
+            findings.extend(report.warnings.iter().map(told).map(Finding::Warning));
+            if findings.is_empty() {
+                findings.push(Finding::Fine(format!(
+                    "units: {asked} LoadCredential= lines agree with the mapping"
+                )));
+            }
+        }
+        Err(error) => findings.push(Finding::Fault(format!("units: their files cannot be read: {error}"))),
+    }
+    findings
 }
 
 enum Finding {

@@ -18,6 +18,10 @@ impl Fault {
         Self { place: place.clone(), what: error.to_string(), remedy: error.remedy() }
     }
 
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     pub fn line(&self) -> String {
         let remedy = self.remedy.as_ref().map(|remedy| format!("; {}", remedy.replace('\n', "; ")));
         format!("{}: {}{}", self.place, self.what, remedy.unwrap_or_default())

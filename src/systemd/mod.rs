@@ -7,6 +7,7 @@ pub mod manager;
 pub mod notify;
 pub mod store;
 pub mod time_span;
+pub mod unit_files;
 
 /// Where units ask: `ListenStream=` in `systemd/opnix.socket`.
 pub const SOCKET: &str = "/run/opnix/creds.sock";

@@ -1,28 +1,26 @@
 //! What unit files ask for, compared with what the mapping grants.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::start::Starts;
-use crate::config::{Config, Fault};
-use crate::files;
+use super::credentials::{Credentials, Loaded, Lost, Source, Why};
+use super::start;
+use crate::config::{Config, Fault, OnChange};
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
 use crate::policy::Rule;
 use crate::remedy::Problem;
-
-/// A file larger than this, in bytes, is not a unit file.
-const SIZE_MAX: usize = 16 << 20;
+use crate::systemd::unit_files::{Effective, UnitFiles};
 
 /// What the comparison found.
 #[derive(Default)]
 pub struct Report {
-    /// Starts that would fail.
+    /// Starts that would fail, and units that would run without their secret, or with another one.
     pub faults: Vec<Fault>,
     /// What is likely a mistake, but lets every unit start.
     pub warnings: Vec<Fault>,
@@ -30,71 +28,223 @@ pub struct Report {
     pub asked: usize,
 }
 
-/// One `LoadCredential=ID:SOCKET` line.
-struct Asked {
-    units: UnitPattern,
-    credential: String,
-    place: Place,
+impl Report {
+    fn fault(&mut self, place: &Place, what: String, remedy: impl Into<String>) {
+        self.faults.push(Fault::new(place, &Problem::new(what, remedy)));
+    }
+
+    fn warning(&mut self, place: &Place, what: String, remedy: impl Into<String>) {
+        self.warnings.push(Fault::new(place, &Problem::new(what, remedy)));
+    }
 }
 
-pub fn compare(directories: &[PathBuf], socket: &str, config: &Config) -> io::Result<Report> {
-    let policy = &config.policy;
-    let (mut asked, mut starts) = (Vec::new(), Starts::default());
-    for directory in directories {
-        let in_directory =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", directory.display()));
-        collect(directory, socket, &mut asked, &mut starts).map_err(in_directory)?;
+/// A unit, with what is known of it.
+struct Unit<'c> {
+    units: UnitPattern,
+    files: Effective,
+    credentials: Credentials,
+    /// The rules that grant something to it, or to an instance of it; and those of them that are about it.
+    granted: Vec<&'c Rule>,
+    rules: Vec<&'c Rule>,
+}
+
+pub fn compare(files: &UnitFiles, socket: &str, config: &Config) -> io::Result<Report> {
+    let mut report = Report::default();
+    let mut names = files.names();
+    for rule in config.policy.rules() {
+        // Of a unit whose file is elsewhere, drop-ins for all of its kind may be here.
+        names.insert(files.own_name(name_of(rule)).to_owned());
     }
-    let mut report = Report { asked: asked.len(), ..Report::default() };
-    let (mut used, mut warned) = (BTreeSet::new(), BTreeSet::new());
-    for Asked { units, credential, place } in &asked {
-        let name: CredentialName = match credential.parse() {
+    let (mut found, mut places) = (Found::default(), BTreeSet::new());
+    for name in names {
+        let Some(units) = pattern(&name) else { continue };
+        let effective = files.effective(&name)?;
+        if effective.is_masked {
+            continue;
+        }
+        let credentials = Credentials::of(&effective);
+        // The unit file of a template asks for all its instances. It is enough if a rule grants it to one of them.
+        // One for another name of the unit is meant for it: that systemd asks by its own is said of the rule.
+        let is_for_it = |rule: &&Rule| overlaps(&rule.units, &units) || files.own_name(name_of(rule)) == name;
+        let granted: Vec<&Rule> = config.policy.rules().filter(is_for_it).collect();
+        // An instance that is mapped by its name is looked at by itself.
+        let is_of_it = |rule: &&Rule| {
+            !matches!((&units, &rule.units), (UnitPattern::Instances(_), UnitPattern::Unit(_)))
+        };
+        let rules = granted.iter().copied().filter(is_of_it).collect();
+        let unit = Unit { units, files: effective, credentials, granted, rules };
+        asks(&unit, socket, config, &mut report, &mut found);
+        runs_without(&unit, socket, &mut report, &mut found);
+        reads_files(&unit, config, &mut report);
+        let of_ours = unit.credentials.loaded.values().filter(|loaded| is_at(&loaded.source, socket));
+        places.extend(of_ours.map(|loaded| loaded.place.clone()));
+    }
+    aliases(files, config, &mut report);
+    kinds(config, &mut report);
+    strangers(files, config, &mut report);
+    unused(files, socket, config, &found.used, &mut report);
+    report.asked = places.len();
+    report.faults.sort_by(|one, other| one.place().cmp(other.place()));
+    Ok(report)
+}
+
+/// Units and credentials.
+type Pairs = BTreeSet<(UnitPattern, CredentialName)>;
+
+/// What needs to be said no more than once.
+#[derive(Default)]
+struct Found {
+    /// Mappings of which something is known.
+    used: Pairs,
+    warned: Pairs,
+}
+
+fn is_at(source: &Source, socket: &str) -> bool {
+    matches!(source, Source::Path(path) if path == socket)
+}
+
+/// What it asks for, and whether it may have that.
+fn asks<'c>(unit: &Unit<'c>, socket: &str, config: &Config, report: &mut Report, found: &mut Found) {
+    let units = &unit.units;
+    for (value, place) in &unit.credentials.unknown {
+        if value.ends_with(socket) {
+            let what = format!("{value:?} has a specifier, which is not checked");
+            report.warning(place, what, "name the credential in full to have it checked");
+        }
+    }
+    for (id, Loaded { source, is_encrypted, place }) in &unit.credentials.loaded {
+        if !is_at(source, socket) {
+            continue;
+        }
+        let name: CredentialName = match id.parse() {
             Ok(name) => name,
-            Err(_) if credential.contains('%') => {
-                let what = format!("credential {credential:?} has a specifier, which is not checked");
-                let problem = Problem::new(what, "name it in full to have it checked");
-                report.warnings.push(Fault::new(place, &problem));
-                continue;
-            }
             Err(error) => {
                 report.faults.push(Fault::new(place, &error));
                 continue;
             }
         };
+        if *is_encrypted {
+            report.fault(
+                place,
+                format!("{units} never starts: LoadCredentialEncrypted= takes what is sealed, which opnix's answer is not"),
+                format!("write LoadCredential={id}:{socket}"),
+            );
+        }
         if let Err(error) = units.can_ask_for(&name) {
             report.faults.push(Fault::new(place, &error));
         }
-        // The unit file of a template asks for all its instances. It is enough if a rule grants it to one of them.
-        let rules: Vec<_> =
-            policy.rules().filter(|rule| rule.credential == name && overlaps(&rule.units, units)).collect();
-        if rules.is_empty() {
-            let problem = Problem::new(
+        if unit.granted.iter().all(|rule| rule.credential != name) {
+            report.fault(
+                place,
                 format!("no secret is mapped to credential \"{name}\" of {units}"),
                 format!("add \"{units}\" to the `units` of a secret named \"{name}\""),
             );
-            report.faults.push(Fault::new(place, &problem));
         }
-        for rule in &rules {
-            if warned.insert((units, &rule.units, &rule.credential)) {
+        for rule in unit.rules.iter().filter(|rule| rule.credential == name) {
+            if found.warned.insert((units.clone(), name.clone())) {
                 let deadline = rule.deadline.unwrap_or(config.timing.deadline);
-                report.warnings.extend(too_long(units, rule, deadline, starts.limit(units)));
+                report.warnings.extend(too_long(units, rule, deadline, start::limit(&unit.files)));
+                report.warnings.extend(not_renewed(unit, rule, config));
             }
+            found.used.insert((rule.units.clone(), rule.credential.clone()));
         }
-        used.extend(rules.into_iter().map(|rule| (rule.units.clone(), rule.credential.clone())));
     }
-    let mut unused: Vec<_> = policy
-        .rules()
-        .filter(|rule| !used.contains(&(rule.units.clone(), rule.credential.clone())))
-        .collect();
-    unused.sort_by(|a, b| a.place.cmp(&b.place));
-    for rule in unused {
-        let problem = Problem::new(
-            format!("{} does not ask for credential \"{}\"", rule.units, rule.credential),
-            format!("add LoadCredential={}:{socket} to the unit, or remove the mapping", rule.credential),
-        );
-        report.warnings.push(Fault::new(&rule.place, &problem));
+}
+
+/// Where the unit starts without its secret, or with another one, and nobody says so.
+fn runs_without(unit: &Unit<'_>, socket: &str, report: &mut Report, found: &mut Found) {
+    let Unit { units, credentials, rules, .. } = unit;
+    let directory = Path::new(socket).parent();
+    let is_ours = |source: &Source| match source {
+        Source::Path(path) => normalized(path) == normalized(socket),
+        Source::System(_) => false,
+    };
+    let is_mapped = |id: &str| rules.iter().any(|rule| rule.credential.as_str() == id);
+    let is_asked = |id: &str| credentials.loaded.get(id).is_some_and(|loaded| is_ours(&loaded.source));
+    let mut told = BTreeSet::new();
+    for Lost { id, source, place, why } in &credentials.lost {
+        if !is_ours(source) || !is_mapped(id) || is_asked(id) {
+            continue;
+        }
+        let what = format!("credential \"{id}\" of {units} is not asked for: ");
+        let (why, remedy) = match why {
+            Why::Cleared(by) => (format!("{by} takes it back"), "give it after that line".to_owned()),
+            Why::Replaced(by) => (format!("{by} names another source"), "remove one of the two lines".into()),
+            Why::Section(section) => (
+                format!("systemd ignores it in [{section}]"),
+                format!("move it to [{}]", super::credentials::section_of(&unit.files.name)),
+            ),
+            Why::Path => {
+                ("systemd ignores such a path".into(), format!("write LoadCredential={id}:{socket}"))
+            }
+        };
+        report.fault(place, what + &why, remedy);
+        told.insert(id);
+        for rule in rules.iter().filter(|rule| rule.credential.as_str() == id) {
+            found.used.insert((rule.units.clone(), rule.credential.clone()));
+        }
     }
-    Ok(report)
+    for (id, loaded) in &credentials.loaded {
+        if !is_at(&loaded.source, socket) {
+            // What is wrong with it is said here.
+            let of_it = rules.iter().filter(|rule| rule.credential.as_str() == id);
+            found.used.extend(of_it.map(|rule| (rule.units.clone(), rule.credential.clone())));
+        }
+        let right = format!("write LoadCredential={id}:{socket}");
+        match &loaded.source {
+            Source::Path(path) if path == socket => {}
+            Source::Path(path) if path == crate::control::SOCKET => {
+                report.fault(
+                    &loaded.place,
+                    format!("{units} asks on the control socket, which has no secrets"),
+                    right,
+                );
+            }
+            Source::Path(path) if Some(Path::new(path)) == directory => {
+                let what = format!("{path:?} is the directory of the sockets, and no credential");
+                report.fault(&loaded.place, what, right);
+            }
+            Source::Path(path) if is_mapped(id) && !told.contains(id) => {
+                let what = format!("credential \"{id}\" of {units} comes from {path}, and not from opnix");
+                report.fault(&loaded.place, what, format!("{right}, or remove the mapping"));
+            }
+            Source::System(_) if is_mapped(id) => {
+                let what = format!(
+                    "credential \"{id}\" of {units} has no source: systemd takes one of the system, and starts the unit without if there is none"
+                );
+                report.fault(&loaded.place, what, right);
+            }
+            _ => {}
+        }
+    }
+    for (id, place) in &credentials.set {
+        if is_asked(id) {
+            report.fault(
+                place,
+                format!(
+                    "{units} starts with the value of this SetCredential= for \"{id}\" whenever the socket is not there"
+                ),
+                "remove the line: without it the unit does not start without its secret",
+            );
+        }
+    }
+    for (id, place) in &credentials.tests {
+        if is_asked(id) {
+            report.fault(
+                place,
+                format!("{units} never starts: AssertCredential= and ConditionCredential= look at the credentials of the system, and \"{id}\" is opnix's"),
+                "remove the line: the unit does not start without its secret",
+            );
+        }
+    }
+    for line in &unit.files.lines {
+        let reads = line.key == "EnvironmentFile" && line.section == "Service";
+        let path = line.value.trim_start_matches('-');
+        if reads && (path.starts_with("%d/") || path.starts_with("${CREDENTIALS_DIRECTORY}")) {
+            let what = format!("{units} reads this before its credentials are there");
+            report.fault(&line.place, what, "let opnix write it to a file: `path` of a template");
+        }
+    }
 }
 
 /// What to warn of when systemd gives a start up before its deadline.
@@ -116,43 +266,163 @@ fn too_long(units: &UnitPattern, rule: &Rule, deadline: Duration, limit: Duratio
     })
 }
 
+/// A reload gives a unit its new credentials from systemd 260 on, and only if it says so.
+fn not_renewed(unit: &Unit<'_>, rule: &Rule, config: &Config) -> Option<Fault> {
+    let mut changes = config.changes.iter();
+    let change =
+        changes.find(|change| Arc::ptr_eq(&change.entry, &rule.entry) && change.units == rule.units)?;
+    let reloads = matches!(change.action, OnChange::Reload | OnChange::ReloadOrRestart);
+    let refreshes = unit.files.lines.iter().any(|line| {
+        line.key == "RefreshOnReload"
+            && line.value.split(' ').any(|word| ["credentials", "yes"].contains(&word))
+    });
+    (reloads && !refreshes).then(|| {
+        let what = format!(
+            "{} keeps the old credential \"{}\" through a reload, until it is restarted",
+            unit.units, rule.credential
+        );
+        let remedy =
+            "\"on_change\": \"restart\"; or, from systemd 260 on, RefreshOnReload=credentials in the unit";
+        Fault::new(&rule.place, &Problem::new(what, remedy))
+    })
+}
+
+/// systemd asks by a unit's own name, whichever name it was started by.
+fn aliases(files: &UnitFiles, config: &Config, report: &mut Report) {
+    for rule in config.policy.rules() {
+        let name = name_of(rule);
+        let own = files.own_name(name);
+        if own != name
+            && let Some(own) = pattern(own)
+        {
+            report.fault(
+                &rule.place,
+                format!("{} is another name of {own}, by which systemd asks", rule.units),
+                format!("write \"{own}\""),
+            );
+        }
+    }
+}
+
+/// Some units are given no credentials.
+fn kinds(config: &Config, report: &mut Report) {
+    let remedy = "let opnix write a file that the unit reads: `path`";
+    for rule in config.policy.rules() {
+        match kind_of(rule) {
+            kind @ ("socket" | "swap") => {
+                report.fault(
+                    &rule.place,
+                    format!("{}: systemd gives {kind} units no credentials", rule.units),
+                    remedy,
+                );
+            }
+            "mount" => {
+                let what =
+                    format!("{}: systemd gives mount units credentials from version 257 on only", rule.units);
+                report.warning(&rule.place, what, remedy);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn kind_of(rule: &Rule) -> &str {
+    name_of(rule).rsplit_once('.').map_or("", |(_, kind)| kind)
+}
+
+/// Units that are to be told of changes and are not there.
+fn strangers(files: &UnitFiles, config: &Config, report: &mut Report) {
+    if !files.has_the_vendors() {
+        return;
+    }
+    let of_files = config.files.iter().flat_map(|file| {
+        file.services.iter().map(|(unit, _)| (UnitPattern::Unit(unit.clone()), &file.entry.place))
+    });
+    let of_units = config.changes.iter().map(|change| (change.units.clone(), &change.entry.place));
+    for (units, place) in of_files.chain(of_units).collect::<BTreeSet<_>>() {
+        let name = match &units {
+            UnitPattern::Unit(unit) => unit.as_str(),
+            UnitPattern::Instances(template) => template,
+        };
+        if !files.is_known(name) {
+            let what = format!("there is no unit file of {units}: nothing is told when this changes");
+            report.warning(place, what, "correct the name, or remove it");
+        }
+    }
+}
+
+/// A file of the mirror that a unit reads, and that may not be there yet, or never.
+fn reads_files(unit: &Unit<'_>, config: &Config, report: &mut Report) {
+    if !config.needs_memory() {
+        // What is there is somebody else's.
+        return;
+    }
+    let is_after =
+        unit.files.lines.iter().filter(|line| line.section == "Unit" && line.key == "After").any(|line| {
+            let mut others = line.value.split_whitespace();
+            others.any(|other| ["opnix-mirror.service", "opnix-secrets.service"].contains(&other))
+        });
+    for line in
+        unit.files.lines.iter().filter(|line| line.key == "EnvironmentFile" && line.section == "Service")
+    {
+        let path = Path::new(line.value.trim_start_matches('-'));
+        if !path.starts_with(&config.mirror_root) {
+            continue;
+        }
+        let mut written = config.files.iter().flat_map(|file| file.symlinks.iter().chain([&file.path]));
+        if !written.any(|written| written == path) {
+            let what = format!("{} reads {}, which opnix does not write", unit.units, path.display());
+            report.fault(&line.place, what, "correct it, or write it: `path` of a secret or template");
+        } else if !is_after {
+            let what = format!("{} reads {}, and may start before it is there", unit.units, path.display());
+            report.warning(
+                &line.place,
+                what,
+                "Wants=opnix-mirror.service and After=opnix-mirror.service in [Unit]",
+            );
+        }
+    }
+}
+
+/// Mappings that no unit uses.
+fn unused(files: &UnitFiles, socket: &str, config: &Config, used: &Pairs, report: &mut Report) {
+    let is_used = |rule: &&Rule| !used.contains(&(rule.units.clone(), rule.credential.clone()));
+    let mut unused: Vec<_> = config.policy.rules().filter(is_used).collect();
+    unused.sort_by(|a, b| a.place.cmp(&b.place));
+    for rule in unused {
+        // Who reads the file is told of a change by this.
+        let is_of_a_file = config.files.iter().any(|file| Arc::ptr_eq(&file.entry, &rule.entry));
+        let acts = config.changes.iter().any(|change| {
+            Arc::ptr_eq(&change.entry, &rule.entry)
+                && change.units == rule.units
+                && change.action != OnChange::Nothing
+        });
+        let name = name_of(rule);
+        let is_told = files.own_name(name) != name || ["socket", "swap"].contains(&kind_of(rule));
+        if is_of_a_file && acts || is_told || files.is_masked(name) {
+            continue;
+        }
+        let what = format!("{} does not ask for credential \"{}\"", rule.units, rule.credential);
+        let add =
+            format!("add LoadCredential={}:{socket} to the unit, or remove the mapping", rule.credential);
+        report.warning(&rule.place, what, add);
+    }
+}
+
+/// The name of the unit's file.
+fn name_of(rule: &Rule) -> &str {
+    match &rule.units {
+        UnitPattern::Unit(unit) => unit.as_str(),
+        UnitPattern::Instances(template) => template,
+    }
+}
+
 /// Whether there is a unit that both stand for.
 fn overlaps(a: &UnitPattern, b: &UnitPattern) -> bool {
     match (a, b) {
         (UnitPattern::Unit(unit), pattern) | (pattern, UnitPattern::Unit(unit)) => pattern.matches(unit),
         (a, b) => a == b,
     }
-}
-
-/// Unit files, and the drop-ins beside them.
-fn collect(directory: &Path, socket: &str, asked: &mut Vec<Asked>, starts: &mut Starts) -> io::Result<()> {
-    let mut entries: Vec<PathBuf> =
-        fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-    entries.sort();
-    for path in entries {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if path.is_dir() {
-            let Some(units) = name.strip_suffix(".d").and_then(pattern) else { continue };
-            let mut drop_ins: Vec<PathBuf> =
-                fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-            drop_ins.sort();
-            for drop_in in
-                drop_ins.iter().filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
-            {
-                let text = read(drop_in)?;
-                let assignments = assignments(&text);
-                asks(&assignments, drop_in, &units, socket, asked);
-                let name = drop_in.file_name().map(|name| name.to_string_lossy());
-                starts.add(&units, name.as_deref(), pairs(&assignments));
-            }
-        } else if let Some(units) = pattern(name).filter(|_| path.is_file()) {
-            let text = read(&path)?;
-            let assignments = assignments(&text);
-            asks(&assignments, &path, &units, socket, asked);
-            starts.add(&units, None, pairs(&assignments));
-        }
-    }
-    Ok(())
 }
 
 /// The units that a unit file is for: one, or the instances of a template.
@@ -163,66 +433,13 @@ fn pattern(file_name: &str) -> Option<UnitPattern> {
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
-    // A masked unit is a link to /dev/null, which is empty. Bytes that are not UTF-8 are not part of any valid name.
-    Ok(String::from_utf8_lossy(&files::read(path, SIZE_MAX)?).into_owned())
-}
-
-/// The keys and their values.
-fn pairs(assignments: &[(usize, String)]) -> impl Iterator<Item = (&str, &str)> {
-    let pairs = assignments.iter().filter_map(|(_, assignment)| assignment.split_once('='));
-    pairs.map(|(key, value)| (key.trim(), value.trim()))
-}
-
-fn asks(
-    assignments: &[(usize, String)],
-    path: &Path,
-    units: &UnitPattern,
-    socket: &str,
-    asked: &mut Vec<Asked>,
-) {
-    for (line, assignment) in assignments {
-        let Some((key, value)) = assignment.split_once('=') else { continue };
-        let Some((credential, source)) = value.trim().split_once(':') else { continue };
-        if ["LoadCredential", "LoadCredentialEncrypted"].contains(&key.trim()) && source == socket {
-            let place = Place { file: path.into(), position: Some((*line, 1)) };
-            asked.push(Asked { units: units.clone(), credential: credential.to_owned(), place });
-        }
-    }
-}
-
-/// The lines of a unit file with their numbers: continued ones joined, comments and blank ones left out.
-fn assignments(text: &str) -> Vec<(usize, String)> {
-    let mut all = Vec::new();
-    let mut continued: Option<(usize, String)> = None;
-    for (index, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with(['#', ';']) {
-            // A comment does not end a continued line.
-            continue;
-        }
-        let (number, before) = continued.take().unwrap_or((index + 1, String::new()));
-        match line.strip_suffix('\\') {
-            Some(part) => continued = Some((number, before + part + " ")),
-            None if before.is_empty() && line.trim().is_empty() => {}
-            None => all.push((number, (before + line).trim().to_owned())),
-        }
-    }
-    all.extend(continued);
-    all
+fn normalized(path: &str) -> std::path::PathBuf {
+    Path::new(path).components().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn continued_lines_are_one_and_comments_are_none() {
-        let text = "# c\n[Service]\n\nLoadCredential=\\\n; inside\n  a:/run/s\nType=exec\\";
-        let lines = assignments(text);
-        assert_eq!(lines[0], (2, "[Service]".into()));
-        assert_eq!(lines[1], (4, "LoadCredential=   a:/run/s".into()));
-        assert_eq!(lines[2].0, 7);
-    }
 
     #[test]
     fn a_unit_file_of_a_template_is_for_its_instances() {

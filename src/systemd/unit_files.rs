@@ -1,0 +1,400 @@
+//! Unit files, read as systemd reads them: the main file of the first directory that has it, then drop-ins by their names, over
+//! all directories, of the unit, its template, its prefixes, its aliases and its type.
+//!
+//! Followed from `unit-file.c`, `dropin.c` and `conf-parser.c` of systemd; held against systemd 252, 257 and 262 by
+//! `tests/system/unit_files.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::files;
+use crate::place::Place;
+
+/// A file larger than this, in bytes, is not a unit file.
+const SIZE_MAX: usize = 16 << 20;
+/// Where systemd looks for the units of the system, the most important first.
+const SEARCH_PATH: [&str; 13] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+    "/run/systemd/generator.late",
+];
+
+/// The files of some directories.
+pub struct UnitFiles {
+    /// The most important first; by name, what is in each.
+    directories: Vec<Directory>,
+    /// The names that stand for another one.
+    aliases: BTreeMap<String, String>,
+}
+
+struct Directory {
+    path: PathBuf,
+    files: BTreeMap<String, File>,
+    /// `NAME.d`, by NAME.
+    drop_ins: BTreeSet<String>,
+}
+
+enum File {
+    /// It hides those of the same name in other directories.
+    Mask,
+    Alias(String),
+    Unit,
+}
+
+/// A unit, or a template, as systemd would load it.
+#[derive(Debug, Default)]
+pub struct Effective {
+    /// Its own name, whichever of its aliases was asked for.
+    pub name: String,
+    /// All of its names.
+    pub names: BTreeSet<String>,
+    /// The main file; `None` if there is none in these directories.
+    pub file: Option<PathBuf>,
+    pub is_masked: bool,
+    /// What counts, in its order.
+    pub lines: Vec<Line>,
+}
+
+/// An assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// `Service`, without the brackets.
+    pub section: String,
+    pub key: String,
+    pub value: String,
+    pub place: Place,
+}
+
+impl UnitFiles {
+    /// `directories`: the most important first, unless systemd knows all of them: then its order counts.
+    pub fn new(directories: &[PathBuf]) -> io::Result<Self> {
+        let rank = |path: &PathBuf| SEARCH_PATH.iter().position(|known| path == Path::new(known));
+        let mut paths = directories.to_vec();
+        if paths.iter().all(|path| rank(path).is_some()) {
+            paths.sort_by_key(rank);
+        }
+        let read = |path: &PathBuf| {
+            Directory::read(path)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        };
+        let directories: Vec<Directory> = paths.iter().map(read).collect::<io::Result<_>>()?;
+        let mut aliases = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (name, file) in directories.iter().flat_map(|directory| &directory.files) {
+            // The first of its name counts.
+            if seen.insert(name)
+                && let File::Alias(target) = file
+            {
+                aliases.insert(name.clone(), target.clone());
+            }
+        }
+        Ok(Self { directories, aliases })
+    }
+
+    /// The directories of a running machine, as far as they are there.
+    pub fn of_the_machine() -> io::Result<Self> {
+        let there = SEARCH_PATH.iter().map(PathBuf::from).filter(|path| path.is_dir());
+        // Where /lib is a link to /usr/lib, it is the same directory.
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for path in there {
+            if !paths.iter().any(|known| known.canonicalize().ok() == path.canonicalize().ok()) {
+                paths.push(path);
+            }
+        }
+        Self::new(&paths)
+    }
+
+    /// The units and templates that have a file or drop-ins of their own here, under their own names.
+    pub fn names(&self) -> BTreeSet<String> {
+        let files = self.directories.iter().flat_map(|directory| directory.files.keys());
+        // `app-.service.d` is for all whose names begin so, `service.d` for all of the type.
+        let of_one = |name: &&String| {
+            let prefix = name.rsplit_once('.').map_or("", |(name, _)| name.split('@').next().unwrap_or(name));
+            prefix == "-" || !prefix.is_empty() && !prefix.ends_with('-')
+        };
+        let drop_ins = self.directories.iter().flat_map(|directory| &directory.drop_ins).filter(of_one);
+        files.chain(drop_ins).map(|name| self.own_name(name).to_owned()).collect()
+    }
+
+    /// The unit's own name, if this is another one for it.
+    pub fn own_name<'n>(&'n self, name: &'n str) -> &'n str {
+        let mut name = name;
+        // A link to a link; but not for ever.
+        for _ in 0..self.aliases.len() {
+            match self.aliases.get(name) {
+                Some(target) => name = target,
+                None => break,
+            }
+        }
+        name
+    }
+
+    /// Whether these are all directories in which packages put units, so that what is not here is nowhere.
+    pub fn has_the_vendors(&self) -> bool {
+        self.directories.iter().any(|directory| directory.path.ends_with("lib/systemd/system"))
+    }
+
+    /// Whether there is a main file for it, under any of its names.
+    pub fn is_known(&self, name: &str) -> bool {
+        let own = self.own_name(name);
+        let template = template_of(own);
+        self.file(own).or_else(|| self.file(self.own_name(template.as_deref()?))).is_some()
+    }
+
+    pub fn is_masked(&self, name: &str) -> bool {
+        matches!(self.file(self.own_name(name)), Some((_, File::Mask)))
+    }
+
+    /// As systemd would load it. Lines that it cannot read are left out.
+    pub fn effective(&self, name: &str) -> io::Result<Effective> {
+        let mut own = self.own_name(name).to_owned();
+        let mut file = self.file(&own);
+        let template = template_of(&own);
+        if file.is_none()
+            && let Some(template) = &template
+        {
+            // An alias of a template stands for the same instance of another one.
+            let target = self.own_name(template);
+            if target != template {
+                own = instance_like(target, &own);
+            }
+            file = self.file(target);
+        }
+        let mut names = BTreeSet::from([own.clone(), name.to_owned()]);
+        names.extend(self.aliases.keys().filter(|alias| self.own_name(alias) == own).cloned());
+        let mut unit = Effective { name: own, names, ..Effective::default() };
+        match file {
+            Some((_, File::Mask)) => {
+                unit.is_masked = true;
+                return Ok(unit);
+            }
+            Some((path, _)) => {
+                unit.lines = lines(&path)?;
+                unit.file = Some(path);
+            }
+            None => {}
+        }
+        for drop_in in self.drop_ins(&unit.names, &unit.name)? {
+            unit.lines.extend(lines(&drop_in)?);
+        }
+        Ok(unit)
+    }
+
+    fn file(&self, name: &str) -> Option<(PathBuf, &File)> {
+        self.directories
+            .iter()
+            .find_map(|directory| Some((directory.path.join(name), directory.files.get(name)?)))
+    }
+
+    /// By their names, of which the first in the order of their directories counts.
+    fn drop_ins(&self, names: &BTreeSet<String>, own: &str) -> io::Result<Vec<PathBuf>> {
+        let mut directories = Vec::new();
+        for name in names {
+            for directory in &self.directories {
+                for stem in stems(name) {
+                    directories.extend(directory.drop_in_directory(&stem));
+                }
+            }
+        }
+        let kind = own.rsplit_once('.').map_or(own, |(_, kind)| kind);
+        directories.extend(self.directories.iter().filter_map(|directory| directory.drop_in_directory(kind)));
+        let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for directory in directories {
+            for (name, path) in entries(&directory)? {
+                if name.ends_with(".conf") && !name.starts_with('.') {
+                    found.entry(name).or_insert(path);
+                }
+            }
+        }
+        // One that is empty, or a link to /dev/null, hides the others and says nothing.
+        Ok(found.into_values().collect())
+    }
+}
+
+impl Directory {
+    fn read(path: &Path) -> io::Result<Self> {
+        let (mut files, mut drop_ins) = (BTreeMap::new(), BTreeSet::new());
+        for (name, path) in entries(path)? {
+            if let Some(name) = name.strip_suffix(".d") {
+                drop_ins.extend(path.is_dir().then(|| name.to_owned()));
+            } else if name.contains('.')
+                && let Some(file) = File::at(&name, &path)
+            {
+                files.insert(name, file);
+            }
+        }
+        Ok(Self { path: path.to_owned(), files, drop_ins })
+    }
+
+    fn drop_in_directory(&self, name: &str) -> Option<PathBuf> {
+        self.drop_ins.contains(name).then(|| self.path.join(format!("{name}.d")))
+    }
+}
+
+impl File {
+    fn at(name: &str, path: &Path) -> Option<Self> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        if metadata.is_symlink() {
+            let target = fs::read_link(path).ok()?;
+            let target_name = target.file_name()?.to_str()?;
+            if target == Path::new("/dev/null") {
+                return Some(Self::Mask);
+            }
+            if target_name != name && is_unit(target_name) {
+                return Some(Self::Alias(target_name.to_owned()));
+            }
+        }
+        // One that is gone, or is something else, is none.
+        let metadata = fs::metadata(path).ok()?;
+        match metadata.is_file() {
+            true if metadata.len() == 0 => Some(Self::Mask),
+            true => Some(Self::Unit),
+            false => None,
+        }
+    }
+}
+
+fn is_unit(name: &str) -> bool {
+    let kinds = [
+        "service",
+        "socket",
+        "mount",
+        "swap",
+        "target",
+        "timer",
+        "path",
+        "slice",
+        "scope",
+        "device",
+        "automount",
+    ];
+    name.rsplit_once('.').is_some_and(|(prefix, kind)| !prefix.is_empty() && kinds.contains(&kind))
+}
+
+/// `a@x.service` gives `a@.service`.
+fn template_of(name: &str) -> Option<String> {
+    let (prefix, rest) = name.split_once('@')?;
+    let (instance, kind) = rest.rsplit_once('.')?;
+    (!instance.is_empty()).then(|| format!("{prefix}@.{kind}"))
+}
+
+/// The instance of this template that has the same name as that of another one.
+fn instance_like(template: &str, other: &str) -> String {
+    let instance =
+        other.split_once('@').and_then(|(_, rest)| rest.rsplit_once('.')).map_or("", |(name, _)| name);
+    template.replacen('@', &format!("@{instance}"), 1)
+}
+
+/// What the names of a unit's drop-in directories begin with, the most special first: of `a-b@x.service` those are itself,
+/// `a-b@.service`, `a-@.service`, and so on.
+fn stems(name: &str) -> Vec<String> {
+    let mut all = vec![name.to_owned()];
+    if let Some(template) = template_of(name) {
+        all.extend(stems(&template));
+    }
+    let Some((before, kind)) = name.rsplit_once('.') else { return all };
+    let (prefix, instance) = match before.split_once('@') {
+        Some((prefix, instance)) => (prefix, format!("@{instance}")),
+        None => (before, String::new()),
+    };
+    if let Some(dash) = prefix.trim_end_matches('-').rfind('-') {
+        let shorter = format!("{}{instance}.{kind}", &prefix[..=dash]);
+        all.extend(stems(&shorter));
+    }
+    let mut seen = BTreeSet::new();
+    all.retain(|stem| seen.insert(stem.clone()));
+    all
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = fs::read_dir(directory)?.map(|entry| {
+        let entry = entry?;
+        Ok(entry.file_name().to_str().map(|name| (name.to_owned(), entry.path())))
+    });
+    entries.filter_map(Result::transpose).collect()
+}
+
+/// The assignments of a file.
+pub fn lines(path: &Path) -> io::Result<Vec<Line>> {
+    // Bytes that are not UTF-8 are not part of any valid name.
+    let text = files::read(path, SIZE_MAX)?;
+    let text = String::from_utf8_lossy(&text);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for (number, line) in joined(text) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.to_owned();
+        } else if let Some((key, value)) = line.split_once('=') {
+            let place = Place { file: path.into(), position: Some((number, 1)) };
+            let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+            found.push(Line { section: section.clone(), key, value, place });
+        }
+    }
+    Ok(found)
+}
+
+/// The lines of a unit file with their numbers: continued ones joined, comments and blank ones left out.
+fn joined(text: &str) -> Vec<(usize, String)> {
+    let mut all = Vec::new();
+    let mut continued: Option<(usize, String)> = None;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.starts_with(['#', ';']) {
+            // A comment does not end a continued line.
+            continue;
+        }
+        let (number, before) = continued.take().unwrap_or((index + 1, String::new()));
+        // A backslash that is itself escaped is none.
+        let backslashes = line.len() - line.trim_end_matches('\\').len();
+        match line.strip_suffix('\\').filter(|_| backslashes % 2 == 1) {
+            Some(part) => continued = Some((number, before + part + " ")),
+            None if before.is_empty() && line.trim().is_empty() => {}
+            None => all.push((number, (before + line).trim().to_owned())),
+        }
+    }
+    all.extend(continued.map(|(number, line)| (number, line.trim().to_owned())));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continued_lines_are_one_and_comments_are_none() {
+        let text = "# c\n[Service]\n\nLoadCredential=\\\n; inside\n  a:/run/s\nType=exec\\";
+        let lines = joined(text);
+        assert_eq!(lines[0], (2, "[Service]".into()));
+        assert_eq!(lines[1], (4, "LoadCredential= a:/run/s".into()));
+        assert_eq!(lines[2], (7, "Type=exec".into()));
+    }
+
+    #[test]
+    fn drop_ins_of_prefixes_and_templates_count() {
+        assert_eq!(stems("a.service"), ["a.service"]);
+        assert_eq!(stems("a-b-c.service"), ["a-b-c.service", "a-b-.service", "a-.service"]);
+        assert_eq!(stems("a-b@x.service"), ["a-b@x.service", "a-b@.service", "a-@.service", "a-@x.service"]);
+        assert_eq!(stems("a-.service"), ["a-.service"]);
+        assert_eq!(stems("-.mount"), ["-.mount"]);
+    }
+
+    #[test]
+    fn instances_and_templates() {
+        assert_eq!(template_of("a@x.y.service").unwrap(), "a@.service");
+        assert_eq!(template_of("a@.service"), None);
+        assert_eq!(instance_like("b@.service", "a@x.y.service"), "b@x.y.service");
+    }
+}

@@ -1,0 +1,156 @@
+//! Unit files are read as systemd reads them: units made at random are checked by us and started by systemd.
+
+use std::fmt::Write;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+
+use crate::machine::Machine;
+use crate::opnix::*;
+
+/// How many units.
+const UNITS: usize = 120;
+const DIRECTORIES: [&str; 3] = ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"];
+
+/// One line or several, each with its section.
+const LINES: [&str; 12] = [
+    "[Service]\nLoadCredential=key:/run/opnix/creds.sock\n",
+    "[Service]\nLoadCredential=key:/run/opnix/creds.sock\n",
+    "[Service]\nLoadCredential = key:%t/opnix/creds.sock\n",
+    "[Service]\nLoadCredential=\\\n# comment\n; another\nkey:/run/opnix/creds.sock\n",
+    "[Service]\nLoadCredential=\n",
+    "[Service]\nLoadCredential=\nLoadCredential=key:/run/opnix/creds.sock\n",
+    "[Service]\nLoadCredential=key:/etc/made-up\n",
+    "[Service]\nLoadCredential=key:/run//opnix/creds.sock\n",
+    "[Service]\nLoadCredential=key:/run/../run/opnix/creds.sock\n",
+    "[Unit]\nLoadCredential=key:/run/opnix/creds.sock\n",
+    "[Service]\nSetCredential=other:made-up\n",
+    "",
+];
+
+pub fn what_check_says_of_units_made_at_random_is_what_systemd_does(machine: &Machine) {
+    let seed: u64 = std::env::var("OPNIX_UNITS_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random);
+    eprintln!("units made at random: OPNIX_UNITS_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut files, mut names) = (Vec::new(), Vec::new());
+    for number in 0..UNITS {
+        let name = match number % 4 {
+            0 => format!("made{number}.service"),
+            1 => format!("made{number}-a-b.service"),
+            2 => format!("made{number}@x.service"),
+            _ => format!("made{number}-a@x-y.service"),
+        };
+        let unit = Unit::of(&name);
+        let main = [unit.main.as_str(), name.as_str()];
+        for directory in DIRECTORIES {
+            if directory != DIRECTORIES[2] && random.random_bool(0.5) {
+                continue;
+            }
+            let main = main.choose(&mut random).expect("two names");
+            let own = LINES.choose(&mut random).expect("lines");
+            files.push((format!("{directory}/{main}"), format!("{EXECUTES}{own}")));
+        }
+        for _ in 0..random.random_range(0..4) {
+            let directory = DIRECTORIES.choose(&mut random).expect("directories");
+            let drop_in = unit.drop_ins.choose(&mut random).expect("names");
+            let file = ["10-a", "50-b", "90-c"].choose(&mut random).expect("names");
+            let lines = LINES.choose(&mut random).expect("lines");
+            files.push((format!("{directory}/{drop_in}.d/{file}.conf"), (*lines).to_owned()));
+        }
+        names.push(name);
+    }
+    // The last of those that have one path counts, for both.
+    let mut script = String::from(
+        "mkdir -p /run/made /run/systemd/system; rm -f /run/made/*; echo made-up-file >/etc/made-up\n",
+    );
+    for (path, text) in &files {
+        let _ = write!(script, "mkdir -p $(dirname {path}); cat >{path} <<'END'\n{text}END\n");
+    }
+    machine.write("/run/make-units", script, "0755");
+    machine.sh("sh /run/make-units").ok();
+    let secrets = [secret("key", &names.iter().map(String::as_str).collect::<Vec<_>>())];
+    set_up(machine, &secrets, &[("key", value("key"))], "5s");
+    let config = json!({"provider": {"kind": "local", "path": VAULT}, "deadline": "5s", "secrets": secrets});
+    machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+    let directories: Vec<String> =
+        DIRECTORIES.iter().map(|directory| format!("--units {directory}")).collect();
+    let check = machine.sh(&format!("opnix check {} 2>&1 || true", directories.join(" "))).text();
+    machine.systemctl(&["daemon-reload"]).ok();
+    machine.sh(&format!("systemctl start {} || true", names.join(" "))).ok();
+    let mut seen = [0, 0];
+    for name in &names {
+        let got = machine.sh(&format!("cat /run/made/{name} 2>/dev/null || echo failed")).text();
+        let has_it = got.trim() == value("key");
+        // A name is followed by what is said of it.
+        let is_content = !check
+            .lines()
+            .any(|line| line.contains(&format!("{name} ")) || line.contains(&format!(" of {name}")));
+        seen[usize::from(has_it)] += 1;
+        assert_eq!(
+            is_content,
+            has_it,
+            "{name}: check is {}, and the unit got {got:?} (OPNIX_UNITS_SEED={seed})\n{}\n{check}",
+            if is_content { "content" } else { "not content" },
+            machine.sh(&format!("systemctl cat {name} 2>&1 || true")).text()
+        );
+    }
+    assert!(seen.iter().all(|count| *count > UNITS / 10), "it shows nothing: {seen:?}");
+    let made = DIRECTORIES.map(|directory| format!("{directory}/made*")).join(" ");
+    machine.sh(&format!("rm -rf {made} /etc/made-up /run/made; systemctl daemon-reload")).ok();
+}
+
+const EXECUTES: &str = "[Service]\nType=oneshot\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/key >/run/made/%n || echo none >/run/made/%n'\n";
+
+struct Unit {
+    /// Where its file may be, besides under its own name.
+    main: String,
+    /// What its drop-in directories may be called, without `.d`.
+    drop_ins: Vec<String>,
+}
+
+impl Unit {
+    fn of(name: &str) -> Self {
+        let template = name.split_once('@').map(|(prefix, _)| format!("{prefix}@.service"));
+        let mut drop_ins = vec![name.to_owned()];
+        drop_ins.extend(template.clone());
+        let (prefix, rest) = name.split_once(['@', '.']).expect("a suffix");
+        let rest = &name[name.len() - rest.len() - 1..];
+        if let Some((first, _)) = prefix.split_once('-') {
+            drop_ins.push(format!("{first}-{rest}"));
+            if rest.starts_with('@') {
+                drop_ins.push(format!("{first}-@.service"));
+            }
+            if let Some((longer, _)) = prefix.rsplit_once('-').filter(|(longer, _)| *longer != first) {
+                drop_ins.push(format!("{longer}-{rest}"));
+            }
+        }
+        Self { main: template.unwrap_or_else(|| name.to_owned()), drop_ins }
+    }
+}
+
+pub fn doctor_names_what_takes_the_credentials_of_all_services_back(machine: &Machine) {
+    set_up(machine, &[secret("key", &["patient.service"])], &[("key", value("key"))], "5s");
+    consumer(machine, "patient.service", "key", "");
+    machine.systemctl(&["start", "opnix-control.socket", "patient.service"]).ok();
+    let doctor = || machine.sh("opnix doctor || true").text();
+    let said = doctor();
+    assert!(said.contains("fine     units: ") && !said.contains("fault    units"), "{said}");
+    // As a generator in images for LXC and Incus leaves it.
+    let drop_in = "/run/systemd/system/service.d/zzz-lxc-service.conf";
+    machine.sh("mkdir -p /run/systemd/system/service.d").ok();
+    machine.write(drop_in, "[Service]\nLoadCredential=\nImportCredential=\n", "0644");
+    let said = doctor();
+    assert!(
+        said.contains(&format!("patient.service is not asked for: {drop_in}:2:1 takes it back")),
+        "{said}"
+    );
+    assert!(said.contains("fault    units: opnix.service is started without"), "{said}");
+    machine.sh(&format!("rm -r {drop_in} && rmdir /run/systemd/system/service.d")).ok();
+    let said = doctor();
+    assert!(said.contains("fine     units: ") && !said.contains("fault    units"), "{said}");
+}
