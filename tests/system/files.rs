@@ -337,7 +337,11 @@ pub fn nothing_is_mounted_over_what_another_tool_keeps_and_both_live_side_by_sid
     machine.sh("mkdir -p /run/taken-place/by/others").ok();
     configured_with(machine, &key, json!({"mirror_root": "/run/taken-place"}));
     machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
-    assert!(status(machine).contains("/run/taken-place holds what opnix did not put there"), "{}", status(machine));
+    assert!(
+        status(machine).contains("/run/taken-place holds what opnix did not put there"),
+        "{}",
+        status(machine)
+    );
     machine.sh("! opnix mirror --prepare").ok();
     assert_eq!(machine.sh("cat /run/secrets/key").ok(), value("key"));
     // Nor does it matter whether one is above the other.

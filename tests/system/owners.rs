@@ -144,7 +144,7 @@ while not os.path.exists('stop'):
         if swap(-100, b'victim', -100, directory, 2) == 0: swap(-100, b'victim', -100, directory, 2)
 open('rounds', 'w').write(str(rounds))
 ";
-    let count = rounds() / 5;
+    let count = 300;
     let files: Vec<Value> = (0..count)
         .flat_map(|number| {
             let path = [format!("{HIS}/file-{number}"), format!("{HIS}/directory-{number}/secret")];
@@ -152,7 +152,8 @@ open('rounds', 'w').write(str(rounds))
         })
         .collect();
     let other = file("other", "other", json!({}));
-    begin(machine, &[&files[..], std::slice::from_ref(&other)].concat());
+    let all = [&files[..], std::slice::from_ref(&other)].concat();
+    begin(machine, &all);
     victims(machine, &format!("{HIS}/victim"));
     victims(machine, "/srv/victim");
     machine.write("/run/swap.py", SWAP, "0644");
@@ -166,16 +167,18 @@ open('rounds', 'w').write(str(rounds))
     let swapping =
         machine.spawn(&[&as_mallory[..], &["python3", "/run/swap.py", &count.to_string()]].concat());
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();
-    // Written, written anew, and removed, all under way.
-    for round in 0..3 {
+    // Written anew, removed, and written again, all under way.
+    for round in 0..rounds().div_ceil(count) {
         let new = value(&format!("key-{round}"));
         write_vault(machine, &[("key", new.clone())]);
-        machine.run(&["opnix", "refresh"]).ok();
-        machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
+        configured(machine, &all);
+        machine
+            .sh("systemctl reload opnix.service; opnix refresh; systemctl reload opnix-mirror.service")
+            .ok();
         assert_eq!(machine.sh("cat /run/secrets/other").ok(), new, "others are not held up");
+        configured(machine, std::slice::from_ref(&other));
+        machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
     }
-    configured(machine, &[other]);
-    machine.systemctl(&["reload", "opnix-mirror.service"]).ok();
     machine.sh(&format!("touch {HIS}/stop")).ok();
     machine.wait("the end", || machine.sh(&format!("test -e {HIS}/rounds")).code == Some(0), LONG);
     drop(swapping);
