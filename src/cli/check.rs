@@ -1,6 +1,7 @@
 //! `opnix check`: is the configuration valid, and do the unit files agree with it.
 
 pub mod credentials;
+mod mapping;
 mod start;
 pub mod units;
 

@@ -97,8 +97,10 @@ fn units(config: &[PathBuf]) -> Vec<Finding> {
     // Generators of some images take the credentials of all services back, opnix' own among them.
     for unit in OWN {
         let Ok(effective) = files.effective(unit) else { continue };
-        for lost in Credentials::of(&effective).lost {
-            if let Why::Cleared(by) = lost.why {
+        let credentials = Credentials::of(&effective);
+        // What is given anew afterwards was to be replaced.
+        for lost in credentials.lost.iter().filter(|lost| !credentials.loaded.contains_key(&lost.id)) {
+            if let Why::Cleared(by) = &lost.why {
                 findings.push(Finding::Fault(format!(
                     "units: {unit} is started without \"{}\": {by} takes it back\nremove that file, or give the credentials anew in a drop-in that comes after it",
                     lost.id

@@ -1,88 +1,28 @@
-//! Files, each written as a whole with its final owner, group and mode. No path is followed through a symlink.
+//! Files and links, each written as a whole with its final owner, group and mode, compared with what is there, and removed.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Gid, Group, Uid, User, fchown, symlinkat};
+use nix::unistd::symlinkat;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::accounts::Owner;
 use super::state::Key;
-use crate::config::{MirrorFile, is_from_outside};
+use super::way::parent;
 use crate::files::{self, Attributes, discard, unfinished};
 use crate::names::CREDENTIALS_MAX;
 use crate::secret::Secret;
-
-/// Who a file is to belong to.
-#[derive(Debug, Clone, Copy)]
-pub struct Owner {
-    uid: Uid,
-    gid: Gid,
-}
-
-impl Owner {
-    pub fn ids(&self) -> (u32, u32) {
-        (self.uid.as_raw(), self.gid.as_raw())
-    }
-}
-
-/// The users and groups of a configuration, looked up once.
-pub struct Accounts {
-    users: BTreeMap<String, Option<Uid>>,
-    groups: BTreeMap<String, Option<Gid>>,
-}
-
-impl Accounts {
-    pub fn look_up(files: &[MirrorFile]) -> Self {
-        let user = |name: &str| match name.parse() {
-            Ok(number) => Some(Uid::from_raw(number)),
-            Err(_) => User::from_name(name).ok().flatten().map(|user| user.uid),
-        };
-        let group = |name: &str| match name.parse() {
-            Ok(number) => Some(Gid::from_raw(number)),
-            Err(_) => Group::from_name(name).ok().flatten().map(|group| group.gid),
-        };
-        let groups = files.iter().filter_map(|file| file.group.clone());
-        Self {
-            users: files.iter().map(|file| (file.owner.clone(), user(&file.owner))).collect(),
-            groups: groups.map(|name| (name.clone(), group(&name))).collect(),
-        }
-    }
-
-    pub fn of(&self, file: &MirrorFile) -> Result<Owner, String> {
-        let place = &file.entry.place;
-        let uid = match file.owner.as_str() {
-            // The default, for a user who cannot give files away: the user itself.
-            "root" if !Uid::effective().is_root() => Some(Uid::effective()),
-            name => self.users.get(name).copied().flatten(),
-        };
-        // Not the owner's own group: everybody may be in that one.
-        let gid = match &file.group {
-            None => Some(Gid::effective()),
-            Some(name) => self.groups.get(name).copied().flatten(),
-        };
-        let uid = uid.ok_or_else(|| {
-            format!("there is no user {:?} ({place}): create it, or name another", file.owner)
-        })?;
-        let gid = gid.ok_or_else(|| {
-            let name = file.group.as_deref().unwrap_or_default();
-            format!("there is no group {name:?} ({place}): create it, or name another")
-        })?;
-        Ok(Owner { uid, gid })
-    }
-}
 
 /// How a file is to be.
 #[derive(Debug)]
@@ -116,7 +56,7 @@ pub enum Found {
 /// Writes a file as a whole, unless all of it is there already.
 pub fn put(wanted: &Wanted) -> io::Result<(Found, Mark)> {
     let Wanted { path, owner, mode, value } = wanted;
-    let (directory, name) = parent(path, Some(owner.uid))?;
+    let (directory, name) = parent(path, Some(owner.uid()))?;
     let found = match stat(&directory, name)? {
         None => Found::Nothing,
         Some(there) if is_a(&there, SFlag::S_IFDIR) => {
@@ -135,7 +75,7 @@ pub fn put(wanted: &Wanted) -> io::Result<(Found, Mark)> {
     if !in_memory(&directory)? {
         warn!("{} is on a disk: the secret stays there in plain text", path.display());
     }
-    let attributes = Attributes { mode: *mode, owner: Some((owner.uid, owner.gid)) };
+    let attributes = Attributes { mode: *mode, owner: Some(owner.user_and_group()) };
     let file = files::replace(&directory, name, value.expose(), attributes)?;
     Ok((found, Mark::from(&fstat(&file)?)))
 }
@@ -146,7 +86,7 @@ fn is_given(there: &FileStat, owner: Owner, mode: u32) -> bool {
 
 /// Makes a link to a file of this owner, unless it is there already.
 pub fn link(link: &Path, target: &Path, owner: Owner) -> io::Result<Found> {
-    let (directory, name) = parent(link, Some(owner.uid))?;
+    let (directory, name) = parent(link, Some(owner.uid()))?;
     let found = match stat(&directory, name)? {
         None => Found::Nothing,
         Some(there) if is_a(&there, SFlag::S_IFLNK) => {
@@ -271,11 +211,6 @@ pub fn remove_unfinished(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a directory for files of ours, and makes it if it is not there.
-pub fn directory(path: &Path) -> io::Result<OwnedFd> {
-    parent(&path.join("file"), Some(Uid::effective())).map(|(directory, _)| directory)
-}
-
 impl Mark {
     pub fn modified(&self) -> SystemTime {
         let (seconds, nanoseconds) = self.modified;
@@ -322,115 +257,6 @@ fn holds(file: &File, bytes: &[u8]) -> Option<FileStat> {
     (*content == *bytes).then_some(there)
 }
 
-/// Opens the directory of a path, step by step, so that no component can lead elsewhere. Returns it with the last name.
-///
-/// Below a directory of a user every directory has to be that user's: of two in it, its owner can put either in the place of the
-/// other. So what is made there becomes that user's, too.
-///
-/// What is not there is made if there is to be a file of the owner `makes`. Where many may make directories, it goes into those of
-/// root and of that owner only.
-fn parent(path: &Path, makes: Option<Uid>) -> io::Result<(OwnedFd, &OsStr)> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut directory = open("/", STEP, Mode::empty())?;
-    let mut owner = fstat(&directory)?;
-    let mut so_far = PathBuf::from("/");
-    for component in path.parent().unwrap_or(Path::new("/")).components() {
-        let Component::Normal(step) = component else { continue };
-        so_far.push(step);
-        let named =
-            |error: Errno| io::Error::other(format!("{}: {}", so_far.display(), io::Error::from(error)));
-        let mut opened = openat(&directory, step, STEP, Mode::empty());
-        let mut made = false;
-        if matches!(opened, Err(Errno::ENOENT)) && makes.is_some() {
-            // For us alone until it is open; not for nobody, because without root's rights even its maker needs the
-            // permission to open it.
-            made = match mkdirat(&directory, step, Mode::S_IRWXU) {
-                Ok(()) => true,
-                Err(Errno::EEXIST) => false,
-                Err(error) => return Err(named(error)),
-            };
-            opened = openat(&directory, step, STEP, Mode::empty());
-        }
-        let next = opened.map_err(|error| match error {
-            Errno::ENOTDIR | Errno::ELOOP => {
-                let path = path.display();
-                let what = format!(
-                    "{path} leads through {step:?}, which is a symlink or not a directory: name the real path"
-                );
-                io::Error::new(io::ErrorKind::NotADirectory, what)
-            }
-            Errno::ENOENT => error.into(),
-            error => named(error),
-        })?;
-        let mut there = fstat(&next)?;
-        // In the directory of a user also one that was made before, and was not where it had been made.
-        let may_be_new = made || makes.is_some() && !is_ours(owner.st_uid);
-        let new = if may_be_new { as_made(&next, &there)? } else { None };
-        if let Some(new) = new {
-            files::drop_acl(&new)?;
-            if !is_ours(owner.st_uid) && Uid::effective().is_root() {
-                fchown(&new, Some(Uid::from_raw(owner.st_uid)), Some(Gid::from_raw(owner.st_gid)))
-                    .map_err(named)?;
-                there = fstat(&new)?;
-            }
-            // Whatever the umask.
-            fchmod(&new, Mode::from_bits_truncate(0o751)).map_err(named)?;
-        } else if !is_ours(owner.st_uid) && there.st_uid != owner.st_uid && !is_own(there.st_uid) {
-            let (so_far, theirs, of) = (so_far.display(), there.st_uid, owner.st_uid);
-            return Err(io::Error::other(format!(
-                "{so_far} belongs to user {theirs}, in a directory of user {of}, who could put another one there\n\
-                 name another path; or, if nothing else needs it to be user {theirs}'s: chown {of} {so_far}"
-            )));
-        } else if let Some(makes) = makes
-            && is_ours(owner.st_uid)
-            && owner.st_mode & 0o022 != 0
-            && !is_ours(there.st_uid)
-            && there.st_uid != makes.as_raw()
-        {
-            let (so_far, theirs) = (so_far.display(), there.st_uid);
-            return Err(io::Error::other(format!(
-                "{so_far} belongs to user {theirs}, in a directory where others can make one: name another path"
-            )));
-        }
-        (directory, owner) = (next, there);
-    }
-    let directory = readable(&directory)
-        .map_err(|error| io::Error::other(format!("{}: {}", so_far.display(), io::Error::from(error))))?;
-    Ok((directory, name))
-}
-
-/// For the way: no right is needed but to go through.
-const STEP: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-
-fn readable(directory: &OwnedFd) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(directory, ".", flags, Mode::empty())
-}
-
-/// Whether nobody but us can have put it where it is.
-fn is_ours(uid: u32) -> bool {
-    uid == 0 || uid == Uid::effective().as_raw() || is_from_outside(uid)
-}
-
-/// Whether it is this user's, who does not write for others.
-fn is_own(uid: u32) -> bool {
-    let us = Uid::effective();
-    !us.is_root() && uid == us.as_raw()
-}
-
-/// The directory if it is the one that was made a moment ago, and not one that was put in its place. One of ours that is
-/// as empty and as closed would do as well.
-fn as_made(directory: &OwnedFd, there: &FileStat) -> io::Result<Option<OwnedFd>> {
-    if there.st_uid != Uid::effective().as_raw() || there.st_mode & 0o777 & !0o700 != 0 {
-        return Ok(None);
-    }
-    let directory = readable(directory)?;
-    let mut entries = Dir::from_fd(directory.try_clone()?)?;
-    let is_empty =
-        entries.iter().all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name())));
-    Ok(is_empty.then_some(directory))
-}
-
 /// Whether what lies there is in memory only: tmpfs or ramfs.
 pub fn in_memory(directory: &impl AsFd) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;
@@ -444,7 +270,10 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::{fs, thread};
 
+    use nix::unistd::{Gid, Uid};
+
     use super::*;
+    use crate::mirror::accounts::Accounts;
 
     #[test]
     fn readers_see_the_old_or_the_new_file_whole_through_a_thousand_rewrites() {
@@ -498,7 +327,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let key: Key = serde_json::from_value("made-up".into()).unwrap();
         let path = directory.join("file");
-        let owner = Owner { uid: Uid::effective(), gid: Gid::effective() };
+        let owner = Owner::of_this_process();
         let write = |value: &str| {
             let value = Arc::new(Secret::copy_from(value.as_bytes()).unwrap());
             let (_, mark) = put(&Wanted { path: path.clone(), owner, mode: 0o600, value }).unwrap();

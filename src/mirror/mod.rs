@@ -7,6 +7,7 @@
 //! configurations that differ for a moment never mix up two secrets. Over the control socket it learns when to look
 //! again, and what units missed.
 
+pub mod accounts;
 mod ask;
 mod hands;
 pub mod install;
@@ -19,6 +20,7 @@ mod startable;
 mod state;
 mod units;
 pub mod watch;
+pub mod way;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -148,7 +150,7 @@ impl Mirror {
         let patience = match occasion {
             Occasion::Start => Patience { first: long, others: short },
             Occasion::Reload => Patience { first: short, others: short },
-            // Nobody waits for it, but for what comes first.
+            // Nobody waits for the first of them; what has come is to be acted on soon.
             Occasion::Change => Patience { first: long, others: short },
         };
         let mut pass = Pass::new(self, &config, mounts);

@@ -180,16 +180,14 @@ fn look(root: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let step = step.display();
+        let shown = step.display();
         if there.is_symlink() {
-            let target = fs::read_link(root).unwrap_or_default();
-            return Err(trouble(format!(
-                "{step} is a symlink to {}, which opnix did not make",
-                target.display()
-            )));
+            let target = fs::read_link(step).unwrap_or_default();
+            let target = target.display();
+            return Err(trouble(format!("{shown} is a symlink to {target}, which opnix did not make")));
         }
         if !is_roots(&there) {
-            return Err(trouble(format!("{step} is no directory that only root can write to")));
+            return Err(trouble(format!("{shown} is no directory that only root can write to")));
         }
     }
     if Mount::ours(root)?.is_some() {

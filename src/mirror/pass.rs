@@ -1,5 +1,8 @@
 //! One look at files: each is written when its value comes, in the directories of others beside the rest ([`Hands`]).
 
+mod leaving;
+mod looking;
+
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::accounts::{Accounts, Owner};
 use super::ask::{NoValue, Patience, ask};
-use super::install::{self, Accounts, Found, Left, Mark, Owner, Removal, Wanted};
+use super::install::{self, Found, Mark, Removal, Wanted};
 use super::plan::{self, Contents, Written};
 use super::state::State;
 use super::{LONGEST_PAUSE, Mirror, TELL_OF_OTHERS, mount};
@@ -177,139 +181,6 @@ impl<'p> Pass<'p> {
         }
     }
 
-    /// A mirror that was killed may have left a secret in a file that has no name yet.
-    pub fn remove_unfinished(&mut self) {
-        let files = self.config.files.iter().flat_map(|file| file.symlinks.iter().chain([&file.path]));
-        let state = &self.mirror.state;
-        let known: BTreeSet<PathBuf> =
-            files.chain(state.files.keys()).chain(state.targets.keys()).cloned().collect();
-        for path in known {
-            let named = path.clone();
-            self.give(&path, move |at| {
-                if let Err(error) = install::remove_unfinished(at) {
-                    let named = named.display();
-                    warn!("what may be left unfinished of {named} cannot be removed: {error}");
-                }
-                Done::Cleaned
-            });
-        }
-    }
-
-    /// Removes files and links that left the configuration: first, to make room.
-    pub fn remove_what_left(&mut self) {
-        let config = self.config;
-        let files: BTreeSet<&PathBuf> = config.files.iter().map(|file| &file.path).collect();
-        let links: BTreeSet<&PathBuf> = config.files.iter().flat_map(|file| &file.symlinks).collect();
-        let state = &self.mirror.state;
-        let mut left: Vec<(PathBuf, Left)> = Vec::new();
-        // A file takes the place of a link by itself.
-        let is_left = |link: &PathBuf| !links.contains(link) && !files.contains(link);
-        for (link, target) in state.targets.iter().filter(|(link, _)| is_left(link)) {
-            left.push((link.clone(), Left::Link(target.clone())));
-        }
-        for (path, written) in state.files.iter().filter(|(path, _)| !files.contains(path)) {
-            let (mark, hash, coming) =
-                (written.mark.clone(), written.fingerprint.clone(), written.coming.clone());
-            left.push((path.clone(), Left::File { mark, hash, coming, key: state.key.clone() }));
-        }
-        if self.no_memory.is_some() {
-            // What is shown elsewhere stays until there is another place.
-            left.retain(|(path, _)| !path.starts_with(&self.mirror.root));
-        }
-        // What came back meanwhile.
-        self.mirror.stuck.retain(|path, _| left.iter().any(|(left, _)| left == path));
-        for (path, left) in left {
-            self.removed.insert(path.clone());
-            let (is_ours, named) = (path.starts_with(&self.mirror.root), path.clone());
-            let mark = match &left {
-                Left::File { mark, .. } => Some(mark.clone()),
-                _ => None,
-            };
-            self.give(&path, move |at| {
-                let left = if is_ours { Left::Ours } else { left };
-                Done::Removed { path: named, mark, result: install::remove(at, &left) }
-            });
-        }
-    }
-
-    fn was_removed(&mut self, path: &Path, mark: Option<&Option<Mark>>, result: io::Result<Removal>) {
-        self.removed.remove(path);
-        let state = &mut self.mirror.state;
-        // Written meanwhile, by what began before it left.
-        let is_newer =
-            mark.is_some_and(|mark| state.files.get(path).is_some_and(|written| written.mark != *mark));
-        let removal = match result {
-            Ok(Removal::NotOurs) if is_newer => {
-                return self.is_stuck(path, "it was just written".into());
-            }
-            Ok(Removal::Unsure) => {
-                let why = "it may be a secret that opnix wrote, and was changed since: remove it";
-                return self.is_stuck(path, why.into());
-            }
-            Ok(removal) => removal,
-            Err(error) => return self.is_stuck(path, error.to_string()),
-        };
-        let mut files = self.config.files.iter();
-        if mark.is_none() {
-            if !files.any(|file| file.symlinks.iter().any(|link| link == path)) {
-                state.targets.remove(path);
-            }
-        } else if !files.any(|file| file.path == path) {
-            state.files.remove(path);
-        }
-        self.mirror.stuck.remove(path);
-        self.is_unsaved = true;
-        let path = path.display();
-        if removal == Removal::Gone {
-            info!("removed {path}: it left the configuration");
-        } else {
-            warn!("{path} left the configuration and stays: it is not what opnix wrote any more");
-        }
-    }
-
-    fn is_stuck(&mut self, path: &Path, why: String) {
-        if self.mirror.stuck.get(path) != Some(&why) {
-            warn!("cannot remove {}: {why}", path.display());
-        }
-        self.mirror.stuck.insert(path.to_owned(), why);
-    }
-
-    /// The files that are not as they were left. `reads`: all of each is looked at.
-    pub fn look(&mut self, reads: bool) -> BTreeSet<PathBuf> {
-        for file in &self.config.files {
-            if self.mirror.troubles.contains_key(&file.path) {
-                continue;
-            }
-            let Some(written) = self.mirror.state.files.get(&file.path) else { continue };
-            let Some(mark) = written.mark.clone() else { continue };
-            if self.no_memory.is_some() && file.path.starts_with(&self.config.mirror_root) {
-                self.put_off(file);
-                continue;
-            }
-            if reads && self.accounts().of(file).is_ok_and(|owner| Some(owner.ids()) != written.ids) {
-                self.differing.insert(file.path.clone());
-            }
-            let hash = written.fingerprint.clone();
-            let hashed = (reads && hash != plan::MOMENTARY).then(|| (self.mirror.state.key.clone(), hash));
-            self.looked_at.extend(file.symlinks.iter().chain([&file.path]).cloned());
-            let path = file.path.clone();
-            self.give(&file.path, move |at| {
-                let hashed = hashed.as_ref().map(|(key, hash)| (key, hash.as_str()));
-                Done::Looked { at: path.clone(), path, is_as_left: install::is_as_left(at, &mark, hashed) }
-            });
-            for link in &file.symlinks {
-                let (path, named) = (file.path.clone(), link.clone());
-                self.give(link, move |at| {
-                    let is_as_left = install::is_link_to(at, &path);
-                    Done::Looked { path, at: named, is_as_left }
-                });
-            }
-        }
-        self.wait();
-        self.is_late();
-        self.differing.clone()
-    }
-
     pub fn ask(&mut self, names: &[String], patience: Patience) {
         if names.is_empty() {
             return;
@@ -350,15 +221,16 @@ impl<'p> Pass<'p> {
             // Counts as different from everything that is known now.
             self.mirror.state.seen.entry(name.to_owned()).or_default();
         }
-        self.expect(&files, &hash);
-        for file in files {
-            self.put(file, value.clone(), hash.clone());
+        let files: Vec<_> = files.into_iter().filter_map(|file| Some((file, self.owner_of(file)?))).collect();
+        self.expect(files.iter().map(|(file, _)| *file), &hash);
+        for (file, owner) in files {
+            self.put(file, owner, value.clone(), hash.clone());
         }
         self.take_what_is_done();
     }
 
     /// Remembers what is about to be written: after a kill nobody would know the file for ours.
-    fn expect(&mut self, files: &[&MirrorFile], hash: &str) {
+    fn expect<'f>(&mut self, files: impl Iterator<Item = &'f MirrorFile>, hash: &str) {
         let mirror = &mut *self.mirror;
         let mut is_new = false;
         for file in files {
@@ -382,14 +254,16 @@ impl<'p> Pass<'p> {
         }
     }
 
-    fn put(&mut self, file: &MirrorFile, value: Arc<Secret>, fingerprint: String) {
+    /// `None`: it cannot be written for now, and that is noted.
+    fn owner_of(&mut self, file: &MirrorFile) -> Option<Owner> {
         if self.no_memory.is_some() && file.path.starts_with(&self.config.mirror_root) {
-            return self.put_off(file);
+            self.put_off(file);
+            return None;
         }
-        let owner = match self.accounts().of(file) {
-            Ok(owner) => owner,
-            Err(why) => return self.mirror.note(file, why, true),
-        };
+        self.accounts().of(file).map_err(|why| self.mirror.note(file, why, true)).ok()
+    }
+
+    fn put(&mut self, file: &MirrorFile, owner: Owner, value: Arc<Secret>, fingerprint: String) {
         let mode = file.mode;
         let now = Written { fingerprint, ids: Some(owner.ids()), mode, ..Written::default() };
         let links = file.symlinks.iter().cloned().collect();
@@ -423,12 +297,12 @@ impl<'p> Pass<'p> {
             }
         };
         let now = Written { mark: Some(mark), ..now };
-        self.mirror.state.targets.remove(path);
         let before = self.mirror.state.files.insert(path.to_owned(), now.clone());
         let Some(file) = file else {
             self.mirror.stuck.insert(path.to_owned(), "it was written late".into());
             return;
         };
+        self.mirror.state.targets.remove(path);
         let seen = self.mirror.state.seen.get(file.entry.content.mirror_name().as_str());
         let was_known = before.as_ref().is_some_and(|before| before.mark.is_some());
         let is_as_before = before.as_ref().is_some_and(|before| before.fingerprint == now.fingerprint);

@@ -5,6 +5,7 @@ use std::io;
 
 use tracing::warn;
 
+use super::plan;
 use super::recover::{Left, Provided};
 use super::startable::{Look, is_startable, is_up, is_wanted};
 use crate::config::OnChange;
@@ -21,6 +22,16 @@ impl Look for Manager {
 /// each only once. What is left in `units` cannot be done yet: who is just starting has the old value already, and hears nothing
 /// yet.
 pub fn act(units: &mut BTreeMap<String, OnChange>) -> io::Result<()> {
+    let mut later = BTreeMap::new();
+    let acted = act_now(units, &mut later);
+    // Not before: what is planned for a unit by its name would take away what is put off for it as an instance.
+    for (unit, action) in later {
+        plan::add(units, unit, &action);
+    }
+    acted
+}
+
+fn act_now(units: &mut BTreeMap<String, OnChange>, later: &mut BTreeMap<String, OnChange>) -> io::Result<()> {
     let manager = &mut Manager::connect()?;
     let is_system_up = is_up(&manager.state()?);
     // A restart covers what else is planned for an instance of a template.
@@ -32,7 +43,6 @@ pub fn act(units: &mut BTreeMap<String, OnChange>) -> io::Result<()> {
             manager.list(&["active", "reloading", "refreshing", "activating", "failed"], &[&pattern])?;
         // A name may be an alias, which no list has.
         let named = if pattern.contains('*') { Vec::new() } else { vec![pattern.clone()] };
-        let mut left = Vec::new();
         for name in found.into_iter().chain(named) {
             let Some(unit) = answered(&name, manager.unit(&name))? else { continue };
             if !done.insert(unit.id.clone()) {
@@ -43,7 +53,7 @@ pub fn act(units: &mut BTreeMap<String, OnChange>) -> io::Result<()> {
                 // It may have the old value already.
                 "activating" if action >= OnChange::ReloadOrRestart => act_on(manager, &unit.id, &action),
                 "activating" => {
-                    left.push(unit.id);
+                    later.insert(unit.id, action.clone());
                     continue;
                 }
                 "failed" if is_system_up && is_startable(&unit, manager) && is_wanted(&unit, manager) => {
@@ -54,7 +64,6 @@ pub fn act(units: &mut BTreeMap<String, OnChange>) -> io::Result<()> {
             answered(&unit.id, acted)?;
         }
         units.remove(&pattern);
-        units.extend(left.into_iter().map(|unit| (unit, action.clone())));
     }
     Ok(())
 }

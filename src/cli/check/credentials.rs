@@ -75,9 +75,9 @@ impl Credentials {
                 "AssertCredential" | "ConditionCredential" if line.section == "Unit" => {
                     if line.value.is_empty() {
                         found.tests.clear();
-                    } else {
-                        let id = line.value.trim_start_matches(['|', '!']);
-                        found.tests.push((id.to_owned(), line.place.clone()));
+                    } else if !line.value.starts_with(['|', '!']) {
+                        // One of several, or the opposite, may hold.
+                        found.tests.push((line.value.clone(), line.place.clone()));
                     }
                 }
                 _ => {}

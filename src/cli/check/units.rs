@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::credentials::{Credentials, Loaded, Lost, Source, Why};
+use super::credentials::{Credentials, Loaded, Lost, Source, Why, expanded};
+use super::mapping;
 use super::start;
 use crate::config::{Config, Fault, OnChange};
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
-use crate::policy::Rule;
+use crate::policy::{MIRROR, Rule};
 use crate::remedy::Problem;
 use crate::systemd::unit_files::{Effective, UnitFiles};
 
@@ -29,14 +30,17 @@ pub struct Report {
 }
 
 impl Report {
-    fn fault(&mut self, place: &Place, what: String, remedy: impl Into<String>) {
+    pub fn fault(&mut self, place: &Place, what: String, remedy: impl Into<String>) {
         self.faults.push(Fault::new(place, &Problem::new(what, remedy)));
     }
 
-    fn warning(&mut self, place: &Place, what: String, remedy: impl Into<String>) {
+    pub fn warning(&mut self, place: &Place, what: String, remedy: impl Into<String>) {
         self.warnings.push(Fault::new(place, &Problem::new(what, remedy)));
     }
 }
+
+/// The mirror's unit, and what OpNix calls it.
+const MIRROR_NAMES: [&str; 2] = [MIRROR, "opnix-secrets.service"];
 
 /// A unit, with what is known of it.
 struct Unit<'c> {
@@ -53,7 +57,7 @@ pub fn compare(files: &UnitFiles, socket: &str, config: &Config) -> io::Result<R
     let mut names = files.names();
     for rule in config.policy.rules() {
         // Of a unit whose file is elsewhere, drop-ins for all of its kind may be here.
-        names.insert(files.own_name(name_of(rule)).to_owned());
+        names.insert(files.own_name(mapping::name_of(rule)).to_owned());
     }
     let (mut found, mut places) = (Found::default(), BTreeSet::new());
     for name in names {
@@ -65,7 +69,8 @@ pub fn compare(files: &UnitFiles, socket: &str, config: &Config) -> io::Result<R
         let credentials = Credentials::of(&effective);
         // The unit file of a template asks for all its instances. It is enough if a rule grants it to one of them.
         // One for another name of the unit is meant for it: that systemd asks by its own is said of the rule.
-        let is_for_it = |rule: &&Rule| overlaps(&rule.units, &units) || files.own_name(name_of(rule)) == name;
+        let is_for_it =
+            |rule: &&Rule| overlaps(&rule.units, &units) || files.own_name(mapping::name_of(rule)) == name;
         let granted: Vec<&Rule> = config.policy.rules().filter(is_for_it).collect();
         // An instance that is mapped by its name is looked at by itself.
         let is_of_it = |rule: &&Rule| {
@@ -79,17 +84,14 @@ pub fn compare(files: &UnitFiles, socket: &str, config: &Config) -> io::Result<R
         let of_ours = unit.credentials.loaded.values().filter(|loaded| is_at(&loaded.source, socket));
         places.extend(of_ours.map(|loaded| loaded.place.clone()));
     }
-    aliases(files, config, &mut report);
-    kinds(config, &mut report);
-    strangers(files, config, &mut report);
-    unused(files, socket, config, &found.used, &mut report);
+    mapping::look(files, socket, config, &found.used, &mut report);
     report.asked = places.len();
     report.faults.sort_by(|one, other| one.place().cmp(other.place()));
     Ok(report)
 }
 
 /// Units and credentials.
-type Pairs = BTreeSet<(UnitPattern, CredentialName)>;
+pub type Pairs = BTreeSet<(UnitPattern, CredentialName)>;
 
 /// What needs to be said no more than once.
 #[derive(Default)]
@@ -287,85 +289,29 @@ fn not_renewed(unit: &Unit<'_>, rule: &Rule, config: &Config) -> Option<Fault> {
     })
 }
 
-/// systemd asks by a unit's own name, whichever name it was started by.
-fn aliases(files: &UnitFiles, config: &Config, report: &mut Report) {
-    for rule in config.policy.rules() {
-        let name = name_of(rule);
-        let own = files.own_name(name);
-        if own != name
-            && let Some(own) = pattern(own)
-        {
-            report.fault(
-                &rule.place,
-                format!("{} is another name of {own}, by which systemd asks", rule.units),
-                format!("write \"{own}\""),
-            );
-        }
-    }
-}
-
-/// Some units are given no credentials.
-fn kinds(config: &Config, report: &mut Report) {
-    let remedy = "let opnix write a file that the unit reads: `path`";
-    for rule in config.policy.rules() {
-        match kind_of(rule) {
-            kind @ ("socket" | "swap") => {
-                report.fault(
-                    &rule.place,
-                    format!("{}: systemd gives {kind} units no credentials", rule.units),
-                    remedy,
-                );
-            }
-            "mount" => {
-                let what =
-                    format!("{}: systemd gives mount units credentials from version 257 on only", rule.units);
-                report.warning(&rule.place, what, remedy);
-            }
-            _ => {}
-        }
-    }
-}
-
-fn kind_of(rule: &Rule) -> &str {
-    name_of(rule).rsplit_once('.').map_or("", |(_, kind)| kind)
-}
-
-/// Units that are to be told of changes and are not there.
-fn strangers(files: &UnitFiles, config: &Config, report: &mut Report) {
-    if !files.has_the_vendors() {
-        return;
-    }
-    let of_files = config.files.iter().flat_map(|file| {
-        file.services.iter().map(|(unit, _)| (UnitPattern::Unit(unit.clone()), &file.entry.place))
-    });
-    let of_units = config.changes.iter().map(|change| (change.units.clone(), &change.entry.place));
-    for (units, place) in of_files.chain(of_units).collect::<BTreeSet<_>>() {
-        let name = match &units {
-            UnitPattern::Unit(unit) => unit.as_str(),
-            UnitPattern::Instances(template) => template,
-        };
-        if !files.is_known(name) {
-            let what = format!("there is no unit file of {units}: nothing is told when this changes");
-            report.warning(place, what, "correct the name, or remove it");
-        }
-    }
-}
-
 /// A file of the mirror that a unit reads, and that may not be there yet, or never.
 fn reads_files(unit: &Unit<'_>, config: &Config, report: &mut Report) {
     if !config.needs_memory() {
         // What is there is somebody else's.
         return;
     }
-    let is_after =
-        unit.files.lines.iter().filter(|line| line.section == "Unit" && line.key == "After").any(|line| {
-            let mut others = line.value.split_whitespace();
-            others.any(|other| ["opnix-mirror.service", "opnix-secrets.service"].contains(&other))
-        });
-    for line in
-        unit.files.lines.iter().filter(|line| line.key == "EnvironmentFile" && line.section == "Service")
-    {
-        let path = Path::new(line.value.trim_start_matches('-'));
+    let (mut is_after, mut read) = (false, Vec::new());
+    for line in &unit.files.lines {
+        match (line.section.as_str(), line.key.as_str()) {
+            ("Unit", "After") => {
+                let mut others = line.value.split_whitespace();
+                is_after |= others.any(|other| MIRROR_NAMES.contains(&other));
+            }
+            ("Service", "EnvironmentFile") if line.value.is_empty() => read.clear(),
+            ("Service", "EnvironmentFile") => read.push(line),
+            _ => {}
+        }
+    }
+    for line in read {
+        // What only the machine knows, and patterns, are not looked at.
+        let path = expanded(line.value.trim_start_matches('-'), &unit.files.name);
+        let Some(path) = path.filter(|path| !path.contains(['*', '?', '['])) else { continue };
+        let path = Path::new(&path);
         if !path.starts_with(&config.mirror_root) {
             continue;
         }
@@ -375,45 +321,9 @@ fn reads_files(unit: &Unit<'_>, config: &Config, report: &mut Report) {
             report.fault(&line.place, what, "correct it, or write it: `path` of a secret or template");
         } else if !is_after {
             let what = format!("{} reads {}, and may start before it is there", unit.units, path.display());
-            report.warning(
-                &line.place,
-                what,
-                "Wants=opnix-mirror.service and After=opnix-mirror.service in [Unit]",
-            );
+            let remedy = "Wants=opnix-mirror.service and After=opnix-mirror.service in [Unit]";
+            report.warning(&line.place, what, remedy);
         }
-    }
-}
-
-/// Mappings that no unit uses.
-fn unused(files: &UnitFiles, socket: &str, config: &Config, used: &Pairs, report: &mut Report) {
-    let is_used = |rule: &&Rule| !used.contains(&(rule.units.clone(), rule.credential.clone()));
-    let mut unused: Vec<_> = config.policy.rules().filter(is_used).collect();
-    unused.sort_by(|a, b| a.place.cmp(&b.place));
-    for rule in unused {
-        // Who reads the file is told of a change by this.
-        let is_of_a_file = config.files.iter().any(|file| Arc::ptr_eq(&file.entry, &rule.entry));
-        let acts = config.changes.iter().any(|change| {
-            Arc::ptr_eq(&change.entry, &rule.entry)
-                && change.units == rule.units
-                && change.action != OnChange::Nothing
-        });
-        let name = name_of(rule);
-        let is_told = files.own_name(name) != name || ["socket", "swap"].contains(&kind_of(rule));
-        if is_of_a_file && acts || is_told || files.is_masked(name) {
-            continue;
-        }
-        let what = format!("{} does not ask for credential \"{}\"", rule.units, rule.credential);
-        let add =
-            format!("add LoadCredential={}:{socket} to the unit, or remove the mapping", rule.credential);
-        report.warning(&rule.place, what, add);
-    }
-}
-
-/// The name of the unit's file.
-fn name_of(rule: &Rule) -> &str {
-    match &rule.units {
-        UnitPattern::Unit(unit) => unit.as_str(),
-        UnitPattern::Instances(template) => template,
     }
 }
 
@@ -426,7 +336,7 @@ fn overlaps(a: &UnitPattern, b: &UnitPattern) -> bool {
 }
 
 /// The units that a unit file is for: one, or the instances of a template.
-fn pattern(file_name: &str) -> Option<UnitPattern> {
+pub fn pattern(file_name: &str) -> Option<UnitPattern> {
     match file_name.parse::<UnitName>() {
         Ok(unit) => Some(UnitPattern::Unit(unit)),
         Err(_) => file_name.replacen("@.", "@*.", 1).parse().ok(),

@@ -4,7 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::super::{Exit, fail, faulty};
 use crate::config;
-use crate::mirror::install::{self, Accounts, Wanted};
+use crate::mirror::accounts::Accounts;
+use crate::mirror::install::{self, Wanted};
+use crate::mirror::way;
 use crate::reference::Reference;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
@@ -46,7 +48,7 @@ pub fn run(arguments: Arguments) -> Exit {
         }
         Err(error) => return fail(Exit::General, format_args!("{}: {error}", arguments.output.display())),
     };
-    match install::directory(&output).and_then(|directory| install::in_memory(&directory)) {
+    match way::directory(&output).and_then(|directory| install::in_memory(&directory)) {
         Ok(true) => {}
         Ok(false) => {
             eprintln!(
