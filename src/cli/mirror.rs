@@ -33,7 +33,7 @@ pub struct Arguments {
     /// The control socket of the service, which tells of changes
     #[arg(long, value_name = "PATH", default_value = crate::control::SOCKET)]
     control: PathBuf,
-    /// Mount /run/secrets if the configuration has files there, and do nothing else; needs the right to mount
+    /// Mount the memory for files (`mirror_root`) if the configuration has files there, and do nothing else; needs the right to mount
     #[arg(long)]
     prepare: bool,
     /// Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs

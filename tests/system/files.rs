@@ -643,7 +643,13 @@ pub fn a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear(
         .map(|(name, action)| json!({"unit": format!("{name}.service"), "on_change": action}))
         .collect();
     let between = json!({"unit": "between.service", "on_change": "restart"});
-    let units = [&units[..], &[between]].concat();
+    // Named twice: what is to be done for its kind is not lost by what is to be done for itself.
+    let twice = [
+        json!({"unit": "twice@*.service", "on_change": "reload"}),
+        json!({"unit": "twice@a.service", "on_change": {"signal": "SIGUSR1"}}),
+    ];
+    let units = [&units[..], &[between], &twice].concat();
+    machine.unit("twice@.service", &slow(""));
     configured(machine, &[json!({"name": "key", "reference": "op://Vault/key/value", "units": units})]);
     for (name, _) in &actions {
         machine.unit(&format!("{name}.service"), &slow(""));
@@ -655,13 +661,13 @@ pub fn a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear(
          Restart=always\nRestartSec=1h\n",
     );
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();
-    machine.sh("systemctl start --no-block reloads signals restarts between").ok();
+    machine.sh("systemctl start --no-block reloads signals restarts between twice@a").ok();
     let acts =
         |name: &str| machine.sh(&format!("cat /run/acts-{name}.service")).text().trim().replace('\n', " ");
     let old = value("key");
     machine.wait(
         "their starts",
-        || ["reloads", "signals", "restarts", "between"].iter().all(|name| acts(name) == old),
+        || ["reloads", "signals", "restarts", "between", "twice@a"].iter().all(|name| acts(name) == old),
         LONG,
     );
     machine.wait("the pause", || machine.show("between.service", "SubState") == "auto-restart", LONG);
@@ -674,6 +680,7 @@ pub fn a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear(
     machine.systemctl(&["restart", "opnix-mirror.service"]).ok();
     machine.run(&["touch", "/run/acts-go"]).ok();
     machine.wait("the reload", || acts("reloads") == format!("{old} reload"), NOTICED);
+    machine.wait("the reload of the instance", || acts("twice@a") == format!("{old} reload"), NOTICED);
     machine.wait("the signal", || acts("signals") == format!("{old} signal"), NOTICED);
     let journal = machine.journal_text();
     assert!(
@@ -684,5 +691,7 @@ pub fn a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear(
     std::thread::sleep(Duration::from_secs(11));
     assert_eq!(acts("reloads"), format!("{old} reload"));
     assert_eq!((acts("restarts"), acts("between")), (new.clone(), new));
-    machine.sh("systemctl stop reloads signals restarts between opnix-mirror; rm -f /run/acts-*").ok();
+    machine
+        .sh("systemctl stop reloads signals restarts between twice@a opnix-mirror; rm -f /run/acts-*")
+        .ok();
 }
