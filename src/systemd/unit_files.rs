@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::files;
 use crate::place::Place;
@@ -86,7 +86,7 @@ impl UnitFiles {
             paths.sort_by_key(rank);
         }
         let read = |path: &PathBuf| {
-            Directory::read(path)
+            Directory::read(path, directories)
                 .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
         };
         let directories: Vec<Directory> = paths.iter().map(read).collect::<io::Result<_>>()?;
@@ -224,13 +224,13 @@ impl UnitFiles {
 }
 
 impl Directory {
-    fn read(path: &Path) -> io::Result<Self> {
+    fn read(path: &Path, all: &[PathBuf]) -> io::Result<Self> {
         let (mut files, mut drop_ins) = (BTreeMap::new(), BTreeSet::new());
         for (name, path) in entries(path)? {
             if let Some(name) = name.strip_suffix(".d") {
                 drop_ins.extend(path.is_dir().then(|| name.to_owned()));
             } else if name.contains('.')
-                && let Some(file) = File::at(&name, &path)
+                && let Some(file) = File::at(&name, &path, all)
             {
                 files.insert(name, file);
             }
@@ -244,7 +244,8 @@ impl Directory {
 }
 
 impl File {
-    fn at(name: &str, path: &Path) -> Option<Self> {
+    /// `all`: the directories that are looked through.
+    fn at(name: &str, path: &Path, all: &[PathBuf]) -> Option<Self> {
         let metadata = fs::symlink_metadata(path).ok()?;
         if metadata.is_symlink() {
             let target = fs::read_link(path).ok()?;
@@ -252,7 +253,11 @@ impl File {
             if target == Path::new("/dev/null") {
                 return Some(Self::Mask);
             }
-            if target_name != name && is_unit(target_name) {
+            // One that leads out of them is the file of this unit, whatever it is called there.
+            let leads_to = lexically(&path.parent()?.join(target.parent()?));
+            let is_among_them =
+                all.contains(&leads_to) || SEARCH_PATH.iter().any(|known| leads_to == Path::new(known));
+            if target_name != name && is_unit(target_name) && is_among_them {
                 return Some(Self::Alias(target_name.to_owned()));
             }
         }
@@ -264,6 +269,20 @@ impl File {
             false => None,
         }
     }
+}
+
+/// Without `.` and `..`.
+fn lexically(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            // Above what is there is nothing to take away.
+            Component::ParentDir if plain.file_name().is_some() => drop(plain.pop()),
+            component => plain.push(component),
+        }
+    }
+    plain
 }
 
 fn is_unit(name: &str) -> bool {
@@ -389,6 +408,34 @@ mod tests {
         assert_eq!(stems("a-b@x.service"), ["a-b@x.service", "a-b@.service", "a-@.service", "a-@x.service"]);
         assert_eq!(stems("a-.service"), ["a-.service"]);
         assert_eq!(stems("-.mount"), ["-.mount"]);
+    }
+
+    #[test]
+    fn a_link_is_another_name_only_if_it_leads_to_a_unit_there() {
+        use std::os::unix::fs::symlink;
+        let place = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("target/tmp/unit-files-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&place);
+        let [etc, lib, opt] = ["etc", "lib", "opt"].map(|name| place.join(name));
+        for directory in [&etc, &lib, &opt] {
+            fs::create_dir_all(directory).unwrap();
+            fs::write(directory.join("real.service"), "[Service]\nExecStart=true\n").unwrap();
+        }
+        symlink("real.service", lib.join("same.service")).unwrap();
+        symlink("../lib/real.service", etc.join("relative.service")).unwrap();
+        symlink(lib.join("same.service"), etc.join("twice.service")).unwrap();
+        symlink(opt.join("real.service"), etc.join("linked.service")).unwrap();
+        symlink("/dev/null", etc.join("masked.service")).unwrap();
+        let files = UnitFiles::new(&[etc, lib]).unwrap();
+        for name in ["same.service", "relative.service", "twice.service"] {
+            assert_eq!(files.own_name(name), "real.service", "{name}");
+        }
+        let linked = files.effective("linked.service").unwrap();
+        assert_eq!((linked.name.as_str(), linked.lines.len()), ("linked.service", 1));
+        assert!(files.is_masked("masked.service") && files.effective("masked.service").unwrap().is_masked);
+        let real = files.effective("twice.service").unwrap();
+        assert_eq!(real.names.len(), 4, "{:?}", real.names);
+        fs::remove_dir_all(place).unwrap();
     }
 
     #[test]
