@@ -90,6 +90,8 @@ rec {
             description = "Restart the service when the file changes.";
           };
           signal = orNothing types.str "Send the service this signal instead." "SIGHUP";
+          onChange = orNothing (types.enum [ "none" "reload" "restart" "reload-or-restart" ])
+            "What to do with the service when the file changes, instead of `restart` and `signal`." "reload";
           after = mkOption {
             type = types.listOf types.str;
             default = [ "opnix-secrets.service" ];

@@ -30,7 +30,12 @@ let
       inherit (entry) owner group mode symlinks optional;
       services =
         if builtins.isList entry.services then entry.services
-        else mapAttrs (_: filterAttrs (_: value: value != null)) entry.services;
+        else
+          mapAttrs
+            (_: options:
+              if options.onChange != null then { on_change = options.onChange; inherit (options) after; }
+              else filterAttrs (_: value: value != null) (removeAttrs options [ "onChange" ]))
+            entry.services;
     };
 
   declared = name: entry: { inherit name; inherit (entry) units; } // keeping entry // file name entry;

@@ -7,6 +7,7 @@
 // What everything is made of.
 mod boot;
 mod files;
+mod fingerprint;
 mod kernel;
 mod moment;
 mod names;

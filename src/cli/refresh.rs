@@ -1,7 +1,7 @@
 //! `opnix refresh`: asks 1Password now.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zlink::tokio::unix::Connection;
@@ -10,7 +10,10 @@ use super::control::ControlArguments;
 use super::{ConfigArguments, Exit, faulty};
 use crate::config::{self, MirrorFile, OnChange};
 use crate::control::interface::{Control, Outcome, Renewal};
-use crate::mirror::plan::{self, Contents};
+use crate::mirror::plan::{self, Contents, Task};
+use crate::mirror::suited;
+use crate::systemd::SOCKET;
+use crate::systemd::manager::Manager;
 
 /// Ask 1Password for the values of secrets now, instead of when they are next due
 ///
@@ -94,8 +97,14 @@ fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
     };
     let news = written.iter().filter(is_known).cloned().collect();
     let units = plan::units(&config, &news, &now, &seen);
+    // As the mirror would find them now.
+    let mut manager = Manager::connect().ok();
+    let mut action = |name: &str, task: &Task| {
+        let unit = manager.as_mut().and_then(|manager| manager.unit(name).ok());
+        unit.map_or(&task.action, |unit| suited(task, &unit, Path::new(SOCKET))).clone()
+    };
     let rows = written.iter().map(|path| ("write".to_owned(), path.display().to_string()));
-    let rows = rows.chain(units.iter().map(|(unit, action)| (verb(action), unit.clone())));
+    let rows = rows.chain(units.iter().map(|(unit, task)| (verb(&action(unit, task)), unit.clone())));
     for (number, (what, on)) in rows.enumerate() {
         if number == 0 {
             println!();

@@ -1,10 +1,12 @@
 //! `opnix status`: how the service is.
 
+mod unit;
+
 use std::time::{Duration, SystemTime};
 
 use super::control::ControlArguments;
 use super::{Exit, fail};
-use crate::control::interface::{Control, Health, Missed, Provider, State, Status, Window};
+use crate::control::interface::{Control, Health, Held, Missed, Provider, Request, State, Status, Window};
 use crate::policy::MIRROR;
 
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
@@ -14,7 +16,10 @@ use crate::policy::MIRROR;
 /// the one from before is still in force.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink
+    /// Only what concerns this unit, under any of its names: what it was given, whether that is the newest, what it waits
+    /// for. Exits with 69 if it was refused something that it has not got since
+    unit: Option<String>,
+    /// As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -22,10 +27,14 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let status = match arguments.control.ask(async |mut service| service.status().await) {
+    if let Some(unit) = &arguments.unit {
+        return unit::run(unit, arguments.json, &arguments.control);
+    }
+    let mut status = match arguments.control.ask(async |mut service| service.status().await) {
         Ok(status) => status,
         Err(why) => return arguments.control.fail(why),
     };
+    unit::leave_out_what_is_over(&mut status.outdated);
     if arguments.json {
         match serde_json::to_string_pretty(&status) {
             Ok(text) => println!("{text}"),
@@ -125,11 +134,8 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
         line("records", what);
     }
     for (number, request) in status.requests.iter().enumerate() {
-        let until = request
-            .until
-            .map_or("waits for ever".to_owned(), |until| format!("is refused {}", relative(until, now)));
-        let since = relative(request.since, now);
-        let what = format!("{} for \"{}\": asked {since}, {until}", request.unit, request.credential);
+        let what =
+            format!("{} for \"{}\": {}", request.unit, request.credential, describe_request(request, now));
         line(if number == 0 { "waiting" } else { "" }, what);
     }
     let width = status.secrets.iter().map(|secret| secret.name.len()).max().unwrap_or(0);
@@ -152,15 +158,32 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
     }
     for (number, missed) in status.missed.iter().enumerate() {
         let name = if number == 0 { "left out" } else { "" };
-        let Missed { unit, credential, .. } = missed;
-        // The mirror asks by names of its own.
-        let what = missed.secret.as_ref().filter(|_| unit == MIRROR).unwrap_or(credential);
-        let (since, now) =
-            (relative(missed.since, now), if missed.ready { ", which it would get now" } else { "" });
-        line(name, format!("{unit} was refused \"{what}\" {since}{now}"));
+        line(name, format!("{} {}", missed.unit, describe_missed(missed, now)));
         line("", format!("    {}", missed.reason));
     }
+    for (number, held) in status.outdated.iter().enumerate() {
+        let name = if number == 0 { "outdated" } else { "" };
+        let Held { unit, credential, .. } = held;
+        let since = held.given_at.map_or(String::new(), |at| format!(", given {}", relative(at, now)));
+        line(name, format!("{unit} goes on with an older value of \"{credential}\"{since}"));
+        line("", format!("    systemctl restart {unit}"));
+    }
     text
+}
+
+fn describe_missed(missed: &Missed, now: SystemTime) -> String {
+    // The mirror asks by names of its own.
+    let what = missed.secret.as_ref().filter(|_| missed.unit == MIRROR).unwrap_or(&missed.credential);
+    let (since, now) =
+        (relative(missed.since, now), if missed.ready { ", which it would get now" } else { "" });
+    format!("was refused \"{what}\" {since}{now}")
+}
+
+fn describe_request(request: &Request, now: SystemTime) -> String {
+    let until = request
+        .until
+        .map_or("waits for ever".to_owned(), |until| format!("is refused {}", relative(until, now)));
+    format!("asked {}, {until}", relative(request.since, now))
 }
 
 fn describe_health(provider: &Provider, now: SystemTime) -> String {

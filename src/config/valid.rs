@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
-use crate::names::{UnitName, UnitPattern};
+use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::policy::{Entry, Policy};
 use crate::providers::ask::connect;
 use crate::providers::budget::Budget;
@@ -115,6 +115,8 @@ pub struct MirrorFile {
 pub struct Change {
     pub entry: Arc<Entry>,
     pub units: UnitPattern,
+    /// Its name in these units.
+    pub credential: CredentialName,
     pub action: OnChange,
 }
 

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed, Rejected,
-    Renewal, Request, Rule, Secret, State, Status, TokenTaken, Window,
+    Budget, Cache, Error, Explanation, Health, Held, Missed, Outcome, Provider, Records, Refreshed,
+    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
 };
 use crate::files;
 use crate::moment::Now;
@@ -39,6 +39,7 @@ pub fn status(service: &Service) -> Status {
         records: Records { queued, dropped: dropped.iter().sum() },
         requests: service.requests().into_iter().map(Request::from).collect(),
         obstacle: service.obstacle().map(|obstacle| obstacle.lines()),
+        outdated: outdated(service),
     };
     match &*service.configuration() {
         Configuration::Valid { provider, store, entries, .. } => {
@@ -50,6 +51,53 @@ pub fn status(service: &Service) -> Status {
         Configuration::Faulty(faults) => status.faults = Some(faults.to_string()),
     }
     status
+}
+
+fn outdated(service: &Service) -> Vec<Held> {
+    let configuration = service.configuration();
+    let old = service.given().into_iter().filter(|(_, (_, is_newest))| *is_newest == Some(false));
+    old.filter_map(|(claim, (at, is_newest))| {
+        Some(Held {
+            secret: Some(configuration.entry_for(&claim)?.name.clone()),
+            unit: claim.unit.to_string(),
+            credential: claim.credential.to_string(),
+            given_at: Some(seconds(at)),
+            is_newest,
+        })
+    })
+    .collect()
+}
+
+pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
+    let configuration = service.configuration();
+    if let Configuration::Faulty(faults) = &*configuration {
+        return Err(Error::Unconfigured { faults: faults.to_string() });
+    }
+    let name = unit
+        .parse::<UnitName>()
+        .map_err(|error| Error::InvalidName { name: unit.to_owned(), reason: error.lines() })?;
+    let given = service.given();
+    let held = |(credential, secret): (CredentialName, String)| {
+        let claim = Claim { unit: name.clone(), credential };
+        let gift = given.get(&claim).copied();
+        Held {
+            unit: unit.to_owned(),
+            credential: claim.credential.to_string(),
+            secret: Some(secret),
+            given_at: gift.map(|(at, _)| seconds(at)),
+            is_newest: gift.and_then(|(_, is_newest)| is_newest),
+        }
+    };
+    Ok(UnitState {
+        credentials: configuration.credentials_of(&name).into_iter().map(held).collect(),
+        missed: missed(service).into_iter().filter(|missed| missed.unit == unit).collect(),
+        requests: service
+            .requests()
+            .into_iter()
+            .map(Request::from)
+            .filter(|request| request.unit == unit)
+            .collect(),
+    })
 }
 
 pub fn explanation(service: &Service, unit: &str, credential: &str) -> Result<Explanation, Error> {

@@ -41,6 +41,34 @@ pub struct Status {
     /// What keeps the service from serving any unit; it refuses every request then. An older service does not report it.
     #[serde(default)]
     pub obstacle: Option<String>,
+    /// The credentials of which a unit was last given an older value than the newest that is known. An older service does not
+    /// report them.
+    #[serde(default)]
+    pub outdated: Vec<Held>,
+}
+
+/// What `Unit` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
+pub struct UnitState {
+    /// What it may have.
+    pub credentials: Vec<Held>,
+    /// What it was refused for want of, and has not got since.
+    pub missed: Vec<Missed>,
+    /// Its requests that wait for their value.
+    pub requests: Vec<Request>,
+}
+
+/// A credential of a unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Held {
+    pub unit: String,
+    pub credential: String,
+    /// The name of the secret in the configuration.
+    pub secret: Option<String>,
+    /// When the unit was last given it, in this boot.
+    pub given_at: Option<u64>,
+    /// Whether that was the newest value that opnix knows; none: it was not given, or keeps no value, or is another each time.
+    pub is_newest: Option<bool>,
 }
 
 /// A configuration or token that is faulty, so that the one before stays in force.
@@ -309,6 +337,7 @@ impl Remedy for Error {
 pub trait Control {
     async fn status(&mut self) -> zlink::Result<Result<Status, Error>>;
     async fn explain(&mut self, unit: &str, credential: &str) -> zlink::Result<Result<Explanation, Error>>;
+    async fn unit(&mut self, unit: &str) -> zlink::Result<Result<UnitState, Error>>;
     async fn refresh(
         &mut self,
         names: Vec<String>,

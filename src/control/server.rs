@@ -23,8 +23,8 @@ use zlink::{Reply, Server, service};
 use super::answers;
 use super::connection::{self, End};
 use super::interface::{
-    Budget, Cache, Changes, Error, Explanation, Health, Missed, Outcome, Provider, Records, Refreshed,
-    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, Window,
+    Budget, Cache, Changes, Error, Explanation, Health, Held, Missed, Outcome, Provider, Records, Refreshed,
+    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
 };
 use crate::peer::is_named;
 use crate::server::{Service, request};
@@ -111,7 +111,7 @@ struct Control {
 /// No value of a secret ever goes through here. A connection on which nothing is said for ten seconds ends.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Records, Rejected, Request, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),
@@ -125,6 +125,11 @@ impl Control {
     /// Whether a unit would get a credential, and by which line of the configuration in force.
     async fn explain(&self, unit: String, credential: String) -> Result<Explanation, Error> {
         answers::explanation(&self.service, &unit, &credential)
+    }
+
+    /// What a unit may have, was given and waits for.
+    async fn unit(&self, unit: String) -> Result<UnitState, Error> {
+        answers::unit(&self.service, &unit)
     }
 
     /// Asks 1Password for these secrets now, or for all of them if none is named, and answers when it is done. A dry run

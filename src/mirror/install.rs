@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::accounts::Owner;
-use super::state::Key;
+use crate::fingerprint::Key;
 use super::way::parent;
 use crate::files::{self, Attributes, discard, unfinished};
 use crate::names::CREDENTIALS_MAX;

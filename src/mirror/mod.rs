@@ -34,10 +34,13 @@ use self::ask::{NoValue, Patience};
 use self::hands::Hands;
 use self::install::Mark;
 use self::pass::{Done, Pass};
+use self::plan::Tasks;
 use self::recover::Provided;
 pub use self::state::Memory;
 use self::state::State;
-use crate::config::{self, Config, MIRROR_ROOT, MirrorFile, OnChange};
+use self::units::Acts;
+pub use self::units::suited;
+use crate::config::{self, Config, MIRROR_ROOT, MirrorFile};
 use crate::policy::Entry;
 use crate::systemd::manager::{Ended, Manager};
 
@@ -84,6 +87,7 @@ pub struct Mirror {
     stuck: BTreeMap<PathBuf, String>,
     /// Why the configuration that is there now is not used.
     faults: Option<String>,
+    acts: Acts,
     /// Something came that units may have been waiting for, or a start failed.
     has_news: bool,
     /// What was known when units were last looked at, and when that was.
@@ -128,6 +132,7 @@ impl Mirror {
             troubles: BTreeMap::new(),
             stuck: BTreeMap::new(),
             faults: None,
+            acts: Acts::default(),
             has_news: true,
             looked: None,
         })
@@ -203,7 +208,7 @@ impl Mirror {
     /// What needs nothing from the service: tells units, and removes what could not be removed.
     pub fn catch_up(&mut self) {
         if !self.state.untold.is_empty() {
-            self.tell(BTreeMap::new());
+            self.tell(Tasks::new());
         }
         if !self.stuck.is_empty()
             && let Some(config) = self.config.take()
@@ -227,15 +232,15 @@ impl Mirror {
     }
 
     /// Acts on units whose secret changed. What could not be done is done at the next look, also by a mirror that begins anew.
-    fn tell(&mut self, units: BTreeMap<String, OnChange>) {
-        for (unit, action) in units {
-            plan::add(&mut self.state.untold, unit, &action);
+    fn tell(&mut self, units: Tasks) {
+        for (unit, task) in units {
+            plan::add(&mut self.state.untold, unit, task);
         }
         self.save();
         if self.state.untold.is_empty() {
             return;
         }
-        if let Err(error) = units::act(&mut self.state.untold) {
+        if let Err(error) = units::act(&mut self.state.untold, &self.socket, &mut self.acts) {
             warn!(
                 "a secret changed, and not all units were told yet: the service manager does not answer: {error}"
             );
@@ -286,13 +291,24 @@ impl Mirror {
         provided
     }
 
+    /// Whether the end of this job tells something.
+    pub fn is_concerned(&self, ended: &Ended) -> bool {
+        self.acts.concerns(ended) || self.state.left.concerns(&ended.unit, &ended.result)
+    }
+
     /// The ends of jobs. `missed` are the units that the service refused, and whether they would get everything now.
     fn ended(&mut self, ended: &[Ended], missed: Option<BTreeMap<String, bool>>) {
         let known = self.looked.as_ref().map(|(known, _)| known.clone()).unwrap_or_default();
         let provided = self.provided(missed.or(known));
+        ended.iter().for_each(|ended| self.acts.ended(ended));
+        let ended = ended.iter().filter(|ended| self.state.left.concerns(&ended.unit, &ended.result));
+        let ended: Vec<&Ended> = ended.collect();
+        if ended.is_empty() {
+            return;
+        }
         match Manager::connect() {
             Ok(mut manager) => {
-                for Ended { unit, result } in ended {
+                for Ended { unit, result, .. } in ended {
                     self.state.left.ended(unit, result, &provided, &mut manager);
                 }
             }
@@ -355,6 +371,9 @@ impl Mirror {
                 " {} left the configuration and cannot be removed: {why};",
                 path.display()
             ));
+        }
+        for failure in self.acts.failures() {
+            text.push_str(&format!(" {failure}: it may go on with an old secret;"));
         }
         for (path, trouble) in &self.troubles {
             text.push_str(&format!(" {}: {};", path.display(), trouble.why));

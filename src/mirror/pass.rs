@@ -15,10 +15,10 @@ use tracing::{info, warn};
 use super::accounts::{Accounts, Owner};
 use super::ask::{NoValue, Patience, ask};
 use super::install::{self, Found, Mark, Removal, Wanted};
-use super::plan::{self, Contents, Written};
+use super::plan::{self, Contents, Task, Tasks, Written};
 use super::state::State;
 use super::{LONGEST_PAUSE, Mirror, TELL_OF_OTHERS, mount};
-use crate::config::{Config, MirrorFile, OnChange};
+use crate::config::{Config, MirrorFile};
 use crate::secret::Secret;
 
 pub struct Pass<'p> {
@@ -376,7 +376,7 @@ impl<'p> Pass<'p> {
     fn tell(&mut self, file: &MirrorFile) {
         self.is_unsaved = true;
         for (unit, action) in &file.services {
-            plan::add(&mut self.mirror.state.untold, unit.to_string(), action);
+            plan::add(&mut self.mirror.state.untold, unit.to_string(), Task::of_a_file(action));
         }
     }
 
@@ -406,7 +406,7 @@ impl<'p> Pass<'p> {
     }
 
     /// Waits for what is being written. Returns what is to be done to units.
-    pub fn finish(mut self) -> BTreeMap<String, OnChange> {
+    pub fn finish(mut self) -> Tasks {
         self.wait();
         self.is_late();
         for (name, why) in &self.missing {

@@ -47,36 +47,76 @@ pub fn is_news(before: Option<&Written>, now: &Written, seen: Option<&String>) -
     }
 }
 
-/// What to do with units, each once: a unit's name, or a pattern for all instances of a template. `files` are those of which their
-/// readers are to be told, `seen` is what each content was when it was last looked at.
-pub fn units(
-    config: &Config,
-    files: &BTreeSet<PathBuf>,
-    contents: &Contents,
-    seen: &Contents,
-) -> BTreeMap<String, OnChange> {
-    let mut units = BTreeMap::new();
+/// What to do with a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Remembered")]
+pub struct Task {
+    pub action: OnChange,
+    /// Those of its credentials that changed. It goes on with the old ones until it is given the new ones.
+    pub credentials: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Remembered {
+    Task {
+        action: OnChange,
+        credentials: BTreeSet<String>,
+    },
+    /// By an older opnix.
+    Action(OnChange),
+}
+
+impl From<Remembered> for Task {
+    fn from(remembered: Remembered) -> Self {
+        match remembered {
+            Remembered::Task { action, credentials } => Self { action, credentials },
+            Remembered::Action(action) => Self { action, credentials: BTreeSet::new() },
+        }
+    }
+}
+
+/// What to do, each once: by the name of a unit, or a pattern for all instances of a template.
+pub type Tasks = BTreeMap<String, Task>;
+
+/// What to do with units. `files` are those of which their readers are to be told, `seen` is what each content was when it was
+/// last looked at.
+pub fn units(config: &Config, files: &BTreeSet<PathBuf>, contents: &Contents, seen: &Contents) -> Tasks {
+    let mut units = Tasks::new();
     for change in &config.changes {
         let name = change.entry.content.mirror_name();
         // What could not be had counts as unchanged.
         if let (Some(before), Some(now)) = (seen.get(name.as_str()), contents.get(name.as_str()))
             && before != now
         {
-            add(&mut units, change.units.to_string(), &change.action);
+            let task = Task {
+                action: change.action.clone(),
+                credentials: BTreeSet::from([change.credential.to_string()]),
+            };
+            add(&mut units, change.units.to_string(), task);
         }
     }
     let told = config.files.iter().filter(|file| files.contains(&file.path));
     for (unit, action) in told.flat_map(|file| &file.services) {
-        add(&mut units, unit.to_string(), action);
+        add(&mut units, unit.to_string(), Task::of_a_file(action));
     }
     units
 }
 
+impl Task {
+    /// A file that the unit reads changed.
+    pub fn of_a_file(action: &OnChange) -> Self {
+        Self { action: action.clone(), credentials: BTreeSet::new() }
+    }
+}
+
 /// The greatest of several actions counts.
-pub fn add(units: &mut BTreeMap<String, OnChange>, unit: String, action: &OnChange) {
-    if *action != OnChange::Nothing {
-        let planned = units.entry(unit).or_insert_with(|| action.clone());
-        *planned = planned.clone().max(action.clone());
+pub fn add(units: &mut Tasks, unit: String, task: Task) {
+    if task.action != OnChange::Nothing {
+        let planned =
+            units.entry(unit).or_insert_with(|| Task { credentials: BTreeSet::new(), ..task.clone() });
+        planned.action = planned.action.clone().max(task.action);
+        planned.credentials.extend(task.credentials);
     }
 }
 
@@ -117,8 +157,11 @@ mod tests {
         assert!(units(&config, &none, &first, &first).is_empty());
         assert!(units(&config, &none, &Contents::new(), &first).is_empty(), "what cannot be had");
         let both = units(&config, &all, &second, &first);
+        let credentials: Vec<_> = both["web.service"].credentials.iter().collect();
+        assert_eq!(credentials, ["a"]);
+        assert!(both["app.service"].credentials.is_empty());
         let both: Vec<(&str, &OnChange)> =
-            both.iter().map(|(unit, action)| (unit.as_str(), action)).collect();
+            both.iter().map(|(unit, task)| (unit.as_str(), &task.action)).collect();
         assert_eq!(
             both,
             [
@@ -129,8 +172,19 @@ mod tests {
         );
         let only_a = BTreeSet::from([config.files[0].path.clone()]);
         let one = units(&config, &only_a, &second, &second);
-        assert_eq!(one["app.service"], OnChange::Signal("SIGHUP".parse().unwrap()));
+        assert_eq!(one["app.service"].action, OnChange::Signal("SIGHUP".parse().unwrap()));
         assert_eq!(one.len(), 2);
+    }
+
+    #[test]
+    fn what_an_older_opnix_planned_is_understood() {
+        let tasks: Tasks = serde_json::from_str(r#"{"a": "Restart", "b": {"Signal": "SIGHUP"}}"#).unwrap();
+        assert_eq!(tasks["a"], Task::of_a_file(&OnChange::Restart));
+        assert_eq!(tasks["b"].action, OnChange::Signal("SIGHUP".parse().unwrap()));
+        let credentials = BTreeSet::from(["key".to_owned()]);
+        let own = Tasks::from([("c".to_owned(), Task { action: OnChange::Reload, credentials })]);
+        let text = serde_json::to_string(&own).unwrap();
+        assert_eq!(serde_json::from_str::<Tasks>(&text).unwrap(), own);
     }
 
     #[test]

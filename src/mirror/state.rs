@@ -5,22 +5,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chacha20poly1305::aead::Generate;
-use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use tracing::warn;
 
 use super::install::Mark;
-use super::plan::{Contents, Written};
+use super::plan::{Contents, Tasks, Written};
 use super::recover::Left;
-use crate::config::{MIRROR_ROOT, OnChange};
+use crate::config::MIRROR_ROOT;
 use crate::files::StateDirectory;
+use crate::fingerprint::Key;
 
 const FILE: &str = "mirror.json";
-/// In bytes.
-const KEY_LENGTH: usize = 32;
-
 /// In the state directory.
 const LASTING: &str = "files.json";
 
@@ -28,18 +23,6 @@ const LASTING: &str = "files.json";
 pub struct Memory {
     pub runtime: Option<StateDirectory>,
     pub state: Option<StateDirectory>,
-}
-
-/// The key that values are hashed with: without one, short values could be guessed from their hashes.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Key(String);
-
-impl Key {
-    pub fn hash(&self, value: &[u8]) -> String {
-        let mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).map(|mac| mac.chain_update(value));
-        // This kind of hash takes keys of any length.
-        mac.map_or_else(|_| String::new(), |mac| hex(&mac.finalize().into_bytes()))
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,7 +35,7 @@ pub struct State {
     pub targets: BTreeMap<PathBuf, PathBuf>,
     /// What is still to be done to units whose secret changed.
     #[serde(default)]
-    pub untold: BTreeMap<String, OnChange>,
+    pub untold: Tasks,
     /// What could not start.
     #[serde(default)]
     pub left: Left,
@@ -144,27 +127,20 @@ impl Memory {
 
 impl State {
     fn new() -> io::Result<Self> {
-        let key = <[u8; KEY_LENGTH]>::try_generate()
-            .map_err(|_| io::Error::other("the system gives no random numbers"))?;
         Ok(Self {
-            key: Key(hex(&key)),
+            key: Key::new()?,
             seen: Contents::new(),
             files: BTreeMap::new(),
             targets: BTreeMap::new(),
-            untold: BTreeMap::new(),
+            untold: Tasks::new(),
             left: Left::default(),
             forgotten: false,
         })
     }
 
     fn checked(self) -> io::Result<Self> {
-        let is_key = self.key.0.len() == 2 * KEY_LENGTH;
-        if is_key { Ok(self) } else { Err(io::Error::other("its key is damaged")) }
+        if self.key.is_whole() { Ok(self) } else { Err(io::Error::other("its key is damaged")) }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -180,16 +156,17 @@ mod tests {
         let memory = Memory { runtime: Some(StateDirectory::new(&place)), state: None };
         let root = Path::new("/run/secrets");
         let new = memory.load().unwrap();
-        assert!(!new.forgotten && new.key.0.len() == 2 * KEY_LENGTH);
+        assert!(!new.forgotten && new.key.is_whole());
         memory.save(&new, root).unwrap();
         let known = memory.load().unwrap();
         assert!(!known.forgotten);
         assert_eq!(known.key.hash(b"made-up"), new.key.hash(b"made-up"));
         let whole = fs::read_to_string(place.join(FILE)).unwrap();
-        for damaged in ["", "{}", &whole[..whole.len() / 2], &whole.replacen(&new.key.0, "", 1)] {
+        let key = serde_json::to_value(&new.key).unwrap().as_str().unwrap().to_owned();
+        for damaged in ["", "{}", &whole[..whole.len() / 2], &whole.replacen(&key, "", 1)] {
             fs::write(place.join(FILE), damaged).unwrap();
             let state = memory.load().unwrap();
-            assert!(state.forgotten && state.key.0.len() == 2 * KEY_LENGTH, "{damaged}");
+            assert!(state.forgotten && state.key.is_whole(), "{damaged}");
         }
         fs::remove_dir_all(place).unwrap();
     }

@@ -98,7 +98,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
                 while let Ok(Some(ended)) = timeout_at(end, jobs.0.recv()).await {
                     all.push(ended);
                 }
-                all.retain(|ended| mirror.state.left.concerns(&ended.unit, &ended.result));
+                all.retain(|ended| mirror.is_concerned(ended));
                 if all.is_empty() {
                     continue;
                 }

@@ -22,6 +22,8 @@ pub const UNIT_STARTED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c13";
 pub const WAITS_ON: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c14";
 pub const TOKEN_TAKEN: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c15";
 pub const OBSTACLE: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c16";
+pub const UNIT_TOLD: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c17";
+pub const UNIT_NOT_TOLD: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c18";
 
 /// The targets of events that are about requests. All others are faults, or news, of the service.
 pub const GRANT: &str = "grant";

@@ -85,3 +85,17 @@ pub fn secret_changed(action: &str, unit: &str) {
 pub fn unit_started(unit: &str, why: &str) {
     info!(message_id = id::UNIT_STARTED, object_systemd_unit = unit, "{why}: systemctl start {unit}");
 }
+
+/// What the mirror had begun on a unit whose secret changed is done.
+pub fn unit_told(unit: &str, action: &str) {
+    info!(message_id = id::UNIT_TOLD, object_systemd_unit = unit, "systemctl {action} {unit} is done");
+}
+
+/// It failed.
+pub fn unit_not_told(unit: &str, action: &str, why: &str) {
+    warn!(
+        message_id = id::UNIT_NOT_TOLD,
+        object_systemd_unit = unit,
+        "a secret changed, and systemctl {action} {unit} failed ({why}): it may go on with the old one"
+    );
+}

@@ -1,5 +1,6 @@
 //! The configuration in force, and what it answers with.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use super::refusal::Refusal;
 use crate::config::{self, Config, Faults};
 use crate::moment::Moment;
+use crate::names::{CredentialName, UnitName};
 use crate::peer::{Claim, Peer};
 use crate::policy::{Entry, Grant, Policy};
 use crate::providers::Provider;
@@ -83,6 +85,14 @@ impl Configuration {
         matches!(self, Self::Faulty(_)) || self.entry_for(claim).is_some()
     }
 
+    /// The credentials that the unit may have, with the names of their secrets.
+    pub fn credentials_of(&self, unit: &UnitName) -> BTreeMap<CredentialName, String> {
+        let Self::Valid { policy, .. } = self else { return BTreeMap::new() };
+        let names = policy.rules().filter(|rule| rule.units.matches(unit)).map(|rule| &rule.credential);
+        let entry = |name: &CredentialName| Some(policy.entry_for(unit, name)?.name.clone());
+        names.filter_map(|name| Some((name.clone(), entry(name)?))).collect()
+    }
+
     /// A unit was refused for want of its value: it is looked for in the background.
     pub fn await_value(&self, claim: &Claim) {
         if let (Self::Valid { store, .. }, Some(entry)) = (self, self.entry_for(claim)) {
@@ -95,6 +105,14 @@ impl Configuration {
         match (self, self.entry_for(claim)) {
             (Self::Valid { store, .. }, Some(entry)) => store.has(&entry.content),
             _ => false,
+        }
+    }
+
+    /// The newest value that is known of what the unit may have. One that is another each time is not.
+    pub fn newest(&self, claim: &Claim) -> Option<Arc<Secret>> {
+        match (self, self.entry_for(claim)) {
+            (Self::Valid { store, .. }, Some(entry)) => store.newest(&entry.content),
+            _ => None,
         }
     }
 

@@ -73,6 +73,7 @@ pub async fn run(
         }
     });
     spawn_local(service.missed.clone().keep_saved());
+    spawn_local(service.given.clone().keep_saved());
     spawn_local(service.clone().keep_looking());
     service.notifier.ready(&service.status());
     if let Some(path) = path {
@@ -107,6 +108,7 @@ pub async fn run(
         drain(&service, restarting).await;
     }
     service.missed.save().await;
+    service.given.save().await;
     if let Some(store) = service.configuration().store()
         && timeout(REFUSAL_LIMIT, store.save()).await.is_err()
     {

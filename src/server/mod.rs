@@ -3,6 +3,7 @@
 
 mod accept;
 pub mod answer;
+mod given;
 mod in_force;
 pub mod keeper;
 pub mod lifetime;
@@ -15,6 +16,7 @@ mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use self::given::{Gift, Given};
 pub use self::in_force::{Configuration, Sources};
 pub use self::missed::Miss;
 use self::missed::Missed;
@@ -64,6 +67,7 @@ pub struct Service {
     looked: Arc<tokio::sync::Mutex<Looked>>,
     bad_token: Mutex<Option<BadToken>>,
     missed: Arc<Missed>,
+    given: Arc<Given>,
     base: Base,
     /// Requests that have no answer yet, except those that never get one.
     unanswered: TaskTracker,
@@ -95,6 +99,7 @@ impl Service {
             looked: Arc::default(),
             bad_token: Mutex::default(),
             missed: Arc::new(Missed::load(StateDirectory::of_runtime())),
+            given: Arc::new(Given::load(StateDirectory::of_runtime())),
             base,
             unanswered: TaskTracker::new(),
             refusing: CancellationToken::new(),
@@ -186,6 +191,16 @@ impl Service {
     /// What units were refused for want of a value, and have not got since.
     pub fn missed(&self) -> BTreeMap<Claim, Miss> {
         self.missed.all()
+    }
+
+    /// When each of these credentials was last given, and whether that was the newest value, as far as it is known.
+    pub fn given(&self) -> BTreeMap<Claim, (SystemTime, Option<bool>)> {
+        let configuration = self.configuration();
+        let newest = |claim: &Claim, gift: &Gift| {
+            configuration.newest(claim).map(|value| self.given.is_it(gift, &value))
+        };
+        let all = self.given.all().into_iter();
+        all.map(|(claim, gift)| (claim.clone(), (gift.at, newest(&claim, &gift)))).collect()
     }
 
     /// Counts what changes: values, and the configuration.

@@ -22,7 +22,7 @@ use super::waiting::Wait;
 use super::{Configuration, Service};
 use crate::moment::Moment;
 use crate::peer::{self, Claim, Identity, Peer, Pretender, Stranger, Unidentified};
-use crate::policy::Grant;
+use crate::policy::{Grant, MIRROR};
 use crate::records;
 use crate::remedy::Remedy;
 use crate::store::Served;
@@ -243,8 +243,12 @@ fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     if end == End::Gone {
         return service.abandoned(&grant.claim());
     }
-    service.missed.settle(&grant.claim());
+    let claim = grant.claim();
+    service.missed.settle(&claim);
     records::granted(grant);
+    if claim.unit.as_str() != MIRROR {
+        service.given.note(claim, &served.value);
+    }
     if let Some(caveat) = &served.caveat {
         records::stood_in(&grant.claim(), caveat);
     }

@@ -45,6 +45,7 @@ use crate::providers::budget::Budget;
 use crate::providers::ledger::Meter;
 use crate::records;
 use crate::reference::Reference;
+use crate::secret::Secret;
 use crate::template::Template;
 
 /// What is known, and what is being asked for.
@@ -178,6 +179,18 @@ impl Store {
         let (limits, now) = (self.0.limits(), Now::read());
         let state = self.0.state();
         content.references().all(|reference| state.has(reference, &limits, now))
+    }
+
+    /// The newest value that is known, whether it may be served or not. One that is another each time is not.
+    pub fn newest(&self, content: &Template) -> Option<Arc<Secret>> {
+        let state = self.0.state();
+        let newest = |reference: &Reference| {
+            let kept = state.values.get(reference).filter(|_| !reference.is_momentary())?;
+            Some(kept.value.clone())
+        };
+        let mut values = content.references().map(newest).collect::<Option<Vec<_>>>()?;
+        drop(state);
+        if content.as_plain().is_some() { values.pop() } else { Some(content.render(&values).ok()?.into()) }
     }
 
     /// The value, if it may be served from memory at once.

@@ -46,6 +46,8 @@ pub struct Test {
 /// The end of a job of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
+    /// As [`Manager::queue`] names it.
+    pub job: String,
     pub unit: String,
     /// `done`, `assert`, `dependency` and so on.
     pub result: String,
@@ -94,9 +96,10 @@ impl Manager {
         Ok(units.iter().filter_map(|unit| unit.list().first()?.text().map(str::to_owned)).collect())
     }
 
-    /// Has a job for a unit queued, by one of the calls that take a unit and a mode, and does not wait for it.
-    pub fn queue(&mut self, call: &str, unit: &str, mode: &str) -> io::Result<()> {
-        self.call(call, &[Argument::Text(unit), Argument::Text(mode)]).map(drop)
+    /// Has a job for a unit queued, by one of the calls that take a unit and a mode, and does not wait for it. Returns its name.
+    pub fn queue(&mut self, call: &str, unit: &str, mode: &str) -> io::Result<String> {
+        let answer = self.call(call, &[Argument::Text(unit), Argument::Text(mode)])?;
+        answer.first().and_then(Value::text).map(str::to_owned).ok_or_else(unexpected)
     }
 
     /// Forgets that a unit failed, and how often it was started.
@@ -114,10 +117,10 @@ impl Manager {
     pub fn next_ended(&mut self) -> io::Result<Ended> {
         loop {
             let signal = self.0.next_signal()?;
-            if let ("JobRemoved", [_, _, Value::Text(unit), Value::Text(result)]) =
+            if let ("JobRemoved", [_, Value::Text(job), Value::Text(unit), Value::Text(result)]) =
                 (signal.member.as_str(), &signal.body[..])
             {
-                return Ok(Ended { unit: unit.clone(), result: result.clone() });
+                return Ok(Ended { job: job.clone(), unit: unit.clone(), result: result.clone() });
             }
         }
     }
@@ -140,6 +143,11 @@ impl Unit {
     /// `active`, `inactive`, `failed` and so on.
     pub fn state(&self) -> &str {
         self.text("ActiveState")
+    }
+
+    /// Whether it runs, so that it may go on with what it was given when it began to.
+    pub fn is_running(&self) -> bool {
+        !["inactive", "failed"].contains(&self.state()) && self.text("SubState") != "exited"
     }
 
     /// Why it failed.
@@ -170,6 +178,11 @@ impl Unit {
     /// remembers. A start that fails by an assertion or a dependency is none.
     pub fn started_at(&self) -> i128 {
         self.number("InactiveExitTimestampMonotonic")
+    }
+
+    /// When it was last started, in seconds since 1970 by the wall clock as it was then; 0: never.
+    pub fn started(&self) -> u64 {
+        u64::try_from(self.number("InactiveExitTimestamp")).unwrap_or(0) / 1_000_000
     }
 
     /// When it last became inactive, or failed, so that whatever came later has a later date: by the wall clock as it was then,

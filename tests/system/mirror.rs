@@ -138,8 +138,8 @@ pub fn a_changed_secret_acts_on_the_units_that_use_it_once(machine: &Machine) {
     unit("restarted.service", "");
     unit("untouched.service", "");
     unit("idle.service", "");
-    unit("reloaded.service", "LoadCredential=one:/run/opnix/creds.sock");
-    unit("signalled.service", "LoadCredential=three:/run/opnix/creds.sock");
+    unit("reloaded.service", "");
+    unit("signalled.service", "");
     machine.sh("systemctl start opnix-mirror.service restarted.service untouched.service reloaded.service signalled.service").ok();
     let acts =
         |unit: &str| machine.sh(&format!("cat /run/acts-{unit} 2>/dev/null || true")).ok().replace('\n', " ");
@@ -169,33 +169,120 @@ pub fn a_changed_secret_acts_on_the_units_that_use_it_once(machine: &Machine) {
     machine.sh("systemctl stop restarted untouched reloaded signalled opnix-mirror").ok();
 }
 
-/// From systemd 260 on a reload swaps a unit's credentials under the same process.
-pub fn a_reload_refreshes_credentials_where_systemd_can(machine: &Machine) {
-    let config = json!({"secrets": [{"name": "key", "reference": "op://Vault/key/value",
-        "units": [{"unit": "refreshed.service", "on_change": "reload"}]}]});
+/// A reload gives a unit its new credentials from systemd 260 on, if it says so; a signal never does. Such a unit is restarted.
+pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &Machine) {
+    let units: Value = ["refreshed", "plain", "either", "signalled", "reader"]
+        .iter()
+        .map(|name| {
+            let action = match *name {
+                "either" => json!("reload-or-restart"),
+                "signalled" => json!({"signal": "SIGUSR1"}),
+                _ => json!("reload"),
+            };
+            json!({"unit": format!("{name}.service"), "on_change": action})
+        })
+        .collect();
+    let config = json!({"secrets": [file("key", json!({"mode": "0444", "units": units}))]});
     start(machine, &config, &[("key", value("1"))]);
-    machine.unit(
-        "refreshed.service",
-        "[Service]\nLoadCredential=key:/run/opnix/creds.sock\nRefreshOnReload=credentials\nExecReload=true\n\
-         ExecStart=sh -c 'while :; do cat $CREDENTIALS_DIRECTORY/key >/run/refreshed; sleep 0.2; done'\n",
-    );
-    machine.sh("systemctl start opnix-mirror.service refreshed.service").ok();
-    let seen = || machine.sh("cat /run/refreshed 2>/dev/null || true").ok();
-    machine.wait("the first value", || seen() == value("1"), LONG);
-    let process = machine.show("refreshed.service", "MainPID");
+    machine.sh("rm -f /run/has-*").ok();
+    let unit = |name: &str, more: &str, directory: &str| {
+        let text = format!(
+            "[Service]\n{more}\nExecReload=true\nExecStart=sh -c 'trap : USR1; while :; do cat {directory}/key >/run/has-%p; sleep 0.2; done'\n"
+        );
+        machine.unit(&format!("{name}.service"), &text);
+    };
+    const ASKS: &str = "LoadCredential=key:/run/opnix/creds.sock";
+    unit("refreshed", &format!("{ASKS}\nRefreshOnReload=credentials"), "$CREDENTIALS_DIRECTORY");
+    for name in ["plain", "either", "signalled"] {
+        unit(name, ASKS, "$CREDENTIALS_DIRECTORY");
+    }
+    // It is told of the file in the same way, and may be reloaded.
+    unit("reader", "", "/run/secrets");
+    let all = ["refreshed", "plain", "either", "signalled", "reader"];
+    machine.sh(&format!("systemctl start opnix-mirror.service {}", all.join(" "))).ok();
+    let has = |name: &str| machine.sh(&format!("cat /run/has-{name} 2>/dev/null || true")).ok();
+    for name in all {
+        machine.wait(&format!("the first value of {name}"), || has(name) == value("1"), LONG);
+    }
+    let processes = all.map(|name| machine.show(&format!("{name}.service"), "MainPID"));
+    let status = |name: &str| machine.run(&["opnix", "status", name]).ok();
+    assert!(status("plain.service").contains("and the newest value"), "{}", status("plain.service"));
+    // While nobody acts on them, it is told who goes on with what is old; also by a service that was started anew.
+    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
     write_vault(machine, &[("key", value("2"))]);
     machine.run(&["opnix", "refresh"]).ok();
-    let acted = || machine.journal_text().contains("a secret changed: systemctl reload refreshed.service");
-    machine.wait("the reload", acted, LONG);
-    if machine.systemd_version() >= 260 {
-        machine.wait("the second value", || seen() == value("2"), LONG);
-    } else {
-        // Older ones read credentials at a start only.
-        std::thread::sleep(Duration::from_secs(2));
-        assert_eq!(seen(), value("1"));
+    for _ in 0..2 {
+        let told = machine.run(&["opnix", "status"]).ok();
+        for name in ["refreshed", "plain", "either", "signalled"] {
+            let what = format!("{name}.service goes on with an older value of \"key\", given ");
+            assert!(told.contains(&what), "{name}: {told}");
+        }
+        assert!(!told.contains("reader.service"), "{told}");
+        assert!(status("plain.service").contains("OLDER than the newest value"), "{}", status("plain.service"));
+        machine.systemctl(&["restart", "opnix.service"]).ok();
     }
-    assert_eq!(machine.show("refreshed.service", "MainPID"), process);
-    machine.sh("systemctl stop refreshed.service opnix-mirror.service").ok();
+    machine.systemctl(&["start", "opnix-mirror.service"]).ok();
+    for name in all {
+        machine.wait(&format!("the new value of {name}"), || has(name) == value("2"), LONG);
+    }
+    let is_new = machine.systemd_version() >= 260;
+    for (name, before) in all.iter().zip(&processes) {
+        let stays = *name == "reader" || *name == "refreshed" && is_new;
+        let same = machine.show(&format!("{name}.service"), "MainPID") == *before;
+        assert_eq!(same, stays, "{name}");
+    }
+    let told = machine.run(&["opnix", "status"]).ok();
+    assert!(!told.contains("outdated"), "{told}");
+    let record = |word: &str, name: &str| {
+        let text = format!("systemctl {word} {name}.service is done");
+        machine.wait(&text.clone(), || machine.journal_text().contains(&text), LONG);
+    };
+    record("try-restart", "plain");
+    record("reload", "reader");
+    machine.sh(&format!("systemctl stop opnix-mirror.service {}", all.join(" "))).ok();
+    let over = status("plain.service");
+    assert!(over.contains("to what does not run any more"), "{over}");
+}
+
+/// Who reads a file is told as the configuration says, has no right to the secret by that, and what fails is on record.
+pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
+    let config = json!({"secrets": [
+        file("one", json!({"services": {
+            "reloads": {"on_change": "reload"}, "cannot": {"on_change": "reload"}, "fails": {"on_change": "reload"},
+            "no-such": {"on_change": "reload"}, "other-name": {"on_change": "reload"}}})),
+    ]});
+    start(machine, &config, &[("one", value("1"))]);
+    machine.sh("rm -f /run/acts-*").ok();
+    let unit = |name: &str, more: &str| {
+        let text = format!("[Service]\nExecStart=sleep infinity\n{more}\n");
+        machine.unit(&format!("{name}.service"), &text);
+    };
+    unit("reloads", "ExecReload=sh -c 'echo reload >>/run/acts-%p'");
+    unit("cannot", "");
+    unit("fails", "ExecReload=sh -c 'test -e /run/acts-mended'");
+    unit("named", "ExecReload=sh -c 'echo reload >>/run/acts-%p'");
+    machine.sh("ln -sf named.service /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
+    machine.sh("systemctl start opnix-mirror.service reloads cannot fails named").ok();
+    write_vault(machine, &[("one", value("2"))]);
+    machine.run(&["opnix", "refresh"]).ok();
+    for name in ["reloads", "named"] {
+        let acts = || machine.sh(&format!("cat /run/acts-{name} 2>/dev/null || true")).ok();
+        machine.wait(&format!("the reload of {name}"), || acts() == "reload", LONG);
+    }
+    for told in [
+        "a secret changed, and systemctl reload fails.service failed (failed): it may go on with the old one",
+        "a secret changed, and systemctl reload cannot.service failed (",
+        "a secret changed, and there is no unit no-such.service to be told",
+    ] {
+        machine.wait(told, || machine.journal_text().contains(told), LONG);
+    }
+    let status = || machine.show("opnix-mirror.service", "StatusText");
+    let failed = "systemctl reload fails.service failed (failed): it may go on with an old secret";
+    machine.wait("the status to tell", || status().contains(failed), LONG);
+    machine.run(&["opnix", "explain", "reloads.service", "one"]).fails();
+    machine.sh("touch /run/acts-mended; systemctl reload fails.service").ok();
+    machine.wait("the status to be content", || !status().contains(failed), LONG);
+    machine.sh("systemctl stop opnix-mirror reloads cannot fails named; rm /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
 }
 
 pub fn readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed(

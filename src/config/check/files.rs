@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::state::Check;
 use super::values::{account, file_mode, link_path, service};
 use crate::config::decode::At;
-use crate::config::file::{Common, Services, SystemdIntegration};
+use crate::config::file::{Common, ServiceOptions, Services, SystemdIntegration};
 use crate::config::valid::{MirrorFile, OnChange};
 use crate::names::UnitName;
 use crate::place::Place;
@@ -103,12 +103,7 @@ impl Check<'_> {
             Services::Options(services) => services
                 .iter()
                 .filter_map(|(name, At { value: options, place })| {
-                    let action = match (&options.signal, options.restart) {
-                        (Some(signal), _) => OnChange::Signal(self.valid(signal, str::parse)?),
-                        (None, Some(false)) => OnChange::Reload,
-                        (None, _) => OnChange::Restart,
-                    };
-                    Some((name.as_str(), place, action))
+                    Some((name.as_str(), place, self.of_a_service(options, place)?))
                 })
                 .collect(),
         };
@@ -116,6 +111,20 @@ impl Check<'_> {
             .into_iter()
             .filter_map(|(name, place, action)| Some((self.noted(place, service(name))?, action)))
             .collect()
+    }
+
+    fn of_a_service(&mut self, options: &ServiceOptions, place: &Place) -> Option<OnChange> {
+        Some(match (&options.on_change, &options.signal, options.restart) {
+            (Some(on_change), None, None) => self.on_change(on_change)?,
+            (Some(_), ..) => {
+                let remedy = "keep `on_change`, or `restart` and `signal`";
+                self.fault(place, "what is to be done is said twice", remedy);
+                return None;
+            }
+            (None, Some(signal), _) => OnChange::Signal(self.valid(signal, str::parse)?),
+            (None, None, Some(false)) => OnChange::Reload,
+            (None, None, _) => OnChange::Restart,
+        })
     }
 
     /// OpNix's switches: who missed a file is started all the same.

@@ -40,7 +40,8 @@ impl Check<'_> {
         self.noted(place, units.can_ask_for(&credential));
         if on_change != OnChange::Nothing {
             self.policy.mirror(entry);
-            self.changes.push(Change { entry: entry.clone(), units: units.clone(), action: on_change });
+            let (units, credential) = (units.clone(), credential.clone());
+            self.changes.push(Change { entry: entry.clone(), units, credential, action: on_change });
         }
         let rule = Rule { units, credential, entry: entry.clone(), deadline, place: place.clone() };
         if let Err(taken) = self.policy.add(rule) {
@@ -53,7 +54,7 @@ impl Check<'_> {
         }
     }
 
-    fn on_change(&mut self, written: &file::OnChange) -> Option<OnChange> {
+    pub(super) fn on_change(&mut self, written: &file::OnChange) -> Option<OnChange> {
         Some(match written {
             file::OnChange::Action(file::Action::None) => OnChange::Nothing,
             file::OnChange::Action(file::Action::Reload) => OnChange::Reload,

@@ -10,7 +10,7 @@ mod units;
 use std::collections::BTreeMap;
 
 pub use entries::{Common, Keep, Kind, SecretEntry, TemplateEntry};
-pub use opnix::{Services, SystemdIntegration};
+pub use opnix::{ServiceOptions, Services, SystemdIntegration};
 pub use provider::Provider;
 pub use units::{Action, OnChange, SendSignal, Unit, UnitOptions};
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jsonc_parser::ast::Value;
 use schemars::JsonSchema;
 
+use super::units::OnChange;
 use crate::config::decode::{At, Decode, Reader, object};
 
 /// Services by name, without `.service`: a list, or an object with options.
@@ -22,6 +23,8 @@ object! {
         "restart" => restart: Option<bool>,
         /// Send it this signal instead.
         "signal" => signal: Option<At<String>>,
+        /// What to do instead of both, as in `units`. It gives the service no right to the secret.
+        "on_change" => on_change: Option<OnChange>,
         /// Units that come first.
         "after" => after: Vec<String>,
     }
