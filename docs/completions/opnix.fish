@@ -58,7 +58,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand explain" -l config -d 'A con
 complete -c opnix -n "__fish_opnix_using_subcommand explain" -l control -d 'The control socket of the service' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand status" -l control -d 'The control socket of the service' -r -F
-complete -c opnix -n "__fish_opnix_using_subcommand status" -l json -d 'As JSON: the answer to io.opnix.Status, documented in io.opnix.varlink'
+complete -c opnix -n "__fish_opnix_using_subcommand status" -l json -d 'As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink'
 complete -c opnix -n "__fish_opnix_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand refresh" -l timeout -d 'How long to wait for 1Password; what comes later is kept all the same' -r
 complete -c opnix -n "__fish_opnix_using_subcommand refresh" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F

@@ -1,7 +1,9 @@
 //! `opnix check`: is the configuration valid, and do the unit files agree with it.
 
 pub mod credentials;
+mod files;
 mod mapping;
+mod others;
 mod start;
 pub mod units;
 

@@ -10,6 +10,8 @@ use crate::control::answers;
 use crate::control::interface::{Control, Explanation, State};
 use crate::names::{CredentialName, UnitName};
 use crate::remedy::Remedy;
+use crate::systemd::manager::{Manager, Unit};
+use crate::systemd::unit_files::UnitFiles;
 
 /// Say whether a unit would get a credential, and why; never its value
 ///
@@ -29,7 +31,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let unit = match arguments.unit.parse::<UnitName>() {
+    let own = own_name(&arguments.unit);
+    let unit = match own.parse::<UnitName>() {
         Ok(unit) => unit,
         Err(error) => return fail(Exit::Usage, error.lines()),
     };
@@ -37,6 +40,9 @@ pub fn run(arguments: Arguments) -> Exit {
         Ok(credential) => credential,
         Err(error) => return fail(Exit::Usage, error.lines()),
     };
+    if own != arguments.unit {
+        println!("{} is another name of {own}, by which systemd asks", arguments.unit);
+    }
     let files = match arguments.config {
         files if !files.is_empty() => files,
         _ => {
@@ -57,6 +63,15 @@ pub fn run(arguments: Arguments) -> Exit {
         }
         Err(faults) => faulty(&faults),
     }
+}
+
+/// The unit's own name on this machine, by its service manager or its files.
+fn own_name(name: &str) -> String {
+    let running = Manager::connect().and_then(|mut manager| manager.unit(name)).ok();
+    if let Some(unit) = running.filter(Unit::is_known) {
+        return unit.id;
+    }
+    UnitFiles::of_the_machine().map_or_else(|_| name.to_owned(), |files| files.own_name(name).to_owned())
 }
 
 fn show(unit: &str, credential: &str, explanation: &Explanation) -> Exit {

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Held, Missed, Outcome, Provider, Records, Refreshed,
-    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
+    Budget, Cache, Error, Explanation, Health, Held, Missed, Outcome, Provider, Records, Refreshed, Rejected,
+    Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
 };
 use crate::files;
 use crate::moment::Now;

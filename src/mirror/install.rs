@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::accounts::Owner;
-use crate::fingerprint::Key;
 use super::way::parent;
 use crate::files::{self, Attributes, discard, unfinished};
+use crate::fingerprint::Key;
 use crate::names::CREDENTIALS_MAX;
 use crate::secret::Secret;
 

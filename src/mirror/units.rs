@@ -89,7 +89,9 @@ fn act_now(tasks: &mut Tasks, later: &mut Tasks, socket: &Path, acts: &mut Acts)
                 continue;
             }
             if !unit.is_known() {
-                warn!("a secret changed, and there is no unit {name} to be told: correct its name in the configuration");
+                warn!(
+                    "a secret changed, and there is no unit {name} to be told: correct its name in the configuration"
+                );
                 continue;
             }
             let action = suited(&task, &unit, socket);

@@ -54,10 +54,8 @@ struct Line {
 
 impl Given {
     pub fn load(directory: Option<StateDirectory>) -> Self {
-        let (key, list) = directory
-            .as_ref()
-            .and_then(read)
-            .unwrap_or_else(|| (Key::new().ok(), BTreeMap::new()));
+        let (key, list) =
+            directory.as_ref().and_then(read).unwrap_or_else(|| (Key::new().ok(), BTreeMap::new()));
         Self { directory, key, list: Mutex::new(list), unsaved: Notify::new() }
     }
 

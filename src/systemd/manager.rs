@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 
 use super::bus::{Argument, Bus, Value};
+use super::running::Load;
 
 /// Where a service manager listens for its own user, in `/run` or the user's runtime directory, with or without a message bus.
 const PRIVATE: &str = "systemd/private";
@@ -168,6 +169,33 @@ impl Unit {
 
     pub fn is_known(&self) -> bool {
         self.text("LoadState") != "not-found"
+    }
+
+    pub fn is_masked(&self) -> bool {
+        self.text("LoadState") == "masked"
+    }
+
+    /// Whether its files are other ones than those that it was loaded from.
+    pub fn is_stale(&self) -> bool {
+        self.properties.get("NeedDaemonReload") == Some(&Value::Flag(true))
+    }
+
+    /// Its main file, if it has one.
+    pub fn file(&self) -> Option<&str> {
+        Some(self.text("FragmentPath")).filter(|path| !path.is_empty())
+    }
+
+    /// What it has by `LoadCredential=` and `LoadCredentialEncrypted=`.
+    pub fn loads(&self) -> Vec<Load> {
+        let of = |(property, is_encrypted)| {
+            self.list(property).iter().filter_map(move |credential| match credential.list() {
+                [Value::Text(id), Value::Text(source)] => {
+                    Some(Load { id: id.clone(), source: source.clone(), is_encrypted })
+                }
+                _ => None,
+            })
+        };
+        [("LoadCredential", false), ("LoadCredentialEncrypted", true)].into_iter().flat_map(of).collect()
     }
 
     fn number(&self, name: &str) -> i128 {

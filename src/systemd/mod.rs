@@ -5,6 +5,7 @@ pub mod asker;
 pub mod bus;
 pub mod manager;
 pub mod notify;
+pub mod running;
 pub mod store;
 pub mod time_span;
 pub mod unit_files;

@@ -4,11 +4,14 @@
 //! Followed from `unit-file.c`, `dropin.c` and `conf-parser.c` of systemd; held against systemd 252, 257 and 262 by
 //! `tests/system/unit_files.rs`.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::manager::Manager;
+use super::running::{Load, Running};
 use crate::files;
 use crate::place::Place;
 
@@ -37,6 +40,8 @@ pub struct UnitFiles {
     directories: Vec<Directory>,
     /// The names that stand for another one.
     aliases: BTreeMap<String, String>,
+    /// The service manager that has read them; `None`: they are not, or not only, those of this machine.
+    running: Option<RefCell<Running>>,
 }
 
 struct Directory {
@@ -65,6 +70,10 @@ pub struct Effective {
     pub is_masked: bool,
     /// What counts, in its order.
     pub lines: Vec<Line>,
+    /// What the service manager says that it loads, if it has the unit in memory.
+    pub loads: Option<Vec<Load>>,
+    /// It has not read what is in the files now.
+    pub is_stale: bool,
 }
 
 /// An assignment.
@@ -100,10 +109,10 @@ impl UnitFiles {
                 aliases.insert(name.clone(), target.clone());
             }
         }
-        Ok(Self { directories, aliases })
+        Ok(Self { directories, aliases, running: None })
     }
 
-    /// The directories of a running machine, as far as they are there.
+    /// The directories of this machine, as far as they are there. What its service manager has in memory it is asked about.
     pub fn of_the_machine() -> io::Result<Self> {
         let there = SEARCH_PATH.iter().map(PathBuf::from).filter(|path| path.is_dir());
         // Where /lib is a link to /usr/lib, it is the same directory.
@@ -113,7 +122,8 @@ impl UnitFiles {
                 paths.push(path);
             }
         }
-        Self::new(&paths)
+        let running = Manager::connect().and_then(Running::new).ok().map(RefCell::new);
+        Ok(Self { running, ..Self::new(&paths)? })
     }
 
     /// The units and templates that have a file or drop-ins of their own here, under their own names.
@@ -125,7 +135,10 @@ impl UnitFiles {
             prefix == "-" || !prefix.is_empty() && !prefix.ends_with('-')
         };
         let drop_ins = self.directories.iter().flat_map(|directory| &directory.drop_ins).filter(of_one);
-        files.chain(drop_ins).map(|name| self.own_name(name).to_owned()).collect()
+        let mut names: BTreeSet<String> =
+            files.chain(drop_ins).map(|name| self.own_name(name).to_owned()).collect();
+        names.extend(self.running.iter().flat_map(|running| running.borrow().loaded.clone()));
+        names
     }
 
     /// The unit's own name, if this is another one for it.
@@ -139,6 +152,13 @@ impl UnitFiles {
             }
         }
         name
+    }
+
+    /// The list of encrypted volumes of the machine that these directories belong to.
+    pub fn crypttab(&self) -> Option<PathBuf> {
+        let mut paths = self.directories.iter().map(|directory| &directory.path);
+        let etc = paths.find(|path| path.ends_with("etc/systemd/system"))?;
+        Some(etc.ancestors().nth(2)?.join("crypttab"))
     }
 
     /// Whether these are all directories in which packages put units, so that what is not here is nowhere.
@@ -157,8 +177,16 @@ impl UnitFiles {
         matches!(self.file(self.own_name(name)), Some((_, File::Mask)))
     }
 
-    /// As systemd would load it. Lines that it cannot read are left out.
+    /// As systemd has it, or would load it. Lines that it cannot read are left out.
     pub fn effective(&self, name: &str) -> io::Result<Effective> {
+        let unit = self.by_files(name)?;
+        match &self.running {
+            Some(running) => running.borrow_mut().corrected(unit),
+            None => Ok(unit),
+        }
+    }
+
+    fn by_files(&self, name: &str) -> io::Result<Effective> {
         let mut own = self.own_name(name).to_owned();
         let mut file = self.file(&own);
         let template = template_of(&own);
@@ -198,10 +226,11 @@ impl UnitFiles {
             .find_map(|directory| Some((directory.path.join(name), directory.files.get(name)?)))
     }
 
-    /// By their names, of which the first in the order of their directories counts.
+    /// By their names, of which the first in the order of their directories counts, of the unit's own name before its other ones.
     fn drop_ins(&self, names: &BTreeSet<String>, own: &str) -> io::Result<Vec<PathBuf>> {
         let mut directories = Vec::new();
-        for name in names {
+        let others = names.iter().map(String::as_str).filter(|name| *name != own);
+        for name in [own].into_iter().chain(others) {
             for directory in &self.directories {
                 for stem in stems(name) {
                     directories.extend(directory.drop_in_directory(&stem));
@@ -317,23 +346,18 @@ fn instance_like(template: &str, other: &str) -> String {
 }
 
 /// What the names of a unit's drop-in directories begin with, the most special first: of `a-b@x.service` those are itself,
-/// `a-b@.service`, `a-@.service`, and so on.
+/// `a-b@.service`, `a-@x.service` and `a-@.service`.
 fn stems(name: &str) -> Vec<String> {
     let mut all = vec![name.to_owned()];
-    if let Some(template) = template_of(name) {
-        all.extend(stems(&template));
-    }
+    all.extend(template_of(name));
     let Some((before, kind)) = name.rsplit_once('.') else { return all };
     let (prefix, instance) = match before.split_once('@') {
         Some((prefix, instance)) => (prefix, format!("@{instance}")),
         None => (before, String::new()),
     };
     if let Some(dash) = prefix.trim_end_matches('-').rfind('-') {
-        let shorter = format!("{}{instance}.{kind}", &prefix[..=dash]);
-        all.extend(stems(&shorter));
+        all.extend(stems(&format!("{}{instance}.{kind}", &prefix[..=dash])));
     }
-    let mut seen = BTreeSet::new();
-    all.retain(|stem| seen.insert(stem.clone()));
     all
 }
 
@@ -405,7 +429,7 @@ mod tests {
     fn drop_ins_of_prefixes_and_templates_count() {
         assert_eq!(stems("a.service"), ["a.service"]);
         assert_eq!(stems("a-b-c.service"), ["a-b-c.service", "a-b-.service", "a-.service"]);
-        assert_eq!(stems("a-b@x.service"), ["a-b@x.service", "a-b@.service", "a-@.service", "a-@x.service"]);
+        assert_eq!(stems("a-b@x.service"), ["a-b@x.service", "a-b@.service", "a-@x.service", "a-@.service"]);
         assert_eq!(stems("a-.service"), ["a-.service"]);
         assert_eq!(stems("-.mount"), ["-.mount"]);
     }

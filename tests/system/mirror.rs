@@ -218,7 +218,11 @@ pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &M
             assert!(told.contains(&what), "{name}: {told}");
         }
         assert!(!told.contains("reader.service"), "{told}");
-        assert!(status("plain.service").contains("OLDER than the newest value"), "{}", status("plain.service"));
+        assert!(
+            status("plain.service").contains("OLDER than the newest value"),
+            "{}",
+            status("plain.service")
+        );
         machine.systemctl(&["restart", "opnix.service"]).ok();
     }
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::opnix::*;
 
 /// How many units.
-const UNITS: usize = 120;
+const UNITS: usize = 200;
 const DIRECTORIES: [&str; 3] = ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"];
 
 /// One line or several, each with its section.
@@ -37,7 +37,7 @@ pub fn what_check_says_of_units_made_at_random_is_what_systemd_does(machine: &Ma
         .unwrap_or_else(rand::random);
     eprintln!("units made at random: OPNIX_UNITS_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let (mut files, mut names) = (Vec::new(), Vec::new());
+    let (mut files, mut links, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..UNITS {
         let name = match number % 4 {
             0 => format!("made{number}.service"),
@@ -45,7 +45,14 @@ pub fn what_check_says_of_units_made_at_random_is_what_systemd_does(machine: &Ma
             2 => format!("made{number}@x.service"),
             _ => format!("made{number}-a@x-y.service"),
         };
-        let unit = Unit::of(&name);
+        let mut unit = Unit::of(&name);
+        if number % 4 == 0 {
+            // It has another name, and so do its drop-ins.
+            let other = format!("made{number}-other.service");
+            let directory = DIRECTORIES.choose(&mut random).expect("directories");
+            links.push((format!("{directory}/{other}"), name.clone()));
+            unit.drop_ins.extend([other.clone(), other]);
+        }
         let main = [unit.main.as_str(), name.as_str()];
         for directory in DIRECTORIES {
             if directory != DIRECTORIES[2] && random.random_bool(0.5) {
@@ -68,6 +75,9 @@ pub fn what_check_says_of_units_made_at_random_is_what_systemd_does(machine: &Ma
     let mut script = String::from(
         "mkdir -p /run/made /run/systemd/system; rm -f /run/made/*; echo made-up-file >/etc/made-up\n",
     );
+    for (link, target) in &links {
+        let _ = writeln!(script, "mkdir -p $(dirname {link}); ln -sf {target} {link}");
+    }
     for (path, text) in &files {
         let _ = write!(script, "mkdir -p $(dirname {path}); cat >{path} <<'END'\n{text}END\n");
     }
@@ -149,6 +159,7 @@ pub fn doctor_names_what_takes_the_credentials_of_all_services_back(machine: &Ma
     let drop_in = "/run/systemd/system/service.d/zzz-lxc-service.conf";
     machine.sh("mkdir -p /run/systemd/system/service.d").ok();
     machine.write(drop_in, "[Service]\nLoadCredential=\nImportCredential=\n", "0644");
+    machine.systemctl(&["daemon-reload"]).ok();
     let said = doctor();
     assert!(
         said.contains(&format!("of patient.service is not asked for: {drop_in}:2:1 takes it back")),
@@ -160,7 +171,9 @@ pub fn doctor_names_what_takes_the_credentials_of_all_services_back(machine: &Ma
             "{said}"
         );
     }
-    machine.sh(&format!("rm -r {drop_in} && rmdir /run/systemd/system/service.d")).ok();
+    machine
+        .sh(&format!("rm -r {drop_in} && rmdir /run/systemd/system/service.d; systemctl daemon-reload"))
+        .ok();
     assert_eq!(doctor(), "");
     // What is given anew after that is there.
     let anew = "[Service]\nLoadCredential=\nLoadCredential=token:/etc/other\nLoadCredential=opnix.cache-key:/etc/other\n";
@@ -168,4 +181,56 @@ pub fn doctor_names_what_takes_the_credentials_of_all_services_back(machine: &Ma
     assert_eq!(doctor(), "");
     machine.sh("rm /run/systemd/system/opnix.service.d/90-anew.conf").ok();
     machine.systemctl(&["daemon-reload"]).ok();
+}
+
+pub fn what_systemd_has_in_memory_counts_whatever_its_files_say_by_now(machine: &Machine) {
+    let units = ["old.service", "late.service", "kept@one.service", "alias.service"];
+    set_up(machine, &[secret("key", &units)], &[("key", value("key"))], "5s");
+    const ASKS: &str = "LoadCredential=key:/run/opnix/creds.sock\n";
+    const RUNS: &str = "[Service]\nType=exec\nExecStart=sleep infinity\n";
+    machine.unit("old.service", &format!("{RUNS}{ASKS}"));
+    machine.unit("late.service", RUNS);
+    machine.unit("host.service", &format!("{RUNS}LoadCredential=%H:/run/opnix/creds.sock\n"));
+    machine.unit("kept@.service", &format!("{RUNS}{ASKS}"));
+    machine.unit("own.service", &format!("{RUNS}{ASKS}"));
+    machine.sh("ln -sf own.service /run/systemd/system/alias.service; systemctl daemon-reload").ok();
+    machine.sh("systemctl start opnix-control.socket old late kept@one").ok();
+    machine.sh("systemctl start own").fails();
+    machine.sh("systemctl start kept@two").fails();
+    machine.sh("systemctl start host").fails();
+    machine.write("/run/systemd/system/old.service", RUNS, "0644");
+    machine.write("/run/systemd/system/late.service", format!("{RUNS}{ASKS}"), "0644");
+    let said = machine.sh("opnix doctor || true").text();
+    let host = machine.run(&["uname", "-n"]).ok();
+    for expected in [
+        "warning  units: /run/systemd/system/old.service: systemd has an older version of old.service in memory than its files are\n",
+        "fault    units: /run/systemd/system/late.service:4:1: credential \"key\" of late.service is not asked for: systemd has an older version of the unit in memory\n",
+        &format!("no secret is mapped to credential \"{host}\" of host.service\n"),
+        "no secret is mapped to credential \"key\" of kept@two.service\n",
+        "alias.service is another name of own.service, by which systemd asks\n",
+    ] {
+        assert!(said.contains(expected), "{expected}\n{said}");
+    }
+    for content in
+        ["of old.service is not asked for", "kept@one.service", "does not ask for credential \"key\" of kept"]
+    {
+        assert!(!said.contains(content), "{content}\n{said}");
+    }
+    machine.systemctl(&["daemon-reload"]).ok();
+    let said = machine.sh("opnix doctor || true").text();
+    assert!(!said.contains("older version of") && said.contains("old.service does not ask for"), "{said}");
+    // It is asked for under whichever name.
+    let explained = machine.run(&["opnix", "explain", "alias.service", "key"]);
+    let text = explained.text();
+    assert!(explained.code == Some(77), "{text}");
+    for told in [
+        "alias.service is another name of own.service, by which systemd asks\n",
+        "refused: own.service does not get \"key\"\n",
+        "but       alias.service gets \"key\"",
+    ] {
+        assert!(text.contains(told), "{told}\n{text}");
+    }
+    let status = machine.run(&["opnix", "status", "alias.service"]).text();
+    assert!(status.contains("alias.service is another name of it\n"), "{status}");
+    machine.sh("systemctl stop old late kept@one; systemctl reset-failed; rm /run/systemd/system/old.service /run/systemd/system/late.service /run/systemd/system/host.service /run/systemd/system/kept@.service /run/systemd/system/own.service /run/systemd/system/alias.service; systemctl daemon-reload").ok();
 }

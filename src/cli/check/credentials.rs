@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::place::Place;
+use crate::systemd::running::Load;
 use crate::systemd::unit_files::{Effective, Line};
 
 /// What a unit's files say of credentials, with what is in effect and what is not.
@@ -52,6 +53,8 @@ pub enum Why {
     Replaced(Place),
     /// systemd ignores it in this section.
     Section(String),
+    /// The service manager has the unit in memory without it.
+    Unread,
     /// systemd ignores a path with `//`, `.` or `..` in it.
     Path,
 }
@@ -83,7 +86,38 @@ impl Credentials {
                 _ => {}
             }
         }
+        if let Some(loads) = &unit.loads {
+            found.correct(loads, unit);
+        }
         found
+    }
+
+    /// The service manager knows better: what it has not read is not in effect, and what its files do not say any more is.
+    fn correct(&mut self, loads: &[Load], unit: &Effective) {
+        for (id, loaded) in std::mem::take(&mut self.loaded) {
+            let Loaded { source, is_encrypted, place } = loaded;
+            let is_there = |load: &Load| {
+                load.id == id
+                    && source_of(&load.id, &load.source) == source
+                    && load.is_encrypted == is_encrypted
+            };
+            if loads.iter().any(is_there) {
+                self.loaded.insert(id, Loaded { source, is_encrypted, place });
+            } else {
+                self.lost.push(Lost { id, source, place, why: Why::Unread });
+            }
+        }
+        for Load { id, source, is_encrypted } in loads {
+            let place =
+                || Place { file: unit.file.clone().unwrap_or_default().as_path().into(), position: None };
+            self.loaded.entry(id.clone()).or_insert_with(|| Loaded {
+                source: source_of(id, source),
+                is_encrypted: *is_encrypted,
+                place: place(),
+            });
+        }
+        // It has replaced their specifiers.
+        self.unknown.clear();
     }
 
     fn load(&mut self, line: &Line, is_encrypted: bool, section: &str, unit: &str) {
@@ -101,11 +135,7 @@ impl Credentials {
             self.unknown.push((line.value.clone(), place));
             return;
         };
-        let source = match path.as_str() {
-            "" => Source::System(id.clone()),
-            path if path.starts_with('/') => Source::Path(path.to_owned()),
-            name => Source::System(name.to_owned()),
-        };
+        let source = source_of(&id, &path);
         let is_ignored = |source: &Source| matches!(source, Source::Path(path) if !is_normalized(path));
         let why = if line.section != section {
             Some(Why::Section(line.section.clone()))
@@ -124,6 +154,14 @@ impl Credentials {
             let why = Why::Replaced(place);
             self.lost.push(Lost { id, source: before.source, place: before.place, why });
         }
+    }
+}
+
+fn source_of(id: &str, path: &str) -> Source {
+    match path {
+        "" => Source::System(id.to_owned()),
+        path if path.starts_with('/') => Source::Path(path.to_owned()),
+        name => Source::System(name.to_owned()),
     }
 }
 

@@ -1,9 +1,12 @@
-//! How long systemd lets a unit start, by its unit file and drop-ins.
+//! What becomes of a start, by the unit file and drop-ins: how long systemd lets it take, and whether it is tried again.
 
 use std::time::Duration;
 
+use crate::config::Fault;
+use crate::names::UnitPattern;
+use crate::remedy::Problem;
 use crate::systemd::time_span;
-use crate::systemd::unit_files::Effective;
+use crate::systemd::unit_files::{Effective, Line};
 
 /// `DefaultTimeoutStartSec=`, if the administrator has not changed it.
 const DEFAULT: Duration = Duration::from_secs(90);
@@ -25,11 +28,27 @@ pub fn limit(unit: &Effective) -> Duration {
     timeout.unwrap_or(if is_oneshot { Duration::MAX } else { DEFAULT })
 }
 
+/// What keeps systemd from trying a start again that was refused, where it tries others again.
+pub fn not_again(units: &UnitPattern, unit: &Effective) -> Option<Fault> {
+    let last = |key: &str| unit.lines.iter().rev().find(|line| line.section == "Service" && line.key == key);
+    let refusal = ["243", "CREDENTIALS"];
+    let has = |line: &&Line| line.value.split_whitespace().any(|word| refusal.contains(&word));
+    let forced = last("RestartForceExitStatus").filter(has).is_some();
+    let restart = last("Restart")
+        .filter(|line| ["on-abnormal", "on-abort", "on-watchdog"].contains(&line.value.as_str()));
+    let restart = restart.filter(|_| !forced);
+    let line = last("RestartPreventExitStatus").filter(has).or(restart)?;
+    let what = format!(
+        "with {}={} systemd does not try {units} again after a refusal (243): only opnix-mirror.service does",
+        line.key, line.value
+    );
+    Some(Fault::new(&line.place, &Problem::new(what, "Restart=on-failure, with RestartSec=5s or more")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::place::Place;
-    use crate::systemd::unit_files::Line;
 
     fn limit_of(text: &str) -> Option<u64> {
         let line = |assignment: &str| {

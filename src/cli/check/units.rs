@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::credentials::{Credentials, Loaded, Lost, Source, Why, expanded};
-use super::mapping;
-use super::start;
+use super::credentials::{Credentials, Loaded, Lost, Source, Why};
+use super::{files, mapping, others, start};
 use crate::config::{Config, Fault, OnChange};
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
-use crate::policy::{MIRROR, Rule};
+use crate::policy::Rule;
 use crate::remedy::Problem;
 use crate::systemd::unit_files::{Effective, UnitFiles};
 
@@ -39,30 +38,27 @@ impl Report {
     }
 }
 
-/// The mirror's unit, and what OpNix calls it.
-const MIRROR_NAMES: [&str; 2] = [MIRROR, "opnix-secrets.service"];
-
 /// A unit, with what is known of it.
-struct Unit<'c> {
-    units: UnitPattern,
-    files: Effective,
-    credentials: Credentials,
+pub struct Unit<'c> {
+    pub units: UnitPattern,
+    pub files: Effective,
+    pub credentials: Credentials,
     /// The rules that grant something to it, or to an instance of it; and those of them that are about it.
     granted: Vec<&'c Rule>,
     rules: Vec<&'c Rule>,
 }
 
-pub fn compare(files: &UnitFiles, socket: &str, config: &Config) -> io::Result<Report> {
+pub fn compare(units: &UnitFiles, socket: &str, config: &Config) -> io::Result<Report> {
     let mut report = Report::default();
-    let mut names = files.names();
+    let mut names = units.names();
     for rule in config.policy.rules() {
         // Of a unit whose file is elsewhere, drop-ins for all of its kind may be here.
-        names.insert(files.own_name(mapping::name_of(rule)).to_owned());
+        names.insert(units.own_name(mapping::name_of(rule)).to_owned());
     }
     let (mut found, mut places) = (Found::default(), BTreeSet::new());
     for name in names {
-        let Some(units) = pattern(&name) else { continue };
-        let effective = files.effective(&name)?;
+        let Some(of) = pattern(&name) else { continue };
+        let effective = units.effective(&name)?;
         if effective.is_masked {
             continue;
         }
@@ -70,21 +66,23 @@ pub fn compare(files: &UnitFiles, socket: &str, config: &Config) -> io::Result<R
         // The unit file of a template asks for all its instances. It is enough if a rule grants it to one of them.
         // One for another name of the unit is meant for it: that systemd asks by its own is said of the rule.
         let is_for_it =
-            |rule: &&Rule| overlaps(&rule.units, &units) || files.own_name(mapping::name_of(rule)) == name;
+            |rule: &&Rule| overlaps(&rule.units, &of) || units.own_name(mapping::name_of(rule)) == name;
         let granted: Vec<&Rule> = config.policy.rules().filter(is_for_it).collect();
         // An instance that is mapped by its name is looked at by itself.
-        let is_of_it = |rule: &&Rule| {
-            !matches!((&units, &rule.units), (UnitPattern::Instances(_), UnitPattern::Unit(_)))
-        };
+        let is_of_it =
+            |rule: &&Rule| !matches!((&of, &rule.units), (UnitPattern::Instances(_), UnitPattern::Unit(_)));
         let rules = granted.iter().copied().filter(is_of_it).collect();
-        let unit = Unit { units, files: effective, credentials, granted, rules };
+        let unit = Unit { units: of, files: effective, credentials, granted, rules };
         asks(&unit, socket, config, &mut report, &mut found);
         runs_without(&unit, socket, &mut report, &mut found);
-        reads_files(&unit, config, &mut report);
+        files::read(&unit, config, &mut report);
+        others::ask(&unit, units, socket, &mut report);
+        is_old(&unit, socket, &mut report);
         let of_ours = unit.credentials.loaded.values().filter(|loaded| is_at(&loaded.source, socket));
         places.extend(of_ours.map(|loaded| loaded.place.clone()));
     }
-    mapping::look(files, socket, config, &found.used, &mut report);
+    others::unlock(units, socket, &mut report)?;
+    mapping::look(units, socket, config, &found.used, &mut report);
     report.asked = places.len();
     report.faults.sort_by(|one, other| one.place().cmp(other.place()));
     Ok(report)
@@ -101,8 +99,20 @@ struct Found {
     warned: Pairs,
 }
 
-fn is_at(source: &Source, socket: &str) -> bool {
+pub fn is_at(source: &Source, socket: &str) -> bool {
     matches!(source, Source::Path(path) if path == socket)
+}
+
+/// What is in its files counts from the next time on that systemd reads them.
+fn is_old(unit: &Unit<'_>, socket: &str, report: &mut Report) {
+    let is_ours = unit.credentials.loaded.values().any(|loaded| is_at(&loaded.source, socket));
+    if let Some(file) = unit.files.file.as_deref().filter(|_| unit.files.is_stale)
+        && (is_ours || !unit.rules.is_empty())
+    {
+        let place = Place { file: file.into(), position: None };
+        let what = format!("systemd has an older version of {} in memory than its files are", unit.units);
+        report.warning(&place, what, "systemctl daemon-reload");
+    }
 }
 
 /// What it asks for, and whether it may have that.
@@ -147,6 +157,7 @@ fn asks<'c>(unit: &Unit<'c>, socket: &str, config: &Config, report: &mut Report,
                 let deadline = rule.deadline.unwrap_or(config.timing.deadline);
                 report.warnings.extend(too_long(units, rule, deadline, start::limit(&unit.files)));
                 report.warnings.extend(not_renewed(unit, rule, config));
+                report.warnings.extend(start::not_again(units, &unit.files));
             }
             found.used.insert((rule.units.clone(), rule.credential.clone()));
         }
@@ -175,6 +186,10 @@ fn runs_without(unit: &Unit<'_>, socket: &str, report: &mut Report, found: &mut 
             Why::Section(section) => (
                 format!("systemd ignores it in [{section}]"),
                 format!("move it to [{}]", super::credentials::section_of(&unit.files.name)),
+            ),
+            Why::Unread => (
+                "systemd has an older version of the unit in memory".into(),
+                "systemctl daemon-reload".into(),
             ),
             Why::Path => {
                 ("systemd ignores such a path".into(), format!("write LoadCredential={id}:{socket}"))
@@ -268,63 +283,28 @@ fn too_long(units: &UnitPattern, rule: &Rule, deadline: Duration, limit: Duratio
     })
 }
 
-/// A reload gives a unit its new credentials from systemd 260 on, and only if it says so.
+/// A reload gives a unit its new credentials from systemd 260 on, and only if it says so; a signal never does.
 fn not_renewed(unit: &Unit<'_>, rule: &Rule, config: &Config) -> Option<Fault> {
     let mut changes = config.changes.iter();
     let change =
         changes.find(|change| Arc::ptr_eq(&change.entry, &rule.entry) && change.units == rule.units)?;
-    let reloads = matches!(change.action, OnChange::Reload | OnChange::ReloadOrRestart);
-    let refreshes = unit.files.lines.iter().any(|line| {
-        line.key == "RefreshOnReload"
-            && line.value.split(' ').any(|word| ["credentials", "yes"].contains(&word))
-    });
-    (reloads && !refreshes).then(|| {
-        let what = format!(
-            "{} keeps the old credential \"{}\" through a reload, until it is restarted",
-            unit.units, rule.credential
-        );
-        let remedy =
-            "\"on_change\": \"restart\"; or, from systemd 260 on, RefreshOnReload=credentials in the unit";
-        Fault::new(&rule.place, &Problem::new(what, remedy))
-    })
-}
-
-/// A file of the mirror that a unit reads, and that may not be there yet, or never.
-fn reads_files(unit: &Unit<'_>, config: &Config, report: &mut Report) {
-    if !config.needs_memory() {
-        // What is there is somebody else's.
-        return;
-    }
-    let (mut is_after, mut read) = (false, Vec::new());
-    for line in &unit.files.lines {
-        match (line.section.as_str(), line.key.as_str()) {
-            ("Unit", "After") => {
-                let mut others = line.value.split_whitespace();
-                is_after |= others.any(|other| MIRROR_NAMES.contains(&other));
-            }
-            ("Service", "EnvironmentFile") if line.value.is_empty() => read.clear(),
-            ("Service", "EnvironmentFile") => read.push(line),
-            _ => {}
-        }
-    }
-    for line in read {
-        // What only the machine knows, and patterns, are not looked at.
-        let path = expanded(line.value.trim_start_matches('-'), &unit.files.name);
-        let Some(path) = path.filter(|path| !path.contains(['*', '?', '['])) else { continue };
-        let path = Path::new(&path);
-        if !path.starts_with(&config.mirror_root) {
-            continue;
-        }
-        let mut written = config.files.iter().flat_map(|file| file.symlinks.iter().chain([&file.path]));
-        if !written.any(|written| written == path) {
-            let what = format!("{} reads {}, which opnix does not write", unit.units, path.display());
-            report.fault(&line.place, what, "correct it, or write it: `path` of a secret or template");
-        } else if !is_after {
-            let what = format!("{} reads {}, and may start before it is there", unit.units, path.display());
-            let remedy = "Wants=opnix-mirror.service and After=opnix-mirror.service in [Unit]";
-            report.warning(&line.place, what, remedy);
-        }
-    }
+    let refreshes = || {
+        unit.files.lines.iter().any(|line| {
+            line.key == "RefreshOnReload"
+                && line.value.split(' ').any(|word| ["credentials", "yes"].contains(&word))
+        })
+    };
+    let what = match change.action {
+        OnChange::Reload | OnChange::ReloadOrRestart if !refreshes() => "a reload",
+        OnChange::Signal(_) => "a signal",
+        _ => return None,
+    };
+    let what = format!(
+        "{what} gives {} no new value of its credential \"{}\": opnix restarts it instead",
+        unit.units, rule.credential
+    );
+    let remedy = "\"on_change\": \"restart\"; or reload it, from systemd 260 on, with RefreshOnReload=credentials in the unit";
+    Some(Fault::new(&rule.place, &Problem::new(what, remedy)))
 }
 
 /// Whether there is a unit that both stand for.

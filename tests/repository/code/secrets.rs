@@ -26,6 +26,8 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         ("providers/child/token.rs", 1),
         // Values, to units.
         ("server/answer.rs", 2),
+        // Values, hashed with a key.
+        ("server/given.rs", 2),
         // Values, to be sealed.
         ("store/sealed.rs", 1),
         // Values, into a template.
