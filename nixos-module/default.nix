@@ -45,7 +45,7 @@ let
   isRetried = unit: unit.onepassword.credentials != { }
     && unit.serviceConfig ? ExecStart && (unit.serviceConfig.Type or "simple") != "oneshot";
   retry = name: unit: pkgs.writeTextDir "lib/systemd/system/${name}.service.d/opnix-retry.conf" ''
-    [Service]
+    ${lib.optionalString (!((unit.unitConfig or { }) ? StartLimitIntervalSec)) "[Unit]\nStartLimitIntervalSec=0\n"}[Service]
     RestartForceExitStatus=243
     ${lib.optionalString (!(unit.serviceConfig ? RestartSec)) "RestartSec=5s\n"}'';
 

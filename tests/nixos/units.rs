@@ -19,6 +19,7 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
           onepassword.environment.KEY = "op://Vault/Web/key";
         };
         systemd.services.slow = {
+          unitConfig.StartLimitIntervalSec = 60;
           serviceConfig = { ExecStart = "/usr/bin/slow"; RestartSec = "1min"; };
           onepassword.credentials.key = "op://Vault/Web/key";
         };
@@ -62,7 +63,10 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
         let path = format!("etc/systemd/system/{unit}.service.d/opnix-retry.conf");
         std::fs::read_to_string(tree.join(path)).ok()
     };
-    assert_eq!(retry("web@").as_deref(), Some("[Service]\nRestartForceExitStatus=243\nRestartSec=5s\n"));
+    assert_eq!(
+        retry("web@").as_deref(),
+        Some("[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartForceExitStatus=243\nRestartSec=5s\n")
+    );
     assert_eq!(retry("slow").as_deref(), Some("[Service]\nRestartForceExitStatus=243\n"));
     assert_eq!((retry("once"), retry("job")), (None, None));
 }

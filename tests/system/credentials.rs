@@ -115,3 +115,58 @@ pub fn the_demo_runs_through_real_units(machine: &Machine) {
     assert!(shown.contains("refused: this secret is not configured for this unit"), "{shown}");
     assert!(shown.contains("refused: the peer's name is forged"), "{shown}");
 }
+
+/// The table of docs/configuration.md, row by row.
+pub fn whose_a_credential_is_and_who_sees_it_is_as_the_documentation_says(machine: &Machine) {
+    const UNITS: [(&str, &str); 3] = [
+        ("without `User=`", ""),
+        ("`User=caddy`", "User=caddy"),
+        ("`DynamicUser=yes`", "DynamicUser=yes\nReadWritePaths=/run/seen"),
+    ];
+    let names = ["seen0.service", "seen1.service", "seen2.service", "sandbox.service"];
+    set_up(machine, &[secret("key", &names)], &[("key", value("key"))], "5s");
+    machine
+        .sh("id caddy >/dev/null 2>&1 || useradd --system caddy; mkdir -p /run/seen; chmod 0777 /run/seen")
+        .ok();
+    const KEY: &str = "$CREDENTIALS_DIRECTORY/key";
+    let unit = |name: &str, more: &str| {
+        let text = format!(
+            "[Service]\nType=exec\nLoadCredential=key:/run/opnix/creds.sock\n{more}\nExecStart=sh -c 'cat %d/key >/run/seen/%p; exec sleep infinity'\n\
+             ExecReload=sh -c 'cat {KEY} >/run/seen/%p-reload 2>/dev/null || echo none >/run/seen/%p-reload'\n"
+        );
+        machine.unit(name, &text);
+    };
+    for ((_, more), name) in UNITS.iter().zip(names) {
+        unit(name, more);
+    }
+    unit("sandbox.service", "ProtectSystem=full\nPrivateTmp=yes");
+    machine.sh(&format!("rm -f /run/seen/*; systemctl start {}", names.join(" "))).ok();
+    let is_old = machine.systemd_version() < 257;
+    let page = include_str!("../../docs/configuration.md");
+    for ((row, _), name) in UNITS.iter().zip(names) {
+        let plain = name.trim_end_matches(".service");
+        machine.wait(name, || machine.sh(&format!("cat /run/seen/{plain}")).text() == value("key"), LONG);
+        let path = format!("/run/credentials/{name}/key");
+        let found = machine.run(&["stat", "-c", "%a, %U:%G", &path]).ok();
+        let acl = machine
+            .run(&[
+                "python3",
+                "-c",
+                "import os,sys; print('system.posix_acl_access' in os.listxattr(sys.argv[1]))",
+                &path,
+            ])
+            .ok();
+        let line = page.lines().find(|line| line.starts_with(&format!("| {row} |"))).expect("a row");
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let told = if is_old { cells[2] } else { cells[3] };
+        let found = if acl == "True" { format!("{found}, and an ACL") } else { found };
+        // The name of a dynamic user is that of its unit, where somebody can say it.
+        let found = if row.contains("Dynamic") { found.replace(plain, "its user") } else { found };
+        assert!(told.starts_with(&found), "{name}: {found:?} is told as {told:?}");
+    }
+    machine.sh(&format!("systemctl reload {}", names.join(" "))).ok();
+    let at_reload = |name: &str| machine.sh(&format!("cat /run/seen/{name}-reload")).text().trim().to_owned();
+    assert_eq!(at_reload("sandbox"), "none");
+    assert_eq!(at_reload("seen0"), if is_old { value("key") } else { "none".into() });
+    machine.sh(&format!("systemctl stop {}; rm -r /run/seen", names.join(" "))).ok();
+}

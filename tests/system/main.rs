@@ -56,6 +56,7 @@ fn main() -> std::process::ExitCode {
         credentials::five_secrets_reach_five_units_and_the_service_starts_on_first_use,
         credentials::a_template_is_served_as_one_credential,
         credentials::a_value_of_any_size_up_to_systemds_limit_arrives_whole,
+        credentials::whose_a_credential_is_and_who_sees_it_is_as_the_documentation_says,
         credentials::the_demo_runs_through_real_units,
         credentials::the_sandbox_is_tight_and_the_service_small,
         activation::a_socket_of_its_own_is_refused_under_socket_activation,
