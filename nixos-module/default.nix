@@ -190,7 +190,7 @@ in
     ];
     warnings = lib.optional
       (!refreshes && builtins.any (one: one.credential.onChange == "reload") ofUnits)
-      ''services.onepassword-secrets: `onChange = "reload"` gives a unit its new credential with systemd 260 and later only; it is restarted before.''
+      ''services.onepassword-secrets: `onChange = "reload"` gives a unit its new credential with systemd 260 and later only: before, opnix restarts it after that.''
     ++ lib.optional (isMemory && cfg.persistence.root == null && builtins.match "/(persist|nix)/.*" (toString cfg.tokenFile) == null)
       "services.onepassword-secrets: the root is in memory, and so ${toString cfg.tokenFile} is gone at reboot: set `persistence.root`, or name a file that is kept.";
 

@@ -101,7 +101,8 @@ fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
     let mut manager = Manager::connect().ok();
     let mut action = |name: &str, task: &Task| {
         let unit = manager.as_mut().and_then(|manager| manager.unit(name).ok());
-        unit.map_or(&task.action, |unit| suited(task, &unit, Path::new(SOCKET))).clone()
+        let suited = unit.map(|unit| suited(task, &unit, Path::new(SOCKET)).into_iter().max());
+        suited.flatten().unwrap_or(&task.action).clone()
     };
     let rows = written.iter().map(|path| ("write".to_owned(), path.display().to_string()));
     let rows = rows.chain(units.iter().map(|(unit, task)| (verb(&action(unit, task)), unit.clone())));

@@ -94,12 +94,22 @@ fn act_now(tasks: &mut Tasks, later: &mut Tasks, socket: &Path, acts: &mut Acts)
                 );
                 continue;
             }
-            let action = suited(&task, &unit, socket);
+            let [action, then] = suited(&task, &unit, socket);
             let acted = match unit.state() {
-                "active" | "reloading" | "refreshing" => act_on(manager, &unit.id, action, acts),
-                // It may have the old value already.
-                "activating" if *action >= OnChange::ReloadOrRestart => {
+                // What it was told before is to be over.
+                "reloading" | "refreshing" if *action == OnChange::Restart => {
+                    later.insert(unit.id, task.clone());
+                    continue;
+                }
+                "active" | "reloading" | "refreshing" => {
+                    if *then != OnChange::Nothing {
+                        later.insert(unit.id.clone(), Task::of_a_file(then));
+                    }
                     act_on(manager, &unit.id, action, acts)
+                }
+                // It may have the old value already.
+                "activating" if action.max(then) >= &OnChange::ReloadOrRestart => {
+                    act_on(manager, &unit.id, action.max(then), acts)
                 }
                 "activating" => {
                     later.insert(unit.id, task.clone());
@@ -117,14 +127,20 @@ fn act_now(tasks: &mut Tasks, later: &mut Tasks, socket: &Path, acts: &mut Acts)
     Ok(())
 }
 
-/// What gives the unit its new values: to one that is only reloaded or signalled systemd gives no new credentials, unless its
-/// `RefreshOnReload=` says so, from version 260 on.
-pub fn suited<'t>(task: &'t Task, unit: &Unit, socket: &Path) -> &'t OnChange {
+/// What to do with the unit, and then: to one that is only reloaded or signalled systemd gives no new credentials, unless its
+/// `RefreshOnReload=` says so, from version 260 on. So it is restarted after that.
+pub fn suited<'t>(task: &'t Task, unit: &Unit, socket: &Path) -> [&'t OnChange; 2] {
     let is_asked_for =
         |name: &String| unit.credential("LoadCredential", name).is_some_and(|source| source == socket);
-    let is_renewed = matches!(task.action, OnChange::Reload | OnChange::ReloadOrRestart)
-        && unit.texts("RefreshOnReload").any(|what| what == "credentials");
-    if !is_renewed && task.credentials.iter().any(is_asked_for) { &OnChange::Restart } else { &task.action }
+    let is_reload = matches!(task.action, OnChange::Reload | OnChange::ReloadOrRestart);
+    let is_renewed = task.action == OnChange::Restart
+        || is_reload && unit.texts("RefreshOnReload").any(|what| what == "credentials")
+        || !task.credentials.iter().any(is_asked_for);
+    match is_renewed {
+        true => [&task.action, &OnChange::Nothing],
+        false if is_reload && !unit.can_reload() => [&OnChange::Restart, &OnChange::Nothing],
+        false => [&task.action, &OnChange::Restart],
+    }
 }
 
 /// `None`, with a warning, if the service manager said no. Fails if it said nothing: it may when it is asked again.

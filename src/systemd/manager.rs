@@ -167,6 +167,10 @@ impl Unit {
             && !["disabled", "masked", "masked-runtime"].contains(&self.text("UnitFileState"))
     }
 
+    pub fn can_reload(&self) -> bool {
+        self.properties.get("CanReload") == Some(&Value::Flag(true))
+    }
+
     pub fn is_known(&self) -> bool {
         self.text("LoadState") != "not-found"
     }

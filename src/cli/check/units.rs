@@ -300,7 +300,7 @@ fn not_renewed(unit: &Unit<'_>, rule: &Rule, config: &Config) -> Option<Fault> {
         _ => return None,
     };
     let what = format!(
-        "{what} gives {} no new value of its credential \"{}\": opnix restarts it instead",
+        "{what} gives {} no new value of its credential \"{}\": opnix restarts it after that",
         unit.units, rule.credential
     );
     let remedy = "\"on_change\": \"restart\"; or reload it, from systemd 260 on, with RefreshOnReload=credentials in the unit";
