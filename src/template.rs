@@ -2,7 +2,7 @@
 //!
 //! What a credential or a file is made of is always a template; a plain secret is one with a single reference and no text.
 //! The syntax is that of `op inject`. What opnix adds is a form: `{{ op://v/i/f | env }}` is quoted for systemd's
-//! `EnvironmentFile=`, and `{{ op://v/i/f | json }}` is a JSON string.
+//! `EnvironmentFile=`, and `{{ op://v/i/f | json }}` is a JSON string; all of them are in [`Form`].
 
 use sha2::{Digest, Sha256};
 
@@ -12,6 +12,7 @@ use crate::reference::{Reference, ReferenceError};
 use crate::remedy::Remedy;
 use crate::secret::{Draft, Empty, Secret};
 
+const START: &str = "op://";
 const EXAMPLE: &str = "{{ op://vault/item/field }}";
 
 /// The parts of a credential, in their order. Holds at least one reference.
@@ -30,6 +31,13 @@ pub enum TemplateError {
     Open,
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    /// Outside of braces, where it may be no reference at all.
+    #[error(transparent)]
+    Bare(ReferenceError),
+    #[error("{{{{{0}}}}} is no secret")]
+    Foreign(String),
+    #[error("{0}% is read as {0}, followed by a percent sign")]
+    Encoded(String),
     #[error("the template names no secret")]
     NoSecret,
     #[error("unknown form {0:?}")]
@@ -39,10 +47,24 @@ pub enum TemplateError {
 impl Remedy for TemplateError {
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::Open => Some(format!("write {EXAMPLE}")),
+            Self::Open => Some(format!("write {EXAMPLE}; braces that are to stay are {{{{ \"{{{{\" }}}}")),
             Self::Reference(error) => error.remedy(),
+            Self::Bare(error) => {
+                let remedy = error.remedy().unwrap_or_default();
+                Some(format!("{remedy}; text that is to stay is written {{{{ \"op://\" }}}}"))
+            }
+            Self::Foreign(inside) => {
+                let text = inside.replace('\x22', "\\\x22");
+                Some(format!(
+                    "a secret is {EXAMPLE}; to leave it as it is, write {{{{ \"{{{{{text}}}}}\" }}}}"
+                ))
+            }
+            Self::Encoded(_) => Some(format!("percent-encoded names stand in braces: {EXAMPLE}")),
             Self::NoSecret => Some(format!("write {EXAMPLE} where one goes")),
-            Self::Form(_) => Some("after `|` stands env or json".into()),
+            Self::Form(_) => {
+                let names: Vec<&str> = Form::NAMED.iter().map(|(name, _)| *name).collect();
+                Some(format!("after `|` stands one of {}", names.join(", ")))
+            }
         }
     }
 }
@@ -75,13 +97,15 @@ impl Template {
 
     /// `{{ op://vault/item/field }}`, perhaps with a form.
     fn secret(&mut self, inside: &str) -> Result<(), TemplateError> {
+        if !inside.trim_start().starts_with(START) {
+            return Err(TemplateError::Foreign(inside.to_owned()));
+        }
         let (reference, form) = match inside.split_once('|') {
             None => (inside, Form::Verbatim),
-            Some((reference, form)) => match form.trim() {
-                "env" => (reference, Form::Env),
-                "json" => (reference, Form::Json),
-                unknown => return Err(TemplateError::Form(unknown.to_owned())),
-            },
+            Some((reference, form)) => {
+                let form = form.trim();
+                (reference, Form::named(form).ok_or_else(|| TemplateError::Form(form.to_owned()))?)
+            }
         };
         self.0.push(Part::Secret(reference.trim().parse()?, form));
         Ok(())
@@ -111,7 +135,6 @@ impl Template {
 
     /// Text outside of braces, in which a reference can stand too: `op://vault/item/field`, without spaces.
     fn text(&mut self, text: &str) -> Result<(), TemplateError> {
-        const START: &str = "op://";
         let (mut plain, mut from) = (0, 0);
         while let Some(at) = text[from..].find(START).map(|at| from + at) {
             from = at + START.len();
@@ -121,8 +144,17 @@ impl Template {
             }
             let within = |c: char| c.is_ascii_alphanumeric() || "-?_./".contains(c);
             let end = text[from..].find(|c| !within(c)).map_or(text.len(), |length| from + length);
+            let (reference, after) = (&text[at..end], &text[end..]);
+            if after.starts_with('$') {
+                let word = after.split_whitespace().next().unwrap_or_default();
+                return Err(TemplateError::Bare(ReferenceError::Variable(format!("{reference}{word}"))));
+            }
+            let reference: Reference = reference.parse().map_err(TemplateError::Bare)?;
+            if after.starts_with('%') {
+                return Err(TemplateError::Encoded(reference.to_string()));
+            }
             self.plain(&text[plain..at]);
-            self.0.push(Part::Secret(text[at..end].parse()?, Form::Verbatim));
+            self.0.push(Part::Secret(reference, Form::Verbatim));
             (plain, from) = (end, end);
         }
         self.plain(&text[plain..]);
@@ -229,7 +261,7 @@ mod tests {
         assert_eq!(render(r#"{{ "say \"op://\"" }} op://v/i/f"#), r#"say "op://" V"#);
         assert_eq!(Template::parse(r#"{{ "open }}"#), Err(TemplateError::Open));
         assert_eq!(Template::parse(r#"{{ "text" and more }}"#), Err(TemplateError::Open));
-        assert!(matches!(Template::parse("x op://v/i"), Err(TemplateError::Reference(_))));
+        assert!(matches!(Template::parse("x op://v/i"), Err(TemplateError::Bare(_))));
         assert_eq!(Template::parse(r#"{{ "only text" }}"#), Err(TemplateError::NoSecret));
     }
 
@@ -237,7 +269,34 @@ mod tests {
     fn faults_are_named() {
         assert_eq!(Template::parse("A={{ op://v/i/a"), Err(TemplateError::Open));
         assert_eq!(Template::parse("plain"), Err(TemplateError::NoSecret));
-        assert!(matches!(Template::parse("{{ HOME }}"), Err(TemplateError::Reference(_))));
+        assert_eq!(Template::parse("{{ HOME }}"), Err(TemplateError::Foreign(" HOME ".into())));
+    }
+
+    #[test]
+    fn the_way_out_of_each_fault_is_one() {
+        for foreign in [".Values.x", " .Values.x ", " printf \"%s\" .X | quote ", "", " HOME ", "- end -"] {
+            let text = format!("{{{{{foreign}}}}}");
+            let error = Template::parse(&format!("{{{{ op://v/i/f }}}} {text}")).unwrap_err();
+            assert_eq!(error, TemplateError::Foreign(foreign.into()));
+            let remedy = error.remedy().unwrap();
+            let written = remedy.split_once("write ").unwrap().1;
+            let template = Template::parse(&format!("{{{{ op://v/i/f }}}} {written}")).unwrap();
+            assert_eq!(template.render(&values_of(&["V"])).unwrap().expose(), format!("V {text}").as_bytes());
+        }
+        let error = |text: &str| Template::parse(text).unwrap_err();
+        for text in ["see op:// docs", "op://${VAULT:-V}/App/a", "op://$APP/db/password", "op://v/i"] {
+            let error = error(text);
+            assert!(matches!(error, TemplateError::Bare(_)), "{text}: {error:?}");
+            assert!(error.remedy().unwrap().ends_with("written {{ \"op://\" }}"), "{text}");
+        }
+        assert!(
+            error("op://$APP/db/password x").to_string().contains("\"op://$APP/db/password\" has a variable")
+        );
+        assert!(matches!(error("op://v/i/my%20file"), TemplateError::Encoded(_)));
+        assert_eq!(
+            Template::parse("{{ op://v/i/my%20file }}").unwrap().references().next().unwrap().field,
+            "my file"
+        );
     }
 
     #[test]
@@ -262,10 +321,12 @@ mod tests {
         for form in ["env", "json"] {
             for value in [&b"\xff"[..], b"a\0b"] {
                 let template = format!("{{{{ op://v/i/f | {form} }}}}");
-                assert_eq!(rendered(&template, value), Err(RenderError::NoText));
+                assert!(
+                    matches!(rendered(&template, value), Err(RenderError::Unfit { form: said, .. }) if said == form)
+                );
             }
         }
-        assert!(matches!(Template::parse("{{ op://v/i/f | yaml }}"), Err(TemplateError::Form(_))));
+        assert!(matches!(Template::parse("{{ op://v/i/f | toml }}"), Err(TemplateError::Form(_))));
         assert!(Template::parse("{{ op://v/i/f | json }}").unwrap().as_plain().is_none());
     }
 

@@ -81,6 +81,9 @@ pub enum FetchError {
 impl Remedy for FetchError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
+            Self::HttpClient { .. } => {
+                "certificates of public authorities are in the package ca-certificates; a private one's are named by `authority`".into()
+            }
             Self::TokenMissing { .. } => {
                 "put it into /etc/opnix/token (on NixOS: `tokenFile`), or name its file with --token-file; it is taken by itself"
                     .into()
@@ -128,7 +131,6 @@ impl Remedy for FetchError {
             Self::Unsupported { .. }
             | Self::Malformed { .. }
             | Self::Certificates { .. }
-            | Self::HttpClient { .. }
             | Self::Process { .. }
             | Self::Runtime { .. }
             | Self::VaultFile { .. } => return None,

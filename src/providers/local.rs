@@ -124,7 +124,7 @@ fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret, FetchErro
         Found::File(file) => {
             bytes(file.content.ok_or_else(|| unsupported("the file has no content"))?, reference)
         }
-        Found::Derived => Err(unsupported("the provider `local` converts no SSH keys")),
+        Found::Derived(_) => Err(unsupported("the provider `local` converts no SSH keys")),
     }
 }
 

@@ -149,7 +149,7 @@ fn rendered(grant: &Grant, (values, caveat): Parts) -> Result<Served, FetchError
     let named = grant.entry().name.clone();
     let value = content.render(&values).map_err(|error| match error {
         RenderError::Empty(_) => FetchError::Empty { reference: named },
-        RenderError::NoText => FetchError::Malformed { reference: named, what: error.to_string() },
+        RenderError::Unfit { .. } => FetchError::Malformed { reference: named, what: error.to_string() },
     })?;
     Ok(Served { value: value.into(), caveat })
 }

@@ -1,7 +1,7 @@
 //! The provider `connect`: a 1Password Connect server, by its REST interface.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{
@@ -57,6 +57,14 @@ pub fn bearer(token: &Secret) -> Result<HeaderValue, FetchError> {
     Ok(bearer)
 }
 
+/// The certificates of an authority.
+fn certificates(path: &Path) -> Result<Vec<Certificate>, FetchError> {
+    let unusable = |why: String| FetchError::Certificates { path: path.display().to_string(), why };
+    let pem = files::read(path, AUTHORITY_MAX).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(cause(&error)))?;
+    if certificates.is_empty() { Err(unusable("there are none in it".into())) } else { Ok(certificates) }
+}
+
 impl<'c> Connect<'c> {
     pub fn new(
         server: &Server,
@@ -68,25 +76,25 @@ impl<'c> Connect<'c> {
         let unusable = |why: String| FetchError::HttpClient { why };
         // Fails if it is installed already, which is fine: there is only this one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder()
-            .user_agent(concat!("opnix/", env!("CARGO_PKG_VERSION")))
-            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
-            // The token goes to nobody else.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(REQUEST_MAX)
-            .read_timeout(REQUEST_MAX);
-        if let Some(path) = &server.authority {
-            let named = |why: String| FetchError::Certificates { path: path.display().to_string(), why };
-            let pem = files::read(path, AUTHORITY_MAX).map_err(|error| named(error.to_string()))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| named(cause(&error)))?;
-            if certificates.is_empty() {
-                return Err(named("there are none in it".into()));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        let client = builder.build().map_err(|error| unusable(cause(&error)))?;
         let base = Url::parse(&server.url)
             .map_err(|error| unusable(format!("{:?} is not a URL: {error}", server.url)))?;
+        let authority = server.authority.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let builder = || {
+            Client::builder()
+                .user_agent(concat!("opnix/", env!("CARGO_PKG_VERSION")))
+                .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer.clone())]))
+                // The token goes to nobody else.
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(REQUEST_MAX)
+                .read_timeout(REQUEST_MAX)
+        };
+        let client = builder().tls_certs_merge(authority).build();
+        // A machine may have no certificates of public authorities, and they may not be needed.
+        let client = client.or_else(|error| match base.scheme() {
+            "http" => builder().tls_certs_only([]).build(),
+            _ => Err(error),
+        });
+        let client = client.map_err(|error| unusable(cause(&error)))?;
         Ok(Self { client, base, counter, runtime })
     }
 

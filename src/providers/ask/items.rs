@@ -90,8 +90,8 @@ nameable! { Item Item title, Field Field label, File File name, Section Section 
 pub enum Found<'i, 'a> {
     /// A JSON string.
     Text(&'a RawValue),
-    /// Something that is made from a field, such as an SSH key in another format.
-    Derived,
+    /// Something that is made from this field, such as an SSH key in another format.
+    Derived(&'i Field<'a>),
     File(&'i File<'a>),
 }
 
@@ -213,7 +213,7 @@ impl<'a> Item<'a> {
 
 impl<'a> Field<'a> {
     /// The view of the field that the query asks for.
-    fn view<'i>(&self, reference: &Reference) -> Result<Found<'i, 'a>, FetchError> {
+    fn view<'i>(&'i self, reference: &Reference) -> Result<Found<'i, 'a>, FetchError> {
         let unsupported =
             |what: &str| FetchError::Unsupported { reference: reference.to_string(), what: what.into() };
         let unreadable = || malformed(reference, "the field cannot be read");
@@ -221,7 +221,7 @@ impl<'a> Field<'a> {
             None => match self.value {
                 Value::Text(value) => Ok(Found::Text(value)),
                 Value::Nothing => Err(FetchError::Empty { reference: reference.to_string() }),
-                Value::Derived => Ok(Found::Derived),
+                Value::Derived => Ok(Found::Derived(self)),
                 Value::Unknown => {
                     Err(unsupported("the field is of a kind that 1Password's SDK does not know"))
                 }
@@ -239,7 +239,7 @@ impl<'a> Field<'a> {
                 }
             }
             Some(Query::Attribute(_)) => Err(unsupported("the only attribute that opnix knows is `otp`")),
-            Some(Query::SshFormat(_)) => Ok(Found::Derived),
+            Some(Query::SshFormat(_)) => Ok(Found::Derived(self)),
         }
     }
 }
@@ -274,7 +274,7 @@ mod tests {
         let secret = match item.find(&reference)? {
             Found::Text(value) => text(value, &reference)?,
             Found::File(file) => bytes(file.content.unwrap(), &reference)?,
-            Found::Derived => Secret::copy_from(b"a key").unwrap(),
+            Found::Derived(_) => Secret::copy_from(b"a key").unwrap(),
         };
         Ok(secret.expose().to_vec())
     }

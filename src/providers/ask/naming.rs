@@ -16,7 +16,7 @@ pub trait Nameable {
                 self.id().eq_ignore_ascii_case(wanted)
             }
         };
-        by_id || self.name().eq_ignore_ascii_case(wanted)
+        by_id || is_same_in_any_case(self.name(), wanted)
     }
 }
 
@@ -32,4 +32,11 @@ pub fn only<'v, T: Nameable>(
     }
     let candidates = first.into_iter().chain(second).chain(found).map(|one| one.id().to_owned()).collect();
     Err(FetchError::Ambiguous { what: T::KIND, name: wanted.to_owned(), candidates })
+}
+
+/// 1Password compares names of ASCII characters in any case; so are all others.
+fn is_same_in_any_case(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+        || !(one.is_ascii() || other.is_ascii())
+            && one.chars().flat_map(char::to_lowercase).eq(other.chars().flat_map(char::to_lowercase))
 }

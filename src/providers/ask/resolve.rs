@@ -237,7 +237,7 @@ impl<'a, A: Account> Resolver<'a, A> {
                 Some(Some(item)) if item.gone => Some(Err(Target::item(reference).not_found())),
                 Some(Some(item)) => match item.find(reference) {
                     Ok(Found::Text(text)) => Some(value::text(text, reference)),
-                    Ok(Found::File(_) | Found::Derived) => {
+                    Ok(Found::File(_) | Found::Derived(_)) => {
                         if let Some(json) = &json {
                             let (vault, item, json) = (vault.to_owned(), id.to_owned(), json.clone());
                             self.later.push(Later { index: *index, vault, item, json });
@@ -269,9 +269,13 @@ impl<'a, A: Account> Resolver<'a, A> {
             Found::File(file) => {
                 self.asking.ask(Target::file(reference), |account| account.file(vault, id, file, reference))
             }
-            Found::Derived => {
+            Found::Derived(field) => {
                 // By ids, so that it is made from the very item that was just read.
-                let by_id = Reference { vault: vault.clone(), item: id.clone(), ..reference.clone() };
+                let mut by_id = Reference { vault: vault.clone(), item: id.clone(), ..reference.clone() };
+                let sections = reference.section.iter();
+                if !sections.chain([&reference.field]).all(|name| Reference::is_plain(name)) {
+                    by_id = Reference { section: None, field: field.id.clone().into_owned(), ..by_id };
+                }
                 self.asking.ask(Target::item(reference), |account| account.derive(&by_id, reference))
             }
         }
