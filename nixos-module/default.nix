@@ -44,8 +44,9 @@ let
   # unit that comes from a package it is not known here whether it is one: those are left to opnix-mirror.service.
   isRetried = unit: unit.onepassword.credentials != { }
     && unit.serviceConfig ? ExecStart && (unit.serviceConfig.Type or "simple") != "oneshot";
+  isLimited = unit: (unit.unitConfig or { }) ? StartLimitIntervalSec || (unit.unitConfig or { }) ? StartLimitBurst;
   retry = name: unit: pkgs.writeTextDir "lib/systemd/system/${name}.service.d/opnix-retry.conf" ''
-    ${lib.optionalString (!((unit.unitConfig or { }) ? StartLimitIntervalSec)) "[Unit]\nStartLimitIntervalSec=0\n"}[Service]
+    ${lib.optionalString (!isLimited unit) "[Unit]\nStartLimitIntervalSec=0\n"}[Service]
     RestartForceExitStatus=243
     ${lib.optionalString (!(unit.serviceConfig ? RestartSec)) "RestartSec=5s\n"}'';
 

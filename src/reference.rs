@@ -39,7 +39,7 @@ pub enum Kind {
 /// What of the field is meant, if not its value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Query {
-    /// `?attribute=otp`: an attribute of the field.
+    /// `?attribute=otp`: its one-time password now, the only attribute that is not another name for the value.
     Attribute(String),
     /// `?ssh-format=openssh`: an SSH key in that format.
     SshFormat(String),

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use tokio::time::timeout;
 use zlink::tokio::unix::{Connection, connect};
 
@@ -12,6 +13,7 @@ use super::{Exit, fail};
 use crate::control::interface::Error;
 use crate::process;
 use crate::remedy::Remedy;
+use crate::systemd::manager::Manager;
 
 /// How long the service has for an answer that it need not ask anybody for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,6 +68,12 @@ impl ControlArguments {
         };
         let runtime = process::runtime().map_err(|error| broken(&error))?;
         runtime.block_on(async { timeout(limit, asked).await.unwrap_or(Err(Unanswered::Late(Some(limit)))) })
+    }
+
+    /// The service manager that starts the units of this service: the system's, or that of the user whose service it is.
+    pub fn manager(&self) -> Option<Manager> {
+        let is_systems = self.control == Path::new(crate::control::SOCKET);
+        (Uid::effective().is_root() || !is_systems).then(Manager::connect)?.ok()
     }
 
     pub fn fail(&self, why: Unanswered) -> Exit {

@@ -10,7 +10,7 @@ use crate::control::answers;
 use crate::control::interface::{Control, Explanation, State};
 use crate::names::{CredentialName, UnitName};
 use crate::remedy::Remedy;
-use crate::systemd::manager::{Manager, Unit};
+use crate::systemd::manager::Unit;
 use crate::systemd::unit_files::UnitFiles;
 
 /// Say whether a unit would get a credential, and why; never its value
@@ -31,7 +31,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let own = own_name(&arguments.unit);
+    let own = own_name(&arguments.unit, &arguments.control);
     let unit = match own.parse::<UnitName>() {
         Ok(unit) => unit,
         Err(error) => return fail(Exit::Usage, error.lines()),
@@ -66,8 +66,8 @@ pub fn run(arguments: Arguments) -> Exit {
 }
 
 /// The unit's own name on this machine, by its service manager or its files.
-fn own_name(name: &str) -> String {
-    let running = Manager::connect().and_then(|mut manager| manager.unit(name)).ok();
+fn own_name(name: &str, control: &ControlArguments) -> String {
+    let running = control.manager().and_then(|mut manager| manager.unit(name).ok());
     if let Some(unit) = running.filter(Unit::is_known) {
         return unit.id;
     }

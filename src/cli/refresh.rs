@@ -10,8 +10,8 @@ use super::control::ControlArguments;
 use super::{ConfigArguments, Exit, faulty};
 use crate::config::{self, MirrorFile, OnChange};
 use crate::control::interface::{Control, Outcome, Renewal};
-use crate::mirror::plan::{self, Contents, Task};
-use crate::mirror::suited;
+use crate::mirror::plan::{self, Contents};
+use crate::mirror::{meant, suited};
 use crate::systemd::SOCKET;
 use crate::systemd::manager::Manager;
 
@@ -99,13 +99,18 @@ fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
     let units = plan::units(&config, &news, &now, &seen);
     // As the mirror would find them now.
     let mut manager = Manager::connect().ok();
-    let mut action = |name: &str, task: &Task| {
-        let unit = manager.as_mut().and_then(|manager| manager.unit(name).ok());
-        let suited = unit.map(|unit| suited(task, &unit, Path::new(SOCKET)).into_iter().max());
-        suited.flatten().unwrap_or(&task.action).clone()
-    };
+    let mut acts = Vec::new();
+    for (pattern, task) in &units {
+        let found = manager.as_mut().and_then(|manager| meant(pattern, manager).ok()).unwrap_or_default();
+        let named = if found.is_empty() { vec![pattern.clone()] } else { found };
+        for name in named {
+            let unit = manager.as_mut().and_then(|manager| manager.unit(&name).ok());
+            let suited = unit.and_then(|unit| suited(task, &unit, Path::new(SOCKET)).into_iter().max());
+            acts.push((verb(suited.unwrap_or(&task.action)), name));
+        }
+    }
     let rows = written.iter().map(|path| ("write".to_owned(), path.display().to_string()));
-    let rows = rows.chain(units.iter().map(|(unit, task)| (verb(&action(unit, task)), unit.clone())));
+    let rows = rows.chain(acts);
     for (number, (what, on)) in rows.enumerate() {
         if number == 0 {
             println!();

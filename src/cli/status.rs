@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::control::ControlArguments;
 use super::{Exit, fail};
-use crate::control::interface::{Control, Health, Held, Missed, Provider, Request, State, Status, Window};
+use crate::control::interface::{Control, Health, Missed, Provider, Request, State, Status, Window};
 use crate::policy::MIRROR;
 
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
@@ -30,18 +30,25 @@ pub fn run(arguments: Arguments) -> Exit {
     if let Some(unit) = &arguments.unit {
         return unit::run(unit, arguments.json, &arguments.control);
     }
-    let mut status = match arguments.control.ask(async |mut service| service.status().await) {
+    let status = match arguments.control.ask(async |mut service| service.status().await) {
         Ok(status) => status,
         Err(why) => return arguments.control.fail(why),
     };
-    unit::leave_out_what_is_over(&mut status.outdated);
     if arguments.json {
         match serde_json::to_string_pretty(&status) {
             Ok(text) => println!("{text}"),
             Err(error) => return fail(Exit::Software, error),
         }
     } else {
-        print!("{}", describe(&status, SystemTime::now()));
+        // An older service does not tell.
+        let outdated = arguments.control.ask(async |mut service| service.outdated().await);
+        let outdated = outdated.map_or_else(|_| Vec::new(), |outdated| outdated.credentials);
+        let outdated = unit::what_runs(outdated, arguments.control.manager());
+        print!(
+            "{}{}",
+            describe(&status, SystemTime::now()),
+            unit::describe_outdated(&outdated, SystemTime::now())
+        );
     }
     match &status {
         Status { faults: Some(_), .. }
@@ -160,13 +167,6 @@ pub fn describe(status: &Status, now: SystemTime) -> String {
         let name = if number == 0 { "left out" } else { "" };
         line(name, format!("{} {}", missed.unit, describe_missed(missed, now)));
         line("", format!("    {}", missed.reason));
-    }
-    for (number, held) in status.outdated.iter().enumerate() {
-        let name = if number == 0 { "outdated" } else { "" };
-        let Held { unit, credential, .. } = held;
-        let since = held.given_at.map_or(String::new(), |at| format!(", given {}", relative(at, now)));
-        line(name, format!("{unit} goes on with an older value of \"{credential}\"{since}"));
-        line("", format!("    systemctl restart {unit}"));
     }
     text
 }

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Held, Missed, Outcome, Provider, Records, Refreshed, Rejected,
-    Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
+    Budget, Cache, Error, Explanation, Health, Held, Missed, Outcome, Outdated, Provider, Records, Refreshed,
+    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
 };
 use crate::files;
 use crate::moment::Now;
@@ -39,7 +39,6 @@ pub fn status(service: &Service) -> Status {
         records: Records { queued, dropped: dropped.iter().sum() },
         requests: service.requests().into_iter().map(Request::from).collect(),
         obstacle: service.obstacle().map(|obstacle| obstacle.lines()),
-        outdated: outdated(service),
     };
     match &*service.configuration() {
         Configuration::Valid { provider, store, entries, .. } => {
@@ -53,19 +52,19 @@ pub fn status(service: &Service) -> Status {
     status
 }
 
-fn outdated(service: &Service) -> Vec<Held> {
+pub fn outdated(service: &Service) -> Outdated {
     let configuration = service.configuration();
-    let old = service.given().into_iter().filter(|(_, (_, is_newest))| *is_newest == Some(false));
-    old.filter_map(|(claim, (at, is_newest))| {
+    let old = service.given(|_| true).into_iter().filter(|(_, (_, is_newest))| *is_newest == Some(false));
+    let held = old.filter_map(|(claim, (at, is_newest))| {
         Some(Held {
             secret: Some(configuration.entry_for(&claim)?.name.clone()),
             unit: claim.unit.to_string(),
             credential: claim.credential.to_string(),
-            given_at: Some(seconds(at)),
+            given_at: Some(seconds(at.date())),
             is_newest,
         })
-    })
-    .collect()
+    });
+    Outdated { credentials: held.collect() }
 }
 
 pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
@@ -76,7 +75,7 @@ pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
     let name = unit
         .parse::<UnitName>()
         .map_err(|error| Error::InvalidName { name: unit.to_owned(), reason: error.lines() })?;
-    let given = service.given();
+    let given = service.given(|claim| claim.unit == name);
     let held = |(credential, secret): (CredentialName, String)| {
         let claim = Claim { unit: name.clone(), credential };
         let gift = given.get(&claim).copied();
@@ -84,7 +83,7 @@ pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
             unit: unit.to_owned(),
             credential: claim.credential.to_string(),
             secret: Some(secret),
-            given_at: gift.map(|(at, _)| seconds(at)),
+            given_at: gift.map(|(at, _)| seconds(at.date())),
             is_newest: gift.and_then(|(_, is_newest)| is_newest),
         }
     };

@@ -41,10 +41,12 @@ pub struct Status {
     /// What keeps the service from serving any unit; it refuses every request then. An older service does not report it.
     #[serde(default)]
     pub obstacle: Option<String>,
-    /// The credentials of which a unit was last given an older value than the newest that is known. An older service does not
-    /// report them.
-    #[serde(default)]
-    pub outdated: Vec<Held>,
+}
+
+/// What `Outdated` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
+pub struct Outdated {
+    pub credentials: Vec<Held>,
 }
 
 /// What `Unit` answers.
@@ -337,6 +339,7 @@ impl Remedy for Error {
 pub trait Control {
     async fn status(&mut self) -> zlink::Result<Result<Status, Error>>;
     async fn explain(&mut self, unit: &str, credential: &str) -> zlink::Result<Result<Explanation, Error>>;
+    async fn outdated(&mut self) -> zlink::Result<Result<Outdated, Error>>;
     async fn unit(&mut self, unit: &str) -> zlink::Result<Result<UnitState, Error>>;
     async fn refresh(
         &mut self,

@@ -23,8 +23,8 @@ use zlink::{Reply, Server, service};
 use super::answers;
 use super::connection::{self, End};
 use super::interface::{
-    Budget, Cache, Changes, Error, Explanation, Health, Held, Missed, Outcome, Provider, Records, Refreshed,
-    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
+    Budget, Cache, Changes, Error, Explanation, Health, Held, Missed, Outcome, Outdated, Provider, Records,
+    Refreshed, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
 };
 use crate::peer::is_named;
 use crate::server::{Service, request};
@@ -125,6 +125,11 @@ impl Control {
     /// Whether a unit would get a credential, and by which line of the configuration in force.
     async fn explain(&self, unit: String, credential: String) -> Result<Explanation, Error> {
         answers::explanation(&self.service, &unit, &credential)
+    }
+
+    /// The credentials of which a unit was last given an older value than the newest that is known.
+    async fn outdated(&self) -> Outdated {
+        answers::outdated(&self.service)
     }
 
     /// What a unit may have, was given and waits for.

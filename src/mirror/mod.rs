@@ -39,7 +39,7 @@ use self::recover::Provided;
 pub use self::state::Memory;
 use self::state::State;
 use self::units::Acts;
-pub use self::units::suited;
+pub use self::units::{meant, suited};
 use crate::config::{self, Config, MIRROR_ROOT, MirrorFile};
 use crate::policy::Entry;
 use crate::systemd::manager::{Ended, Manager};
@@ -373,7 +373,7 @@ impl Mirror {
             ));
         }
         for failure in self.acts.failures() {
-            text.push_str(&format!(" {failure}: it may go on with an old secret;"));
+            text.push_str(&format!(" A secret changed, and {failure};"));
         }
         for (path, trouble) in &self.troubles {
             text.push_str(&format!(" {}: {};", path.display(), trouble.why));

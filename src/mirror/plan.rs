@@ -1,5 +1,6 @@
 //! Who is to be told of what, from what was and what is. Pure.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::install::Mark;
 use crate::config::{Config, OnChange};
+use crate::systemd::manager::Unit;
 use crate::template::Template;
 
 /// The known contents: of each a keyed hash of its value, under the name that the mirror asks for it by.
@@ -54,6 +56,8 @@ pub struct Task {
     pub action: OnChange,
     /// Those of its credentials that changed. It goes on with the old ones until it is given the new ones.
     pub credentials: BTreeSet<String>,
+    /// Only if it has not been started since then, by [`Unit::started_at`].
+    pub unless_started_since: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +66,7 @@ enum Remembered {
     Task {
         action: OnChange,
         credentials: BTreeSet<String>,
+        unless_started_since: Option<i64>,
     },
     /// By an older opnix.
     Action(OnChange),
@@ -70,8 +75,10 @@ enum Remembered {
 impl From<Remembered> for Task {
     fn from(remembered: Remembered) -> Self {
         match remembered {
-            Remembered::Task { action, credentials } => Self { action, credentials },
-            Remembered::Action(action) => Self { action, credentials: BTreeSet::new() },
+            Remembered::Task { action, credentials, unless_started_since } => {
+                Self { action, credentials, unless_started_since }
+            }
+            Remembered::Action(action) => Self::of_a_file(&action),
         }
     }
 }
@@ -92,6 +99,7 @@ pub fn units(config: &Config, files: &BTreeSet<PathBuf>, contents: &Contents, se
             let task = Task {
                 action: change.action.clone(),
                 credentials: BTreeSet::from([change.credential.to_string()]),
+                unless_started_since: None,
             };
             add(&mut units, change.units.to_string(), task);
         }
@@ -106,17 +114,30 @@ pub fn units(config: &Config, files: &BTreeSet<PathBuf>, contents: &Contents, se
 impl Task {
     /// A file that the unit reads changed.
     pub fn of_a_file(action: &OnChange) -> Self {
-        Self { action: action.clone(), credentials: BTreeSet::new() }
+        Self { action: action.clone(), credentials: BTreeSet::new(), unless_started_since: None }
+    }
+
+    /// Restarts a unit that was told otherwise before, if it has not been started since.
+    pub fn then_restart(unit: &Unit) -> Self {
+        let unless_started_since = i64::try_from(unit.started_at()).ok();
+        Self { unless_started_since, ..Self::of_a_file(&OnChange::Restart) }
     }
 }
 
 /// The greatest of several actions counts.
 pub fn add(units: &mut Tasks, unit: String, task: Task) {
-    if task.action != OnChange::Nothing {
-        let planned =
-            units.entry(unit).or_insert_with(|| Task { credentials: BTreeSet::new(), ..task.clone() });
-        planned.action = planned.action.clone().max(task.action);
-        planned.credentials.extend(task.credentials);
+    if task.action == OnChange::Nothing {
+        return;
+    }
+    match units.entry(unit) {
+        Entry::Vacant(entry) => drop(entry.insert(task)),
+        Entry::Occupied(mut entry) => {
+            let planned = entry.get_mut();
+            planned.action = planned.action.clone().max(task.action);
+            planned.credentials.extend(task.credentials);
+            // What is new concerns one that was started since, too.
+            planned.unless_started_since = planned.unless_started_since.min(task.unless_started_since);
+        }
     }
 }
 
@@ -182,7 +203,8 @@ mod tests {
         assert_eq!(tasks["a"], Task::of_a_file(&OnChange::Restart));
         assert_eq!(tasks["b"].action, OnChange::Signal("SIGHUP".parse().unwrap()));
         let credentials = BTreeSet::from(["key".to_owned()]);
-        let own = Tasks::from([("c".to_owned(), Task { action: OnChange::Reload, credentials })]);
+        let task = Task { action: OnChange::Reload, credentials, unless_started_since: Some(7) };
+        let own = Tasks::from([("c".to_owned(), task)]);
         let text = serde_json::to_string(&own).unwrap();
         assert_eq!(serde_json::from_str::<Tasks>(&text).unwrap(), own);
     }

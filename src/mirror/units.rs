@@ -1,6 +1,6 @@
 //! What is done to units: to those whose secret changed, and to those that missed theirs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -22,10 +22,19 @@ impl Look for Manager {
 /// What was begun on units whose secret changed, and what came of it.
 #[derive(Debug, Default)]
 pub struct Acts {
-    /// The unit and what systemctl calls it, by the job.
-    begun: BTreeMap<String, (String, &'static str)>,
+    /// By the job.
+    begun: BTreeMap<String, Act>,
     /// Of units, what failed last.
     failed: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Act {
+    unit: String,
+    /// What systemctl calls it.
+    word: &'static str,
+    /// It is restarted after that in any case.
+    is_first: bool,
 }
 
 impl Acts {
@@ -38,13 +47,20 @@ impl Acts {
         if ended.result == "done" {
             self.failed.remove(&ended.unit);
         }
-        let Some((unit, word)) = self.begun.remove(&ended.job) else { return };
+        let Some(Act { unit, word, is_first }) = self.begun.remove(&ended.job) else { return };
         match ended.result.as_str() {
             "done" => records::unit_told(&unit, word),
             // Another job is in its place, or somebody does not want it.
             "canceled" => {}
+            _ if is_first => {}
             result => self.failed(&unit, word, result),
         }
+    }
+
+    fn begun(&mut self, job: String, unit: &str, word: &'static str, is_first: bool) {
+        // The ends of others may not have been heard.
+        self.begun.retain(|_, act| act.unit != unit);
+        self.begun.insert(job, Act { unit: unit.to_owned(), word, is_first });
     }
 
     fn failed(&mut self, unit: &str, word: &str, why: &str) {
@@ -52,79 +68,75 @@ impl Acts {
         self.failed.insert(unit.to_owned(), format!("systemctl {word} {unit} failed ({why})"));
     }
 
-    /// The units that may go on with an old secret, in words.
+    /// What could not be done to units, in words.
     pub fn failures(&self) -> impl Iterator<Item = &str> {
         self.failed.values().map(String::as_str)
     }
 }
 
 /// Acts on units whose secret changed: on those that are active, and on those that failed, perhaps over the old value; on
-/// each only once. What is left in `tasks` cannot be done yet: who is just starting has the old value already, and hears nothing
-/// yet. `socket` is where credentials come from.
+/// each only once. What is left in `tasks`, by the units' own names, cannot be done yet: who is just starting has the old value
+/// already, and hears nothing yet. `socket` is where credentials come from.
 pub fn act(tasks: &mut Tasks, socket: &Path, acts: &mut Acts) -> io::Result<()> {
-    let mut later = Tasks::new();
-    let acted = act_now(tasks, &mut later, socket, acts);
-    // Not before: what is planned for a unit by its name would take away what is put off for it as an instance.
-    for (unit, task) in later {
-        plan::add(tasks, unit, task);
-    }
-    acted
-}
-
-fn act_now(tasks: &mut Tasks, later: &mut Tasks, socket: &Path, acts: &mut Acts) -> io::Result<()> {
     let manager = &mut Manager::connect()?;
     let is_system_up = is_up(&manager.state()?);
-    // A restart covers what else is planned for an instance of a template.
-    let mut done = BTreeSet::new();
-    let mut planned: Vec<_> = tasks.clone().into_iter().collect();
-    planned.sort_by(|(_, one), (_, other)| other.action.cmp(&one.action));
-    for (pattern, task) in planned {
-        let found =
-            manager.list(&["active", "reloading", "refreshing", "activating", "failed"], &[&pattern])?;
-        // A name may be an alias, which no list has.
-        let named = if pattern.contains('*') { Vec::new() } else { vec![pattern.clone()] };
-        for name in found.into_iter().chain(named) {
+    // One unit may be meant by several: by its name, another one, and a pattern.
+    let (mut found, mut units) = (Tasks::new(), BTreeMap::new());
+    for (pattern, task) in tasks.iter() {
+        for name in meant(pattern, manager)? {
             let Some(unit) = answered(&name, manager.unit(&name))? else { continue };
-            if !done.insert(unit.id.clone()) {
-                continue;
-            }
-            if !unit.is_known() {
+            if unit.is_known() {
+                plan::add(&mut found, unit.id.clone(), task.clone());
+                units.insert(unit.id.clone(), unit);
+            } else {
                 warn!(
                     "a secret changed, and there is no unit {name} to be told: correct its name in the configuration"
                 );
-                continue;
             }
-            let [action, then] = suited(&task, &unit, socket);
-            let acted = match unit.state() {
-                // What it was told before is to be over.
-                "reloading" | "refreshing" if *action == OnChange::Restart => {
-                    later.insert(unit.id, task.clone());
-                    continue;
-                }
-                "active" | "reloading" | "refreshing" => {
-                    if *then != OnChange::Nothing {
-                        later.insert(unit.id.clone(), Task::of_a_file(then));
-                    }
-                    act_on(manager, &unit.id, action, acts)
-                }
-                // It may have the old value already.
-                "activating" if action.max(then) >= &OnChange::ReloadOrRestart => {
-                    act_on(manager, &unit.id, action.max(then), acts)
-                }
-                "activating" => {
-                    later.insert(unit.id, task.clone());
-                    continue;
-                }
-                "failed" if is_system_up && is_startable(&unit, manager) && is_wanted(&unit, manager) => {
-                    start(manager, &unit.id, "a secret changed")
-                }
-                _ => Ok(()),
-            };
-            answered(&unit.id, acted)?;
         }
-        tasks.remove(&pattern);
+    }
+    *tasks = found;
+    for (id, unit) in units {
+        let Some(task) = tasks.get(&id) else { continue };
+        let [action, then] = suited(task, &unit, socket);
+        let started_at = i64::try_from(unit.started_at()).ok();
+        let is_over = task.unless_started_since.is_some_and(|before| started_at != Some(before));
+        let mut later = None;
+        let acted = match unit.state() {
+            _ if is_over => Ok(()),
+            "active" | "reloading" | "refreshing" => {
+                later = (*then != OnChange::Nothing).then(|| Task::then_restart(&unit));
+                act_on(manager, &id, action, later.is_some(), acts)
+            }
+            // It may have the old value already.
+            "activating" if action.max(then) >= &OnChange::ReloadOrRestart => {
+                act_on(manager, &id, action.max(then), false, acts)
+            }
+            "activating" => {
+                later = Some(task.clone());
+                Ok(())
+            }
+            "failed" if is_system_up && is_startable(&unit, manager) && is_wanted(&unit, manager) => {
+                start(manager, &id, "a secret changed").map(|job| acts.begun(job, &id, "start", false))
+            }
+            _ => Ok(()),
+        };
+        answered(&id, acted)?;
+        match later {
+            Some(later) => drop(tasks.insert(id, later)),
+            None => drop(tasks.remove(&id)),
+        }
     }
     Ok(())
+}
+
+/// The names of the units that a name or pattern stands for. A name may be an alias, which no list has.
+pub fn meant(pattern: &str, manager: &mut Manager) -> io::Result<Vec<String>> {
+    if pattern.contains('*') {
+        manager.list(&["active", "reloading", "refreshing", "activating", "failed"], &[pattern])
+    } else {
+        Ok(vec![pattern.to_owned()])
+    }
 }
 
 /// What to do with the unit, and then: to one that is only reloaded or signalled systemd gives no new credentials, unless its
@@ -155,12 +167,30 @@ fn answered<T>(unit: &str, answer: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn act_on(manager: &mut Manager, unit: &str, action: &OnChange, acts: &mut Acts) -> io::Result<()> {
+/// `is_first`: it is restarted after that.
+fn act_on(
+    manager: &mut Manager,
+    unit: &str,
+    action: &OnChange,
+    is_first: bool,
+    acts: &mut Acts,
+) -> io::Result<()> {
+    let refused = |error: io::Error| match error.kind() {
+        io::ErrorKind::Other => Ok(error.to_string()),
+        _ => Err(error),
+    };
     let (word, call) = match action {
         OnChange::Nothing => return Ok(()),
         OnChange::Signal(signal) => {
-            records::secret_changed(&format!("kill --kill-whom=main --signal={}", signal.as_str()), unit);
-            return manager.kill(unit, signal.number());
+            let word = format!("kill --kill-whom=main --signal={}", signal.as_str());
+            records::secret_changed(&word, unit);
+            if let Err(error) = manager.kill(unit, signal.number()) {
+                let why = refused(error)?;
+                if !is_first {
+                    acts.failed(unit, &word, &why);
+                }
+            }
+            return Ok(());
         }
         OnChange::Restart => ("try-restart", "TryRestartUnit"),
         OnChange::Reload => ("reload", "ReloadUnit"),
@@ -168,21 +198,24 @@ fn act_on(manager: &mut Manager, unit: &str, action: &OnChange, acts: &mut Acts)
     };
     records::secret_changed(word, unit);
     match manager.queue(call, unit, "replace") {
-        Ok(job) => drop(acts.begun.insert(job, (unit.to_owned(), word))),
-        // It said no.
-        Err(error) if error.kind() == io::ErrorKind::Other => acts.failed(unit, word, &error.to_string()),
-        Err(error) => return Err(error),
+        Ok(job) => acts.begun(job, unit, word, is_first),
+        Err(error) => {
+            let why = refused(error)?;
+            if !is_first {
+                acts.failed(unit, word, &why);
+            }
+        }
     }
     Ok(())
 }
 
-/// Starts a unit, whatever its start limit says, and does not wait for it.
-fn start(manager: &mut Manager, unit: &str, why: &str) -> io::Result<()> {
+/// Starts a unit, whatever its start limit says, and does not wait for it. Returns the job.
+fn start(manager: &mut Manager, unit: &str, why: &str) -> io::Result<String> {
     records::unit_started(unit, why);
     // Where it is not in memory, there is nothing to forget.
     let _ = manager.reset_failed(unit);
     // A job that is in the way has its reasons.
-    manager.queue("StartUnit", unit, "fail").map(drop)
+    manager.queue("StartUnit", unit, "fail")
 }
 
 /// Starts what was left behind and can go on now. `scans`: looks at everything that is down first.

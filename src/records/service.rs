@@ -93,9 +93,11 @@ pub fn unit_told(unit: &str, action: &str) {
 
 /// It failed.
 pub fn unit_not_told(unit: &str, action: &str, why: &str) {
+    let is_started = ["try-restart", "start"].contains(&action);
+    let then = if is_started { "" } else { ": it may go on with the old one" };
     warn!(
         message_id = id::UNIT_NOT_TOLD,
         object_systemd_unit = unit,
-        "a secret changed, and systemctl {action} {unit} failed ({why}): it may go on with the old one"
+        "a secret changed, and systemctl {action} {unit} failed ({why}){then}"
     );
 }

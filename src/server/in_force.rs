@@ -108,12 +108,9 @@ impl Configuration {
         }
     }
 
-    /// The newest value that is known of what the unit may have. One that is another each time is not.
-    pub fn newest(&self, claim: &Claim) -> Option<Arc<Secret>> {
-        match (self, self.entry_for(claim)) {
-            (Self::Valid { store, .. }, Some(entry)) => store.newest(&entry.content),
-            _ => None,
-        }
+    /// The newest value that is known. One that is another each time is not.
+    pub fn newest(&self, entry: &Entry) -> Option<Arc<Secret>> {
+        self.store()?.newest(&entry.content)
     }
 
     pub fn ready(&self, grant: &Grant) -> Option<Served> {

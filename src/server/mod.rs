@@ -14,9 +14,8 @@ mod reload;
 pub mod request;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -193,14 +192,24 @@ impl Service {
         self.missed.all()
     }
 
-    /// When each of these credentials was last given, and whether that was the newest value, as far as it is known.
-    pub fn given(&self) -> BTreeMap<Claim, (SystemTime, Option<bool>)> {
+    /// When credentials were last given to these units, and whether that was the newest value, as far as it is known.
+    pub fn given(&self, concerns: impl Fn(&Claim) -> bool) -> BTreeMap<Claim, (Moment, Option<bool>)> {
         let configuration = self.configuration();
-        let newest = |claim: &Claim, gift: &Gift| {
-            configuration.newest(claim).map(|value| self.given.is_it(gift, &value))
+        // Many units may have one secret, which may be large.
+        let mut hashes: HashMap<String, Option<String>> = HashMap::new();
+        let mut newest = |claim: &Claim, gift: &Gift| {
+            let entry = configuration.entry_for(claim)?;
+            let hash = hashes
+                .entry(entry.name.clone())
+                .or_insert_with(|| configuration.newest(entry).and_then(|value| self.given.hash(&value)));
+            hash.as_ref().map(|hash| gift.is(hash))
         };
-        let all = self.given.all().into_iter();
-        all.map(|(claim, gift)| (claim.clone(), (gift.at, newest(&claim, &gift)))).collect()
+        let all = self.given.all().into_iter().filter(|(claim, _)| concerns(claim));
+        all.map(|(claim, gift)| {
+            let is_newest = newest(&claim, &gift);
+            (claim, (gift.at, is_newest))
+        })
+        .collect()
     }
 
     /// Counts what changes: values, and the configuration.

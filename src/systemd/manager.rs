@@ -212,18 +212,22 @@ impl Unit {
         self.number("InactiveExitTimestampMonotonic")
     }
 
-    /// When it was last started, in seconds since 1970 by the wall clock as it was then; 0: never.
+    /// When it was last started, in seconds since 1970, by the wall clock as it was then, or as it is now if it was set back since.
     pub fn started(&self) -> u64 {
-        u64::try_from(self.number("InactiveExitTimestamp")).unwrap_or(0) / 1_000_000
+        let since = self.date("InactiveExitTimestamp").duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap_or_default().as_secs()
     }
 
-    /// When it last became inactive, or failed, so that whatever came later has a later date: by the wall clock as it was then,
-    /// or as it is now if it was set back since.
+    /// When it last became inactive, or failed, so that whatever came later has a later date: likewise.
     pub fn ended_at(&self) -> SystemTime {
-        let micros = |name| Duration::from_micros(u64::try_from(self.number(name)).unwrap_or(0));
-        let then = SystemTime::UNIX_EPOCH + micros("InactiveEnterTimestamp");
+        self.date("InactiveEnterTimestamp")
+    }
+
+    fn date(&self, name: &str) -> SystemTime {
+        let micros = |name: &str| Duration::from_micros(u64::try_from(self.number(name)).unwrap_or(0));
+        let then = SystemTime::UNIX_EPOCH + micros(name);
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        let ago = now.saturating_sub(micros("InactiveEnterTimestampMonotonic"));
+        let ago = now.saturating_sub(micros(&format!("{name}Monotonic")));
         SystemTime::now().checked_sub(ago).map_or(then, |date| date.min(then))
     }
 

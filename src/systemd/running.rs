@@ -32,7 +32,8 @@ impl Running {
     }
 
     /// A unit, with what the service manager knows better than its files.
-    pub fn corrected(&mut self, by_files: Effective) -> io::Result<Effective> {
+    pub fn corrected(&mut self, by_files: &Effective) -> io::Result<Effective> {
+        let by_files = by_files.clone();
         if !self.loaded.contains(&by_files.name) {
             return Ok(by_files);
         }

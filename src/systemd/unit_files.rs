@@ -10,6 +10,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use nix::unistd::Uid;
+
 use super::manager::Manager;
 use super::running::{Load, Running};
 use crate::files;
@@ -59,7 +61,7 @@ enum File {
 }
 
 /// A unit, or a template, as systemd would load it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Effective {
     /// Its own name, whichever of its aliases was asked for.
     pub name: String,
@@ -74,6 +76,21 @@ pub struct Effective {
     pub loads: Option<Vec<Load>>,
     /// It has not read what is in the files now.
     pub is_stale: bool,
+}
+
+impl Effective {
+    /// What counts, without what an empty assignment takes back.
+    pub fn in_effect(&self) -> Vec<&Line> {
+        let mut all: Vec<&Line> = Vec::new();
+        for line in &self.lines {
+            if line.value.is_empty() {
+                all.retain(|before| (&before.section, &before.key) != (&line.section, &line.key));
+            } else {
+                all.push(line);
+            }
+        }
+        all
+    }
 }
 
 /// An assignment.
@@ -122,7 +139,9 @@ impl UnitFiles {
                 paths.push(path);
             }
         }
-        let running = Manager::connect().and_then(Running::new).ok().map(RefCell::new);
+        // Others than root are connected to a service manager of their own.
+        let running = Uid::effective().is_root().then(|| Manager::connect().and_then(Running::new));
+        let running = running.and_then(Result::ok).map(RefCell::new);
         Ok(Self { running, ..Self::new(&paths)? })
     }
 
@@ -139,6 +158,13 @@ impl UnitFiles {
             files.chain(drop_ins).map(|name| self.own_name(name).to_owned()).collect();
         names.extend(self.running.iter().flat_map(|running| running.borrow().loaded.clone()));
         names
+    }
+
+    /// Whether this is an instance of a template that the service manager has in memory, and that has no files of its own.
+    pub fn is_loaded_instance(&self, name: &str) -> bool {
+        let has_files =
+            |directory: &Directory| directory.files.contains_key(name) || directory.drop_ins.contains(name);
+        template_of(name).is_some() && !self.directories.iter().any(has_files)
     }
 
     /// The unit's own name, if this is another one for it.
@@ -181,7 +207,8 @@ impl UnitFiles {
     pub fn effective(&self, name: &str) -> io::Result<Effective> {
         let unit = self.by_files(name)?;
         match &self.running {
-            Some(running) => running.borrow_mut().corrected(unit),
+            // What systemd does not tell is in the files.
+            Some(running) => Ok(running.borrow_mut().corrected(&unit).unwrap_or(unit)),
             None => Ok(unit),
         }
     }

@@ -171,7 +171,7 @@ pub fn a_changed_secret_acts_on_the_units_that_use_it_once(machine: &Machine) {
 
 /// A reload gives a unit its new credentials from systemd 260 on, if it says so; a signal never does. Such a unit is restarted after that.
 pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &Machine) {
-    let units: Value = ["refreshed", "plain", "either", "signalled", "reader"]
+    let units: Value = ["refreshed", "plain", "either", "signalled", "reader", "merged@*", "checks"]
         .iter()
         .map(|name| {
             let action = match *name {
@@ -182,12 +182,15 @@ pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &M
             json!({"unit": format!("{name}.service"), "on_change": action})
         })
         .collect();
-    let config = json!({"secrets": [file("key", json!({"mode": "0444", "units": units}))]});
+    // That one is meant by its name as a reader of the file as well.
+    let services = json!({"merged@a": {"on_change": "reload-or-restart"}});
+    let config =
+        json!({"secrets": [file("key", json!({"mode": "0444", "units": units, "services": services}))]});
     start(machine, &config, &[("key", value("1"))]);
     machine.sh("rm -f /run/has-*").ok();
     let unit = |name: &str, more: &str, directory: &str| {
         let text = format!(
-            "[Service]\n{more}\nExecReload=touch /run/has-reloaded-%p\nExecStart=sh -c 'trap : USR1; while :; do cat {directory}/key >/run/has-%p; sleep 0.2; done'\n"
+            "[Service]\n{more}\nExecReload=touch /run/has-reloaded-%N\nExecStart=sh -c 'trap : USR1; while :; do cat {directory}/key >/run/has-%N; sleep 0.2; done'\n"
         );
         machine.unit(&format!("{name}.service"), &text);
     };
@@ -196,9 +199,12 @@ pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &M
     for name in ["plain", "either", "signalled"] {
         unit(name, ASKS, "$CREDENTIALS_DIRECTORY");
     }
+    unit("merged@", ASKS, "$CREDENTIALS_DIRECTORY");
+    // As one that sees no credential when it is reloaded, and needs it.
+    unit("checks", &format!("{ASKS}\nExecReload=false"), "$CREDENTIALS_DIRECTORY");
     // It is told of the file in the same way, and may be reloaded.
     unit("reader", "", "/run/secrets");
-    let all = ["refreshed", "plain", "either", "signalled", "reader"];
+    let all = ["refreshed", "plain", "either", "signalled", "reader", "merged@a", "checks"];
     machine.sh(&format!("systemctl start opnix-mirror.service {}", all.join(" "))).ok();
     let has = |name: &str| machine.sh(&format!("cat /run/has-{name} 2>/dev/null || true")).ok();
     for name in all {
@@ -247,6 +253,7 @@ pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &M
         machine.run(&["test", "-e", &format!("/run/has-reloaded-{name}")]).ok();
     }
     record("reload", "reader");
+    assert!(!machine.journal_text().contains("reload checks.service failed ("));
     machine.sh(&format!("systemctl stop opnix-mirror.service {}", all.join(" "))).ok();
     let over = status("plain.service");
     assert!(over.contains("to what does not run any more"), "{over}");
@@ -285,7 +292,7 @@ pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
         machine.wait(told, || machine.journal_text().contains(told), LONG);
     }
     let status = || machine.show("opnix-mirror.service", "StatusText");
-    let failed = "systemctl reload fails.service failed (failed): it may go on with an old secret";
+    let failed = "A secret changed, and systemctl reload fails.service failed (failed)";
     machine.wait("the status to tell", || status().contains(failed), LONG);
     machine.run(&["opnix", "explain", "reloads.service", "one"]).fails();
     machine.sh("touch /run/acts-mended; systemctl reload fails.service").ok();

@@ -8,7 +8,7 @@ use super::units::{Report, Unit, is_at, pattern};
 use crate::files;
 use crate::names::CredentialName;
 use crate::place::Place;
-use crate::systemd::unit_files::{Line, UnitFiles};
+use crate::systemd::unit_files::UnitFiles;
 
 /// In bytes.
 const CRYPTTAB_MAX: usize = 1 << 20;
@@ -16,10 +16,11 @@ const CRYPTTAB_MAX: usize = 1 << 20;
 const OVER_IPV6: &str =
     "1000-2001:db8:1111:2222:3333:4444:5555:6666:65535-2001:db8:1111:2222:3333:4444:5555:6666:65535";
 const OVER_IPV4: &str = "1000-192.168.100.100:65535-192.168.100.100:65535";
+const OVER_LOOPBACK: &str = "1000-::1:65535-::1:65535";
 
 /// Programs that the unit runs, and clients for each of which an instance of it is started.
 pub fn ask(unit: &Unit<'_>, units: &UnitFiles, socket: &str, report: &mut Report) {
-    for line in unit.files.lines.iter().filter(|line| line.key.starts_with("Exec")) {
+    for line in unit.files.in_effect().into_iter().filter(|line| line.key.starts_with("Exec")) {
         let Some(command) = expanded(&line.value, &unit.files.name) else { continue };
         let words: Vec<&str> = command.split_whitespace().collect();
         for (number, word) in words.iter().enumerate() {
@@ -46,18 +47,20 @@ pub fn ask(unit: &Unit<'_>, units: &UnitFiles, socket: &str, report: &mut Report
 /// A socket with Accept=yes starts an instance for each client, whose name tells the client's address.
 fn let_in(unit: &Unit<'_>, listens: &str, units: &UnitFiles, socket: &str, report: &mut Report) {
     let Ok(listener) = units.effective(listens) else { return };
-    let of_it: Vec<&Line> = listener.lines.iter().filter(|line| line.section == "Socket").collect();
-    let accepts = of_it.iter().rev().find(|line| line.key == "Accept");
+    let lines = listener.in_effect();
+    let of_it =
+        |key: &'static str| lines.iter().filter(move |line| line.section == "Socket" && line.key == key);
+    let yes = ["yes", "y", "true", "t", "1", "on"];
     if listener.is_masked
-        || !accepts.is_some_and(|line| ["yes", "true", "1", "on"].contains(&line.value.as_str()))
+        || !of_it("Accept").last().is_some_and(|line| yes.contains(&line.value.to_lowercase().as_str()))
     {
         return;
     }
-    let addresses = of_it.iter().filter(|line| line.key == "ListenStream" && !line.value.is_empty());
     let mut longest = "";
-    for line in addresses {
+    for line in of_it("ListenStream") {
         let instance = match line.value.as_str() {
             value if value.starts_with(['/', '@', '%']) || value.starts_with("vsock:") => "",
+            value if value.starts_with("[::1]:") => OVER_LOOPBACK,
             value if value.starts_with('[') || !value.contains(':') => OVER_IPV6,
             _ => OVER_IPV4,
         };

@@ -30,14 +30,15 @@ pub fn limit(unit: &Effective) -> Duration {
 
 /// What keeps systemd from trying a start again that was refused, where it tries others again.
 pub fn not_again(units: &UnitPattern, unit: &Effective) -> Option<Fault> {
-    let last = |key: &str| unit.lines.iter().rev().find(|line| line.section == "Service" && line.key == key);
-    let refusal = ["243", "CREDENTIALS"];
-    let has = |line: &&Line| line.value.split_whitespace().any(|word| refusal.contains(&word));
-    let forced = last("RestartForceExitStatus").filter(has).is_some();
-    let restart = last("Restart")
-        .filter(|line| ["on-abnormal", "on-abort", "on-watchdog"].contains(&line.value.as_str()));
-    let restart = restart.filter(|_| !forced);
-    let line = last("RestartPreventExitStatus").filter(has).or(restart)?;
+    let lines = unit.in_effect();
+    let of_it =
+        |key: &'static str| lines.iter().filter(move |line| line.section == "Service" && line.key == key);
+    let has =
+        |line: &&&Line| line.value.split_whitespace().any(|word| ["243", "CREDENTIALS"].contains(&word));
+    let is_rare = |line: &&&Line| ["on-abnormal", "on-abort", "on-watchdog"].contains(&line.value.as_str());
+    let is_forced = of_it("RestartForceExitStatus").any(|line| has(&line));
+    let restart = of_it("Restart").last().filter(|line| is_rare(line) && !is_forced);
+    let line = of_it("RestartPreventExitStatus").find(has).or(restart)?;
     let what = format!(
         "with {}={} systemd does not try {units} again after a refusal (243): only opnix-mirror.service does",
         line.key, line.value

@@ -75,8 +75,11 @@ pub fn compare(units: &UnitFiles, socket: &str, config: &Config) -> io::Result<R
         let unit = Unit { units: of, files: effective, credentials, granted, rules };
         asks(&unit, socket, config, &mut report, &mut found);
         runs_without(&unit, socket, &mut report, &mut found);
-        files::read(&unit, config, &mut report);
-        others::ask(&unit, units, socket, &mut report);
+        if !units.is_loaded_instance(&name) {
+            // The same is said of its template.
+            files::read(&unit, units, config, &mut report);
+            others::ask(&unit, units, socket, &mut report);
+        }
         is_old(&unit, socket, &mut report);
         let of_ours = unit.credentials.loaded.values().filter(|loaded| is_at(&loaded.source, socket));
         places.extend(of_ours.map(|loaded| loaded.place.clone()));
@@ -153,7 +156,13 @@ fn asks<'c>(unit: &Unit<'c>, socket: &str, config: &Config, report: &mut Report,
             );
         }
         for rule in unit.rules.iter().filter(|rule| rule.credential == name) {
-            if found.warned.insert((units.clone(), name.clone())) {
+            // Of an instance the same is true as of its template.
+            let of = match units {
+                UnitPattern::Unit(unit) => unit.template().map(UnitPattern::Instances),
+                UnitPattern::Instances(_) => None,
+            };
+            let of = of.unwrap_or_else(|| units.clone());
+            if found.warned.insert((of, name.clone())) {
                 let deadline = rule.deadline.unwrap_or(config.timing.deadline);
                 report.warnings.extend(too_long(units, rule, deadline, start::limit(&unit.files)));
                 report.warnings.extend(not_renewed(unit, rule, config));
@@ -254,7 +263,7 @@ fn runs_without(unit: &Unit<'_>, socket: &str, report: &mut Report, found: &mut 
             );
         }
     }
-    for line in &unit.files.lines {
+    for line in unit.files.in_effect() {
         let reads = line.key == "EnvironmentFile" && line.section == "Service";
         let path = line.value.trim_start_matches('-');
         if reads && (path.starts_with("%d/") || path.starts_with("${CREDENTIALS_DIRECTORY}")) {
@@ -289,10 +298,15 @@ fn not_renewed(unit: &Unit<'_>, rule: &Rule, config: &Config) -> Option<Fault> {
     let change =
         changes.find(|change| Arc::ptr_eq(&change.entry, &rule.entry) && change.units == rule.units)?;
     let refreshes = || {
-        unit.files.lines.iter().any(|line| {
-            line.key == "RefreshOnReload"
-                && line.value.split(' ').any(|word| ["credentials", "yes"].contains(&word))
-        })
+        let lines = unit.files.in_effect();
+        let words = lines.iter().filter(|line| line.key == "RefreshOnReload");
+        let mut words = words.flat_map(|line| line.value.split_whitespace()).rev();
+        // The last word about it counts.
+        words.find_map(|word| match word.to_lowercase().as_str() {
+            "credentials" | "yes" | "y" | "true" | "t" | "1" | "on" => Some(true),
+            "~credentials" | "no" | "n" | "false" | "f" | "0" | "off" => Some(false),
+            _ => None,
+        }) == Some(true)
     };
     let what = match change.action {
         OnChange::Reload | OnChange::ReloadOrRestart if !refreshes() => "a reload",

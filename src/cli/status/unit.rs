@@ -1,5 +1,6 @@
 //! `opnix status UNIT`: what concerns one unit.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::{describe_missed, describe_request, relative};
@@ -10,7 +11,7 @@ use crate::systemd::manager::{Manager, Unit};
 
 pub fn run(name: &str, json: bool, control: &ControlArguments) -> Exit {
     // Without root's rights nobody says how it is, and which are its other names.
-    let unit = Manager::connect().and_then(|mut manager| manager.unit(name)).ok();
+    let unit = control.manager().and_then(|mut manager| manager.unit(name).ok());
     let own = unit.as_ref().map_or(name, |unit| &unit.id);
     let state = match control.ask(async |mut service| service.unit(own).await) {
         Ok(state) => state,
@@ -77,11 +78,27 @@ fn is_over(held: &Held, unit: &Unit) -> bool {
     !unit.is_running() || held.given_at.is_some_and(|at| unit.started() > at)
 }
 
-/// Leaves out those of units that do not run with it.
-pub fn leave_out_what_is_over(outdated: &mut Vec<Held>) {
-    if outdated.is_empty() {
-        return;
+/// Those of units that run with it.
+pub fn what_runs(mut outdated: Vec<Held>, manager: Option<Manager>) -> Vec<Held> {
+    let Some(mut manager) = manager.filter(|_| !outdated.is_empty()) else { return outdated };
+    let running = manager.list(&["active", "reloading", "refreshing", "activating", "deactivating"], &[]);
+    if let Ok(running) = running {
+        let running: BTreeSet<String> = running.into_iter().collect();
+        outdated.retain(|held| running.contains(&held.unit));
     }
-    let Ok(mut manager) = Manager::connect() else { return };
     outdated.retain(|held| manager.unit(&held.unit).map_or(true, |unit| !is_over(held, &unit)));
+    outdated
+}
+
+pub fn describe_outdated(outdated: &[Held], now: SystemTime) -> String {
+    let mut text = String::new();
+    for (number, held) in outdated.iter().enumerate() {
+        let name = if number == 0 { "outdated" } else { "" };
+        let Held { unit, credential, .. } = held;
+        let since = held.given_at.map_or(String::new(), |at| format!(", given {}", relative(at, now)));
+        text.push_str(&format!(
+            "{name:<10} {unit} goes on with an older value of \"{credential}\"{since}\n           \x20   systemctl restart {unit}\n"
+        ));
+    }
+    text
 }

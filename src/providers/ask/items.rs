@@ -227,18 +227,15 @@ impl<'a> Field<'a> {
                 }
                 Value::Unreadable => Err(unreadable()),
             },
-            Some(Query::Attribute(attribute)) if ["otp", "totp"].contains(&attribute.as_str()) => {
-                match &self.code {
-                    Code::Text(code) => Ok(Found::Text(code)),
-                    Code::NotOne => Err(unsupported("the field is not a one-time password")),
-                    Code::Unreadable => Err(unreadable()),
-                    Code::Failed => Err(malformed(
-                        reference,
-                        "1Password can make no one-time password of what is in the field",
-                    )),
-                }
-            }
-            Some(Query::Attribute(_)) => Err(unsupported("the only attribute that opnix knows is `otp`")),
+            Some(Query::Attribute(_)) => match &self.code {
+                Code::Text(code) => Ok(Found::Text(code)),
+                Code::NotOne => Err(unsupported("the field is not a one-time password")),
+                Code::Unreadable => Err(unreadable()),
+                Code::Failed => Err(malformed(
+                    reference,
+                    "1Password can make no one-time password of what is in the field",
+                )),
+            },
             Some(Query::SshFormat(_)) => Ok(Found::Derived(self)),
         }
     }
@@ -336,9 +333,9 @@ mod tests {
         assert_eq!(field("op://v/i/one-time password?attribute=otp").unwrap(), b"123456");
         assert_eq!(field("op://v/i/one-time password").unwrap(), b"otpauth://totp/x");
         assert_eq!(field("op://v/i/credential?ssh-format=openssh").unwrap(), b"a key");
-        for unknown in ["op://v/i/credential?attribute=otp", "op://v/i/credential?attribute=age"] {
-            assert!(matches!(field(unknown), Err(FetchError::Unsupported { .. })), "{unknown}");
-        }
+        assert_eq!(field("op://v/i/credential?attribute=value").unwrap(), b"sk-1");
+        let otp = field("op://v/i/credential?attribute=otp");
+        assert!(matches!(otp, Err(FetchError::Unsupported { .. })), "{otp:?}");
     }
 
     #[test]

@@ -2,22 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use opnix::internals::Secret;
-use opnix::internals::Template;
 
 use crate::root;
-
-#[test]
-fn a_value_that_is_no_text_cannot_be_quoted() {
-    let template = Template::parse("{{ op://v/i/f | env }}").unwrap();
-    let error = template.render(&[Arc::new(Secret::copy_from(b"\xff").unwrap())]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the value is not text, or has a NUL in it: it cannot be a variable or a JSON string"
-    );
-}
 
 /// What stands between the placeholders of each string in the code, line by line, if it is more than a word.
 fn messages(code: &str) -> Vec<String> {
