@@ -33,6 +33,7 @@ mod owners;
 mod peers;
 mod recovery;
 mod refusals;
+mod roundtrip;
 #[path = "../simulators/mod.rs"]
 mod simulators;
 mod store;
@@ -125,7 +126,7 @@ fn main() -> std::process::ExitCode {
         mirror::whoever_is_to_be_reloaded_has_the_new_value_of_its_credential,
         mirror::what_a_service_is_told_fails_on_record,
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
-        mirror::values_reach_the_environment_as_they_are,
+        roundtrip::a_value_arrives_byte_for_byte_by_whichever_way_it_goes,
         recovery::what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both,
         recovery::units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do,
         recovery::units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do,

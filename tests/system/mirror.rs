@@ -331,52 +331,6 @@ pub fn readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mir
     machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
 }
 
-/// What `EnvironmentFile=` makes of a template, byte for byte.
-pub fn values_reach_the_environment_as_they_are(machine: &Machine) {
-    let mut values = vec![
-        "plain".to_owned(),
-        "with space # and hash; $HOME ${HOME} `id` $(id) \\ back\\\\slash 'single' \"double\"".to_owned(),
-        " leading and trailing ".to_owned(),
-        "two\nlines\n".to_owned(),
-        "tab\tand = and % and %h %%".to_owned(),
-        "ends with a backslash \\".to_owned(),
-        "\\n is no newline, é😀 is text, \r is a carriage return".to_owned(),
-        "\"".to_owned(),
-        "#".to_owned(),
-        ";x".to_owned(),
-    ];
-    let characters: Vec<char> = " \t\n\r\"'\\$`#;=%{}()é~a".chars().collect();
-    for _ in 0..90 {
-        let length = rand::random_range(1..30);
-        values.push((0..length).map(|_| characters[rand::random_range(0..characters.len())]).collect());
-    }
-    let names: Vec<String> = (0..values.len()).map(|number| format!("v{number}")).collect();
-    let vault: Vec<(&str, String)> = names.iter().map(String::as_str).zip(values.iter().cloned()).collect();
-    let lines: String =
-        names.iter().map(|name| format!("X_{name}={{{{ op://Vault/{name}/value | env }}}}\n")).collect();
-    let config = json!({"secrets": [], "templates": [{"name": "env", "path": "all.env", "template": lines}]});
-    start(machine, &config, &vault);
-    machine.unit(
-        "environ.service",
-        "[Unit]\nAfter=opnix-mirror.service\nRequires=opnix-mirror.service\n[Service]\nType=oneshot\nEnvironmentFile=/run/secrets/all.env\nExecStart=cat /proc/self/environ\nStandardOutput=truncate:/run/environ\n",
-    );
-    machine.systemctl(&["start", "environ.service"]).ok();
-    let environ = machine.run(&["cat", "/run/environ"]).stdout;
-    let found: Vec<&[u8]> = environ.split(|byte| *byte == 0).collect();
-    for (name, value) in names.iter().zip(&values) {
-        let expected = format!("X_{name}={value}");
-        assert!(
-            found.contains(&expected.as_bytes()),
-            "{value:?}: {:?}",
-            found
-                .iter()
-                .find(|line| line.starts_with(format!("X_{name}=").as_bytes()))
-                .map(|line| String::from_utf8_lossy(line))
-        );
-    }
-    machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
-}
-
 pub fn reloads_and_silent_connections_without_end_keep_no_secret_from_its_file(machine: &Machine) {
     start(machine, &json!({"secrets": [file("often", json!({}))]}), &[("often", value("often"))]);
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();
