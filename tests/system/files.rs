@@ -400,7 +400,7 @@ pub fn a_file_that_cannot_be_written_has_nobody_restarted_on_its_old_value(machi
     configured(machine, &[file("key", &path, json!({"services": ["reader"]}))]);
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();
     machine.systemctl(&["start", "reader.service"]).ok();
-    let read = || machine.sh("cat /run/acts-reader").ok().replace('\n', " ");
+    let read = || machine.sh("cat /run/acts-reader").text().replace('\n', " ");
     machine.wait("the first value", || read().trim() == value("key"), LONG);
     // For writing there is no room; the file can be read.
     machine.sh(&format!("mkdir {HIS}/.key.opnix-new")).ok();
@@ -628,8 +628,8 @@ pub fn a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear(
     begin(machine, &["key"]);
     let slow = |more: &str| {
         format!(
-            "[Service]\nType=notify\nNotifyAccess=all\nLoadCredential=key:/run/opnix/creds.sock\nExecReload=sh -c 'echo reload >>/run/acts-%n'\n\
-             ExecStart=sh -c 'trap \"echo signal >>/run/acts-%n\" USR1; cat $CREDENTIALS_DIRECTORY/key >>/run/acts-%n; echo >>/run/acts-%n; \
+            "[Service]\nType=notify\nNotifyAccess=all\nExecReload=sh -c 'echo reload >>/run/acts-%n'\n\
+             ExecStart=sh -c 'trap \"echo signal >>/run/acts-%n\" USR1; cat /run/secrets/key >>/run/acts-%n; echo >>/run/acts-%n; \
              while ! test -e /run/acts-go; do sleep 0.1; done; systemd-notify --ready; while :; do sleep 0.1; done'\n{more}\n"
         )
     };
@@ -650,7 +650,9 @@ pub fn a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear(
     ];
     let units = [&units[..], &[between], &twice].concat();
     machine.unit("twice@.service", &slow(""));
-    configured(machine, &[json!({"name": "key", "reference": "op://Vault/key/value", "units": units})]);
+    // Their units read the file: who has the credential is restarted.
+    let key = json!({"name": "key", "reference": "op://Vault/key/value", "path": "key", "units": units});
+    configured(machine, &[key]);
     for (name, _) in &actions {
         machine.unit(&format!("{name}.service"), &slow(""));
     }

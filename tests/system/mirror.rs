@@ -264,7 +264,7 @@ pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
     let config = json!({"secrets": [
         file("one", json!({"services": {
             "reloads": {"on_change": "reload"}, "cannot": {"on_change": "reload"}, "fails": {"on_change": "reload"},
-            "no-such": {"on_change": "reload"}, "other-name": {"on_change": "reload"}}})),
+            "nobody-has-it": {"on_change": "reload"}, "other-name": {"on_change": "reload"}}})),
     ]});
     start(machine, &config, &[("one", value("1"))]);
     machine.sh("rm -f /run/acts-*").ok();
@@ -275,19 +275,19 @@ pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
     unit("reloads", "ExecReload=sh -c 'echo reload >>/run/acts-%p'");
     unit("cannot", "");
     unit("fails", "ExecReload=sh -c 'test -e /run/acts-mended'");
-    unit("named", "ExecReload=sh -c 'echo reload >>/run/acts-%p'");
-    machine.sh("ln -sf named.service /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
-    machine.sh("systemctl start opnix-mirror.service reloads cannot fails named").ok();
+    unit("meant", "ExecReload=sh -c 'echo reload >>/run/acts-%p'");
+    machine.sh("ln -sf meant.service /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
+    machine.sh("systemctl start opnix-mirror.service reloads cannot fails meant").ok();
     write_vault(machine, &[("one", value("2"))]);
     machine.run(&["opnix", "refresh"]).ok();
-    for name in ["reloads", "named"] {
+    for name in ["reloads", "meant"] {
         let acts = || machine.sh(&format!("cat /run/acts-{name} 2>/dev/null || true")).ok();
         machine.wait(&format!("the reload of {name}"), || acts() == "reload", LONG);
     }
     for told in [
         "a secret changed, and systemctl reload fails.service failed (failed): it may go on with the old one",
         "a secret changed, and systemctl reload cannot.service failed (",
-        "a secret changed, and there is no unit no-such.service to be told",
+        "a secret changed, and there is no unit nobody-has-it.service to be told",
     ] {
         machine.wait(told, || machine.journal_text().contains(told), LONG);
     }
@@ -297,7 +297,7 @@ pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
     machine.run(&["opnix", "explain", "reloads.service", "one"]).fails();
     machine.sh("touch /run/acts-mended; systemctl reload fails.service").ok();
     machine.wait("the status to be content", || !status().contains(failed), LONG);
-    machine.sh("systemctl stop opnix-mirror reloads cannot fails named; rm /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
+    machine.sh("systemctl stop opnix-mirror reloads cannot fails meant; rm /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
 }
 
 pub fn readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed(
