@@ -99,14 +99,14 @@ impl Provider {
         matches!(self, Self::Remote(_))
     }
 
-    /// `give` is told the result for the reference of a number, as soon as it is there. When all is over without an error, it was
-    /// told all of them.
+    /// `give` is told the results for the references of some numbers, as soon as they are there: what was read together, together.
+    /// When all is over without an error, it was told all of them.
     pub async fn fetch(&self, references: Vec<Reference>, give: Give<'_>) -> Result<(), FetchError> {
         match self {
             Self::Remote(remote) => remote.fetch(references, give).await,
             Self::Local(local) => {
                 let results = local.fetch(references).await;
-                results.into_iter().enumerate().for_each(|(index, result)| give(index, result, None));
+                give(results.into_iter().enumerate().collect(), None);
                 Ok(())
             }
         }
@@ -115,7 +115,9 @@ impl Provider {
     /// One result for each reference, in their order: what is there within this time.
     pub async fn fetch_all(&self, references: &[Reference], limit: Duration) -> Vec<Fetched> {
         let mut results: Vec<Option<Fetched>> = references.iter().map(|_| None).collect();
-        let mut give = |index: usize, result, _| results[index] = Some(result);
+        let mut give = |told: Vec<(usize, Fetched)>, _| {
+            told.into_iter().for_each(|(index, result)| results[index] = Some(result));
+        };
         let fetch = async {
             self.prepare().await?;
             self.fetch(references.to_vec(), &mut give).await

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::refusal::Refusal;
+use super::starts::Pairs;
 use crate::config::{self, Config, Faults};
 use crate::moment::Moment;
 use crate::names::{CREDENTIALS_MAX, CredentialName, UnitName};
@@ -30,6 +31,8 @@ pub enum Configuration {
         /// Where the store's values come from.
         provider: config::Provider,
         store: Store,
+        /// What belongs together in a start.
+        pairs: Pairs,
     },
     /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
     Faulty(Faults),
@@ -52,7 +55,8 @@ impl Configuration {
         let inherited =
             old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |(store, _)| store.hand_over());
         let store = Store::new(asked, rules, inherited, base);
-        Self::Valid { policy, entries, provider, store }
+        let pairs = Pairs::of(&policy);
+        Self::Valid { policy, entries, provider, store, pairs }
     }
 
     pub fn decide(&self, peer: Peer) -> Result<Grant, (Peer, Refusal)> {

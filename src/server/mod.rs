@@ -12,6 +12,7 @@ pub mod places;
 mod refusal;
 mod reload;
 pub mod request;
+mod starts;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,18 +32,20 @@ use self::places::Places;
 use self::refusal::Refusal;
 use self::reload::Looked;
 pub use self::reload::Rejected;
+use self::starts::Starts;
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
 use crate::files::StateDirectory;
 use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
+use crate::policy::Grant;
 use crate::providers::ledger::Meter;
 use crate::records;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
 use crate::store::disk::Disk;
-use crate::store::{Base, Store};
+use crate::store::{Base, Served, Store};
 use crate::systemd::notify::Notifier;
 
 /// A token that was brought and is not in force.
@@ -67,6 +70,7 @@ pub struct Service {
     bad_token: Mutex<Option<BadToken>>,
     missed: Arc<Missed>,
     given: Arc<Given>,
+    starts: Starts,
     base: Base,
     /// Requests that have no answer yet, except those that never get one.
     unanswered: TaskTracker,
@@ -99,6 +103,7 @@ impl Service {
             bad_token: Mutex::default(),
             missed: Arc::new(Missed::load(StateDirectory::of_runtime())),
             given: Arc::new(Given::load(StateDirectory::of_runtime())),
+            starts: Starts::default(),
             base,
             unanswered: TaskTracker::new(),
             refusing: CancellationToken::new(),
@@ -180,6 +185,21 @@ impl Service {
         }
         self.missed.note(claim, "its start ended before the value came".to_owned());
         self.configuration().await_value(claim);
+    }
+
+    /// Whether a unit may have this besides what it was given in the same start.
+    fn goes_together(
+        &self,
+        grant: &Grant,
+        since: Moment,
+        served: &Served,
+        configuration: &Configuration,
+    ) -> Result<(), Refusal> {
+        // Who is not identified asks in no start.
+        if matches!(self.trust, Trust::Names) {
+            return Ok(());
+        }
+        self.starts.agree(grant, since, served, configuration)
     }
 
     /// Why no unit gets anything, if that is so.

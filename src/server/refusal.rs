@@ -19,6 +19,8 @@ pub enum Refusal {
     TooLarge { size: usize, limit: usize, name: CredentialName },
     #[error(transparent)]
     Places(Full),
+    #[error("item \"{item}\" changed in 1Password between two credentials of this start")]
+    Apart { item: String },
     #[error("an earlier instance of opnix died while it answered")]
     Interrupted,
     #[error("the unit asks on the control socket")]
@@ -34,6 +36,7 @@ impl Refusal {
             Self::Configuration(_)
             | Self::Provider(_)
             | Self::Places(_)
+            | Self::Apart { .. }
             | Self::Interrupted
             | Self::Stopping => true,
             Self::Policy(_) | Self::TooLarge { .. } | Self::WrongSocket => false,
@@ -49,6 +52,7 @@ impl Refusal {
             Self::Provider(_) => "provider",
             Self::TooLarge { .. } => "size",
             Self::Places(_) => "places",
+            Self::Apart { .. } => "version",
             Self::Interrupted => "interrupted",
             Self::WrongSocket => "socket",
             Self::Stopping => "stopping",
@@ -62,7 +66,7 @@ impl Remedy for Refusal {
             Self::Policy(_) | Self::Configuration(_) | Self::TooLarge { .. } => None,
             Self::Provider(error) => error.remedy(),
             Self::Places(full) => full.remedy(),
-            Self::Interrupted => Some("start the unit again".to_owned()),
+            Self::Apart { .. } | Self::Interrupted => Some("start the unit again".to_owned()),
             Self::WrongSocket => Some(format!("write LoadCredential=NAME:{SOCKET} in it")),
             Self::Stopping => Some("start it, then the unit".to_owned()),
         }

@@ -110,6 +110,11 @@ fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
     };
     let ready = configuration.ready(&grant);
     let mut sent = 0;
+    if let Some(Err(refusal)) =
+        ready.as_ref().map(|served| service.goes_together(&grant, request.since, served, &configuration))
+    {
+        return go_on(service, refuse(request, grant.claim(), refusal, service.clone()));
+    }
     if let Some(served) = ready.as_ref().filter(|_| request.found.is_none()) {
         match answer::at_once(&request.stream, &served.value) {
             AtOnce::Ended(end) => {
@@ -156,7 +161,9 @@ impl Wanted {
             }
         };
         records::waits(&grant.claim());
-        value(grant, since, configuration, service).await.map(|(grant, served)| (grant, served, 0))
+        let (grant, served) = value(grant, since, configuration, service).await?;
+        service.goes_together(&grant, since, &served, &service.configuration())?;
+        Ok((grant, served, 0))
     }
 }
 

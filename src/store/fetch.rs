@@ -13,6 +13,7 @@ use super::state::{Act, Acts, Begun, Wanted};
 use crate::moment::Now;
 use crate::process::random;
 use crate::providers::FetchError;
+use crate::providers::ask::resolve::Fetched;
 use crate::reference::{Kind, Reference};
 
 /// How long to wait before the second try; then twice as long before each further one.
@@ -110,17 +111,23 @@ impl Shared {
         let mut open: Vec<Option<Wanted>> = wanted.into_iter().map(Some).collect();
         let mut failed = Vec::new();
         let begun: Begun = self.state().begin(Now::read());
-        let mut give = |index: usize, result, comparable| {
+        let mut give = |results: Vec<(usize, Fetched)>, comparable| {
             answered.store(true, Ordering::Relaxed);
-            let Some(wanted) = open.get_mut(index).and_then(Option::take) else { return };
-            let acts = {
+            let mut acts = Acts::default();
+            {
                 let mut state = self.state();
                 // With the lock, or a write that ends now would take it for one of its own.
                 if !self.retired.load(Ordering::Relaxed) {
                     self.disk.unsaved();
                 }
-                state.arrived(wanted, result, (begun, comparable), Now::read(), &mut failed)
-            };
+                // All at once: nobody sees a part of them.
+                for (index, result) in results {
+                    let Some(wanted) = open.get_mut(index).and_then(Option::take) else { continue };
+                    let arrived =
+                        state.arrived(wanted, result, (begun, comparable), Now::read(), &mut failed);
+                    acts.0.extend(arrived.0);
+                }
+            }
             self.act(acts);
         };
         let end = self.provider.fetch(references, &mut give).await;
@@ -173,7 +180,8 @@ impl Shared {
     fn take_wanted(self: &Arc<Self>, works: bool) -> Vec<Wanted> {
         let (wanted, acts) = {
             let mut state = self.state();
-            let (wanted, mut acts) = state.take_wanted();
+            let (mut wanted, mut acts) = state.take_wanted();
+            state.join_siblings(&mut wanted);
             if wanted.is_empty() && works {
                 acts.0.extend(state.works().0);
             }

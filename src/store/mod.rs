@@ -181,6 +181,15 @@ impl Store {
         content.references().all(|reference| state.has(reference, &limits, now))
     }
 
+    /// See [`State::print`].
+    pub fn print(&self, reference: &Reference) -> Option<u64> {
+        self.0.state().print(reference)
+    }
+
+    pub fn print_of(&self, value: &Secret) -> u64 {
+        self.0.state().print_of(value)
+    }
+
     /// The newest value that is known, whether it may be served or not. One that is another each time is not.
     pub fn newest(&self, content: &Template) -> Option<Arc<Secret>> {
         let state = self.0.state();
@@ -201,15 +210,15 @@ impl Store {
         let mut values = Vec::new();
         let mut caveat = None;
         for reference in content.references() {
-            let served = state.served(reference, &limits, now)?;
-            values.push(served.value);
-            caveat = caveat.or(served.caveat);
+            let part = state.served(reference, &limits, now)?;
+            values.push(part.value);
+            caveat = caveat.or(part.caveat);
         }
         drop(state);
         if content.as_plain().is_some() {
-            return values.pop().map(|value| Served { value, caveat });
+            return values.first().cloned().map(|value| Served { value, caveat, parts: values });
         }
-        Some(Served { value: content.render(&values).ok()?.into(), caveat })
+        Some(Served { value: content.render(&values).ok()?.into(), caveat, parts: values })
     }
 
     /// Writes what is not on disk yet.

@@ -7,9 +7,17 @@ use std::time::Duration;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
+/// The value of one reference.
+pub struct Part {
+    pub value: Arc<Secret>,
+    pub caveat: Option<Caveat>,
+}
+
 pub struct Served {
     pub value: Arc<Secret>,
     pub caveat: Option<Caveat>,
+    /// What it is made of: the values of its references, in their order.
+    pub parts: Vec<Arc<Secret>>,
 }
 
 /// The value is an older one, because 1Password could not be asked.

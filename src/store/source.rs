@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::decide::{Decision, Health, Limits};
-use super::served::{Caveat, Served};
+use super::served::{Caveat, Part};
 use super::state::{Act, Acts, State, Waiter};
 use crate::moment::Now;
 use crate::providers::FetchError;
@@ -12,7 +12,7 @@ use crate::remedy::Remedy;
 
 /// Where a unit gets the value of one reference.
 pub enum Source {
-    Kept(Served),
+    Kept(Part),
     Fetch(Waiter),
     /// From the fetch, unless the provider is found not to work or takes too long.
     FetchOrKept(Waiter),
@@ -59,11 +59,9 @@ impl State {
     }
 
     /// The value that is kept, if it is to be served without asking.
-    pub fn served(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Option<Served> {
+    pub fn served(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Option<Part> {
         match self.decide(reference, limits, now) {
-            Decision::Serve => {
-                Some(Served { value: self.values.get(reference)?.value.clone(), caveat: None })
-            }
+            Decision::Serve => Some(Part { value: self.values.get(reference)?.value.clone(), caveat: None }),
             Decision::ServeAndRefresh => self.stand_in(reference, self.why_kept(reference, limits, now), now),
             Decision::Fetch { .. } | Decision::Refuse => None,
         }
@@ -80,20 +78,15 @@ impl State {
     }
 
     /// The value that is kept, with why it is not a newer one.
-    fn stand_in(&self, reference: &Reference, why: String, now: Now) -> Option<Served> {
+    fn stand_in(&self, reference: &Reference, why: String, now: Now) -> Option<Part> {
         let kept = self.values.get(reference)?;
         let caveat = Caveat { reference: reference.clone(), age: kept.known(now).age, why };
-        Some(Served { value: kept.value.clone(), caveat: Some(caveat) })
+        Some(Part { value: kept.value.clone(), caveat: Some(caveat) })
     }
 
     /// After a fetch that failed: the value that is kept is served, unless 1Password has said for too long that there
     /// is none.
-    pub fn fall_back(
-        &self,
-        reference: &Reference,
-        error: FetchError,
-        now: Now,
-    ) -> Result<Served, FetchError> {
+    pub fn fall_back(&self, reference: &Reference, error: FetchError, now: Now) -> Result<Part, FetchError> {
         self.stand_in(reference, error.line(), now).ok_or(error)
     }
 

@@ -2,6 +2,7 @@
 //! something returns what is to be done about it, and `Shared` does it.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
 use crate::moment::{Moment, Now, Setting};
 use crate::providers::{Comparable, Confirmed, FetchError};
-use crate::reference::Reference;
+use crate::reference::{Kind, Reference};
 use crate::secret::Secret;
 
 /// The outcome of a fetch for one reference.
@@ -49,6 +50,10 @@ pub struct State {
     pub next_refresh: Option<Moment>,
     /// Whether the values have changed since they were written to disk.
     pub unsaved: bool,
+    /// Of each value that came last, whether it is kept or not.
+    prints: HashMap<Reference, u64>,
+    /// With a key of its own, that nobody knows.
+    hasher: RandomState,
     /// The wall clock by which what is of this boot has its dates on disk, if there is any.
     pub dated: Option<Setting>,
 }
@@ -217,6 +222,44 @@ impl State {
         (still, acts)
     }
 
+    /// What goes along with what the fetch that begins now is for.
+    pub fn join_siblings(&mut self, wanted: &mut Vec<Wanted>) {
+        for reference in self.siblings(wanted) {
+            let at_work = self.fetching.get(&reference);
+            let (urgent, sought) = at_work.map_or((false, true), |of| (of.urgent, of.sought));
+            // It begins with this one.
+            let _ = self.want(&reference, urgent);
+            if let Some(fetching) = self.fetching.get_mut(&reference) {
+                fetching.sought = sought;
+            }
+        }
+        wanted.append(&mut self.wanted);
+    }
+
+    /// The other fields of the items that are to be read: they come with them, so that all that is known of an item is of one
+    /// version of it. What takes requests of its own is not among them.
+    fn siblings(&self, wanted: &[Wanted]) -> Vec<Reference> {
+        let item = |reference: &Reference| (reference.vault.to_lowercase(), reference.item.to_lowercase());
+        let is_read = |reference: &Reference| reference.kind == Kind::Field && reference.query.is_none();
+        let wanted_ones: HashSet<&Reference> = wanted.iter().map(|wanted| &wanted.reference).collect();
+        let items: HashSet<_> =
+            wanted_ones.iter().filter(|one| one.kind == Kind::Field).map(|one| item(one)).collect();
+        let all = self.values.settings().keys();
+        all.filter(|one| is_read(one) && !wanted_ones.contains(one) && items.contains(&item(one)))
+            .cloned()
+            .collect()
+    }
+
+    /// Tells whether the value of a reference is the one from before: what was given last, or is kept.
+    pub fn print(&self, reference: &Reference) -> Option<u64> {
+        let kept = self.values.get(reference).map(|kept| self.print_of(&kept.value));
+        kept.or_else(|| self.prints.get(reference).copied())
+    }
+
+    pub fn print_of(&self, value: &Secret) -> u64 {
+        self.hasher.hash_one(value.expose())
+    }
+
     pub fn is_urgent<'w>(&self, wanted: impl IntoIterator<Item = &'w Wanted>) -> bool {
         let is_urgent = |wanted: &Wanted| self.fetching.get(&wanted.reference).is_some_and(|of| of.urgent);
         wanted.into_iter().any(is_urgent)
@@ -333,6 +376,8 @@ impl State {
             let sought = self.fetching.remove(reference).is_some_and(|fetching| fetching.sought);
             match (&outcome, begun) {
                 (Ok(value), Some((begun, comparable))) => {
+                    let print = self.print_of(value);
+                    self.prints.insert(reference.clone(), print);
                     self.former = None;
                     self.failures.remove(reference);
                     let is_awaited =

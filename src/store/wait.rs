@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::failure::Failure;
-use super::served::{Caveat, Served};
+use super::served::{Caveat, Part, Served};
 use super::source::Source;
 use super::state::{Outcome, Waiter};
 use super::{Shared, Store};
@@ -123,35 +123,43 @@ impl Store {
             self.0.act(acts);
             sources.push((reference, source?, down));
         }
-        let mut values = Vec::with_capacity(sources.len());
-        let mut caveat = None;
+        let mut parts = Vec::with_capacity(sources.len());
         for (reference, source, down) in sources {
-            let served = match source {
-                Source::Kept(served) => served,
+            let part = match source {
+                Source::Kept(part) => part,
                 Source::Fetch(waiter) => {
                     let again = grant.deadline().is_none();
-                    Served { value: self.0.wait(reference, waiter, again).await?, caveat: None }
+                    Part { value: self.0.wait(reference, waiter, again).await?, caveat: None }
                 }
                 Source::FetchOrKept(waiter) => self.0.wait_briefly(reference, waiter, down, patience).await?,
             };
-            values.push(served.value);
-            caveat = caveat.or(served.caveat);
+            parts.push(part);
         }
-        Ok((values, caveat))
+        // What was kept when this began, and what has come since, may be of two versions of one item: all of it as it is now.
+        if parts.len() > 1 {
+            let (limits, now) = (self.0.limits(), Now::read());
+            let state = self.0.state();
+            let as_now = content.references().map(|reference| state.served(reference, &limits, now));
+            parts = as_now.collect::<Option<Vec<Part>>>().unwrap_or(parts);
+        }
+        let caveat = parts.iter().position(|part| part.caveat.is_some());
+        let (values, mut caveats): (Vec<_>, Vec<_>) =
+            parts.into_iter().map(|part| (part.value, part.caveat)).unzip();
+        Ok((values, caveat.and_then(|at| caveats[at].take())))
     }
 }
 
 fn rendered(grant: &Grant, (values, caveat): Parts) -> Result<Served, FetchError> {
     let content = &grant.entry().content;
     if let (Some(_), [value]) = (content.as_plain(), &values[..]) {
-        return Ok(Served { value: value.clone(), caveat });
+        return Ok(Served { value: value.clone(), caveat, parts: values });
     }
     let named = grant.entry().name.clone();
     let value = content.render(&values).map_err(|error| match error {
         RenderError::Empty(_) => FetchError::Empty { reference: named },
         RenderError::Unfit { .. } => FetchError::Malformed { reference: named, what: error.to_string() },
     })?;
-    Ok(Served { value: value.into(), caveat })
+    Ok(Served { value: value.into(), caveat, parts: values })
 }
 
 /// Counts a unit that has a deadline of its own, for as long as it waits: the background then looks more often whether the
@@ -234,7 +242,7 @@ impl Shared {
         mut waiter: Waiter,
         mut down: watch::Receiver<()>,
         patience: Instant,
-    ) -> Result<Served, FetchError> {
+    ) -> Result<Part, FetchError> {
         let outcome = async {
             select! {
                 biased;
@@ -244,7 +252,7 @@ impl Shared {
         };
         let late = || FetchError::TimedOut(self.timing.short_deadline);
         let error = match timeout_at(patience, outcome).await {
-            Ok(Some(Ok(value))) => return Ok(Served { value, caveat: None }),
+            Ok(Some(Ok(value))) => return Ok(Part { value, caveat: None }),
             Ok(Some(Err(error))) => error,
             Ok(None) => self.state().breaker.down().map_or_else(late, |down| down.error.clone()),
             Err(_) => {

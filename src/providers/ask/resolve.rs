@@ -29,8 +29,8 @@ pub type Fetched = Result<Secret, FetchError>;
 pub enum Told {
     /// The vaults, listed before any value of this fetch was read. Told once at most.
     Vaults(List),
-    /// The result for the reference of this number.
-    Result(usize, Fetched),
+    /// The results for the references of these numbers, as far as they were read together.
+    Results(Vec<(usize, Fetched)>),
 }
 
 pub type Tell<'g> = &'g mut dyn FnMut(Told);
@@ -96,7 +96,7 @@ impl<'a, A: Account> Resolver<'a, A> {
     }
 
     fn give(&mut self, index: usize, result: Fetched) {
-        (self.tell)(Told::Result(index, result));
+        (self.tell)(Told::Results(vec![(index, result)]));
     }
 
     fn locate(&mut self, reference: &Reference) -> Result<(String, String), FetchError> {
@@ -220,6 +220,8 @@ impl<'a, A: Account> Resolver<'a, A> {
         let json = json.map(std::rc::Rc::new);
         let members = json.as_ref().map(|json| serde_json::from_slice::<Members<'_>>(json));
         let item = members.map(|members| members.ok().map(|members| A::read(&members)));
+        // They are of one version of the item, and are given as such.
+        let mut together = Vec::new();
         for index in of {
             let reference = &self.references[*index];
             let may_be_outdated = !is_id(&reference.item) && !self.listed.contains_key(vault);
@@ -248,13 +250,16 @@ impl<'a, A: Account> Resolver<'a, A> {
                 },
             };
             match result {
-                Some(result) => self.give(*index, result),
+                Some(result) => together.push((*index, result)),
                 None => {
                     // Look the names up again in the next round.
                     self.asking.names.forget_items(vault);
                     self.outdated.push(*index);
                 }
             }
+        }
+        if !together.is_empty() {
+            (self.tell)(Told::Results(together));
         }
     }
 

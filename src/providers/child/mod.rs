@@ -119,8 +119,8 @@ fn another_question() -> FetchError {
 
 type Tell<'g> = &'g mut (dyn FnMut(Told) + Send);
 
-/// Is told the result for the reference of this number, as soon as it is there.
-pub type Give<'g> = &'g mut (dyn FnMut(usize, Fetched, Comparable) + Send);
+/// Is told the results for the references of these numbers, as soon as they are there: those that were read together, together.
+pub type Give<'g> = &'g mut (dyn FnMut(Vec<(usize, Fetched)>, Comparable) + Send);
 
 impl Remote {
     /// `meter` counts the requests.
@@ -169,16 +169,17 @@ impl Remote {
         let (files, others): (Vec<_>, Vec<_>) =
             references.into_iter().enumerate().partition(|(_, reference)| reference.kind == Kind::File);
         let mut over = None;
-        let mut noted = |number, result: Fetched, comparable| {
+        let mut noted = |results: Vec<(usize, Fetched)>, comparable| {
             let ends =
                 |error: &&FetchError| error.consequences().provider_is_down && !error.is_about_the_answer();
-            over = over.take().or_else(|| result.as_ref().err().filter(ends).cloned());
-            give(number, result, comparable);
+            let mut errors = results.iter().filter_map(|(_, result)| result.as_ref().err());
+            over = over.take().or_else(|| errors.find(ends).cloned());
+            give(results, comparable);
         };
         self.fetch_of(others, &mut noted).await?;
         if let Some(error) = over {
             // It would be asked in vain, and perhaps over its limit.
-            files.into_iter().for_each(|(number, _)| give(number, Err(error.clone()), None));
+            give(files.into_iter().map(|(number, _)| (number, Err(error.clone()))).collect(), None);
             return Ok(());
         }
         if files.is_empty() {
@@ -211,7 +212,12 @@ impl Remote {
                     comparable = Some(session.generation);
                 }
             }
-            Told::Result(index, result) => give(numbers[index], result, comparable),
+            Told::Results(results) => {
+                give(
+                    results.into_iter().map(|(index, result)| (numbers[index], result)).collect(),
+                    comparable,
+                );
+            }
         };
         let call = Call::Fetch { references, names };
         let Answer::Fetched(names) = self.call(&call, &mut tell).await? else {
@@ -359,29 +365,33 @@ impl Connection {
         loop {
             // Files come last.
             let limit = if others > 0 { REQUEST_MAX } else { FILE_MAX };
-            let (index, result) = match self.receive(limit).await? {
+            let told = match self.receive(limit).await? {
                 Reply::Done(names) if others + files == 0 => return Ok(names),
                 Reply::Done(_) => return Err(io::Error::other("not all results are there")),
                 Reply::Vaults(vaults) => {
                     tell(Told::Vaults(vaults));
                     continue;
                 }
-                Reply::Result(index, result) => (index, result),
+                Reply::Results(told) => told,
             };
-            let left = match references.get(index).map(|reference| reference.kind) {
-                Some(Kind::File) => &mut files,
-                Some(Kind::Field) => &mut others,
-                None => return Err(io::Error::other("a result that nobody asked for")),
-            };
-            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("one result too many"))?;
-            let result = match result {
-                Ok(()) => {
-                    let value = wire::read(&mut self.stream, &self.meter, Some(REQUEST_MAX)).await?;
-                    Ok(Secret::take(value).map_err(io::Error::other)?)
-                }
-                Err(error) => Err(error),
-            };
-            tell(Told::Result(index, result));
+            let mut results = Vec::with_capacity(told.len());
+            for (index, result) in told {
+                let left = match references.get(index).map(|reference| reference.kind) {
+                    Some(Kind::File) => &mut files,
+                    Some(Kind::Field) => &mut others,
+                    None => return Err(io::Error::other("a result that nobody asked for")),
+                };
+                *left = left.checked_sub(1).ok_or_else(|| io::Error::other("one result too many"))?;
+                let result = match result {
+                    Ok(()) => {
+                        let value = wire::read(&mut self.stream, &self.meter, Some(REQUEST_MAX)).await?;
+                        Ok(Secret::take(value).map_err(io::Error::other)?)
+                    }
+                    Err(error) => Err(error),
+                };
+                results.push((index, result));
+            }
+            tell(Told::Results(results));
         }
     }
 

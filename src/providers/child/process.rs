@@ -80,9 +80,16 @@ impl Parent {
         self.runtime.block_on(wire::write(&mut self.stream.borrow_mut(), content))
     }
 
-    fn give(&self, index: usize, result: &Fetched) -> io::Result<()> {
-        self.send(&Reply::Result(index, result.as_ref().map(drop).map_err(FetchError::clone)))?;
-        result.as_ref().map_or(Ok(()), |value| self.write(value.expose()))
+    fn give(&self, results: &[(usize, Fetched)]) -> io::Result<()> {
+        let told = results.iter().map(|(index, result)| {
+            let result = result.as_ref().map(drop).map_err(FetchError::clone);
+            (*index, result)
+        });
+        self.send(&Reply::Results(told.collect()))?;
+        results
+            .iter()
+            .filter_map(|(_, result)| result.as_ref().ok())
+            .try_for_each(|value| self.write(value.expose()))
     }
 }
 
@@ -154,7 +161,7 @@ fn serve<A: Account>(parent: &Parent, account: Result<A, FetchError>) -> io::Res
             if sent.is_ok() {
                 sent = match told {
                     Told::Vaults(vaults) => parent.send(&Reply::Vaults(vaults)),
-                    Told::Result(index, result) => parent.give(index, &result),
+                    Told::Results(results) => parent.give(&results),
                 };
             }
         };

@@ -64,8 +64,9 @@ pub enum Call {
 pub enum Reply {
     /// The vaults as they were before any value was read.
     Vaults(List),
-    /// The result for the reference of this number. A frame with the value follows if it is not an error.
-    Result(usize, Result<(), FetchError>),
+    /// The results for the references of these numbers, which belong together. A frame with the value follows for each that is
+    /// not an error.
+    Results(Vec<(usize, Result<(), FetchError>)>),
     /// There is one for each reference.
     Done(Names),
 }

@@ -8,7 +8,7 @@ use crate::moment::Stamp;
 use crate::providers::budget::Budget;
 use crate::providers::ledger::{Ledger, Meter};
 use crate::store::decide::{Decision, Limits, Settings};
-use crate::store::served::Served;
+use crate::store::served::Part;
 use crate::store::source::Source;
 
 /// The baseline of what is fetched here.
@@ -129,8 +129,8 @@ fn asks(state: &mut State, field: &str, at: Now) -> String {
     let (source, acts) = state.source(&reference(field), &limits, at);
     let acts = do_all(acts);
     let source = match source {
-        Ok(Source::Kept(Served { caveat: None, .. })) => "fresh".to_owned(),
-        Ok(Source::Kept(Served { caveat: Some(_), .. })) => "stale".to_owned(),
+        Ok(Source::Kept(Part { caveat: None, .. })) => "fresh".to_owned(),
+        Ok(Source::Kept(Part { caveat: Some(_), .. })) => "stale".to_owned(),
         Ok(Source::Fetch(_)) => "waits".to_owned(),
         Ok(Source::FetchOrKept(_)) => "waits briefly".to_owned(),
         Err(error) => error.to_string(),

@@ -11,11 +11,13 @@ use crate::simulators::http::{Fault, Server};
 use crate::simulators::service_account::ServiceAccount;
 
 const SECRETS: [(&str, &str); 3] =
-    [("a", "op://Prod/Key/a"), ("b", "op://Prod/Key/b"), ("c", "op://Prod/Key/c")];
+    [("a", "op://Prod/Key a/value"), ("b", "op://Prod/Key b/value"), ("c", "op://Prod/Key c/value")];
 
 fn with_vault(account: &mut Account, name: &str, value: &str) {
-    let fields = ["a", "b", "c"].map(|label| (label, FieldValue::Concealed(format!("{value} {label}"))));
-    account.add(name, "Key", &fields);
+    for label in ["a", "b", "c"] {
+        let value = FieldValue::Concealed(format!("{value} {label}"));
+        account.add(name, &format!("Key {label}"), &[("value", value)]);
+    }
 }
 
 fn two_vaults() -> Account {
@@ -109,14 +111,14 @@ fn a_list_that_fails_is_asked_for_once_for_all() {
 fn a_value_that_was_read_before_a_vault_was_listed_is_not_confirmed_by_that() {
     let mut account = two_vaults();
     let prod = account.vault("Prod");
-    let by_ids = format!("op://{}/{}/a", prod.id, prod.items[0].id);
+    let by_ids = format!("op://{}/{}/value", prod.id, prod.items[0].id);
     for reload_with in ["20s", "25s"] {
-        for first in [by_ids.as_str(), "op://Prod/Key/a"] {
+        for first in [by_ids.as_str(), "op://Prod/Key a/value"] {
             let simulator = Connect::local(account.clone());
-            let secrets = [("a", first), ("b", "op://Prod/Key/b")];
+            let secrets = [("a", first), ("b", "op://Prod/Key b/value")];
             let daemon = connect::with_deadline(&simulator, "20s", &secrets);
             assert_eq!(daemon.ask("a").as_deref(), Some("first a"));
-            simulator.change(|account| account.set("Prod", "Key", "a", "changed"));
+            simulator.change(|account| account.set("Prod", "Key a", "value", "changed"));
             if reload_with == "20s" {
                 assert_eq!(daemon.ask("b").as_deref(), Some("first b"));
             }

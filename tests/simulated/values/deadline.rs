@@ -133,7 +133,9 @@ fn a_template_is_waited_for_until_all_of_its_values_are_of_use() {
     let asked = &daemon;
     thread::scope(|scope| {
         let waits = scope.spawn(move || asked.ask("text"));
-        daemon.says("the unit goes on waiting: text: the value is not text, or has a NUL in it");
+        daemon.says(
+            "the unit goes on waiting: text: the value cannot be written in the form env: it has a NUL in it",
+        );
         host.simulator.server.forget_requests();
         thread::sleep(Duration::from_secs(6));
         assert_eq!(host.requests(), 0, "the values are fresh");

@@ -43,9 +43,9 @@ fn what_is_fetched_together_reaches_whoever_asked_for_it_past_what_is_missing() 
             assert_eq!(answer, expected, "{}", secret.0);
         }
     });
-    // One for the first, and for the others one for each item: they went together.
+    // One for the item of the first, with all that is asked of it, and one for each of the others: they went together.
     let requests = simulator.server.requests();
-    assert_eq!(requests.iter().filter(|request| request.contains("/items/")).count(), 4, "{requests:?}");
+    assert_eq!(requests.iter().filter(|request| request.contains("/items/")).count(), 3, "{requests:?}");
 }
 
 /// How many requests of units wait for their value.

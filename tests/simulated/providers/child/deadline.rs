@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 #[test]
 fn a_child_that_is_stuck_in_a_fetch_is_killed_and_holds_up_nobody_else() {
     let simulator = everything();
-    let daemon = with_deadline(&simulator, "8s", &[USERNAME, OTHER, ("first", "op://Zoo/Sections/only")]);
+    let daemon = with_deadline(&simulator, "8s", &[USERNAME, OTHER, ("first", "op://Zoo/Kinds/lines")]);
     assert!(daemon.ask("first").is_some(), "it is signed in");
     simulator.server.forget_requests();
     simulator.server.fault("GET", 1, Fault::Hang);
@@ -58,7 +58,7 @@ fn a_child_that_is_stuck_before_it_says_that_it_is_ready_is_killed() {
 fn what_comes_after_a_units_deadline_is_kept_for_the_next_start_and_is_never_the_answer_to_another_question()
 {
     let simulator = everything();
-    let secrets = [USERNAME, OTHER, ("first", "op://Zoo/Sections/only")];
+    let secrets = [USERNAME, OTHER, ("first", "op://Zoo/Kinds/lines")];
     let daemon = with_deadline(&simulator, "2s", &secrets);
     assert!(daemon.ask("first").is_some(), "it is signed in");
     simulator.server.forget_requests();

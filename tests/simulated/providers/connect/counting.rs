@@ -9,7 +9,7 @@ fn every_request_to_the_server_is_counted_whatever_comes_of_it() {
     let simulator = everything();
     let secrets = [
         ("key", "op://Zoo/Sections/username"),
-        ("same", "op://Zoo/Sections/only"),
+        ("another", "op://Zoo/Kinds/lines"),
         ("file-paper", "op://Zoo/Papers/paper.bin"),
         ("nowhere", "op://Zoo/Nope/x"),
         ("other", "op://One Vault/Item 7/value"),

@@ -55,7 +55,7 @@ fn what_is_not_there_or_ambiguous_or_not_shared_is_named() {
 #[test]
 fn a_renamed_item_is_looked_for_anew() {
     let simulator = everything();
-    let daemon = daemon(&simulator, &[("a", "op://Zoo/Sections/username"), ("b", "op://Zoo/Sections/only")]);
+    let daemon = daemon(&simulator, &[("a", "op://Zoo/Kinds/lines"), ("b", "op://Zoo/Sections/only")]);
     assert!(daemon.ask("a").is_some());
     simulator.change(|account| {
         account.change("Zoo", "Sections", |item| item.title = "Old sections".into());

@@ -50,10 +50,13 @@ fn what_is_not_there_or_ambiguous_is_named() {
 #[test]
 fn a_renamed_moved_or_replaced_item_is_looked_for_anew() {
     let simulator = everything();
+    simulator.change(|account| {
+        account.add("Zoo", "Warm", &[("up", FieldValue::Text("warm".into()))]);
+    });
     let daemon = Daemon::start(
         &simulator.token(),
         &[
-            ("warm-up", "op://Zoo/Sections/username"),
+            ("warm-up", "op://Zoo/Warm/up"),
             ("renamed", "op://Zoo/Sections/only"),
             ("again", "op://Zoo/Kinds/lines"),
             ("gone", "op://Zoo/Key/private key"),

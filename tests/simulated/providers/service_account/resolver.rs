@@ -71,7 +71,6 @@ fn every_reference_comes_to_what_the_cores_own_resolver_makes_of_it() {
             "op://Zoo/Kinds//loose",
             "op://Zoo/Kinds/add more/loose",
             "op://Zoo/Kinds/date?attribute=otp",
-            "op://Zoo/Kinds/date?attribute=title",
             "op://Zoo/Twin/value",
             "op://Zoo/Gone/value",
             "op://Zoo/Key/private key",
