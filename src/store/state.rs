@@ -66,6 +66,8 @@ struct Fetching {
     urgent: bool,
     /// Whether nobody but the background asked for it.
     sought: bool,
+    /// Whether nobody asked for it at all: it goes along with what is read anyway.
+    along: bool,
 }
 
 /// Where those who asked for one reference wait for it.
@@ -146,7 +148,7 @@ impl State {
         let at_work = self.fetching.get_mut(reference).filter(|of| of.outcome.0.has_changed().is_ok());
         if let Some(fetching) = at_work {
             fetching.urgent |= urgent;
-            fetching.sought = false;
+            (fetching.sought, fetching.along) = (false, false);
             return (fetching.outcome.clone(), Acts::default());
         }
         self.want(reference, urgent)
@@ -184,8 +186,10 @@ impl State {
         let outcome = Waiter(receiver);
         self.joined += 1;
         let number = self.joined;
-        self.fetching
-            .insert(reference.clone(), Fetching { number, outcome: outcome.clone(), urgent, sought: false });
+        self.fetching.insert(
+            reference.clone(),
+            Fetching { number, outcome: outcome.clone(), urgent, sought: false, along: false },
+        );
         let begin = self.wanted.is_empty().then_some(Act::Fetch);
         self.wanted.push(Wanted { reference: reference.clone(), number, since: self.began, sender });
         (outcome, Acts(begin.into_iter().collect()))
@@ -226,11 +230,12 @@ impl State {
     pub fn join_siblings(&mut self, wanted: &mut Vec<Wanted>) {
         for reference in self.siblings(wanted) {
             let at_work = self.fetching.get(&reference);
-            let (urgent, sought) = at_work.map_or((false, true), |of| (of.urgent, of.sought));
+            let (urgent, sought, along) =
+                at_work.map_or((false, true, true), |of| (of.urgent, of.sought, of.along));
             // It begins with this one.
             let _ = self.want(&reference, urgent);
             if let Some(fetching) = self.fetching.get_mut(&reference) {
-                fetching.sought = sought;
+                (fetching.sought, fetching.along) = (sought, along);
             }
         }
         wanted.append(&mut self.wanted);
@@ -373,7 +378,9 @@ impl State {
         let reference = &wanted.reference;
         // What was asked for anew meanwhile has the last word.
         if self.is_latest(&wanted) {
-            let sought = self.fetching.remove(reference).is_some_and(|fetching| fetching.sought);
+            let fetching = self.fetching.remove(reference);
+            let (sought, along) =
+                fetching.map_or((false, false), |fetching| (fetching.sought, fetching.along));
             match (&outcome, begun) {
                 (Ok(value), Some((begun, comparable))) => {
                     let print = self.print_of(value);
@@ -396,7 +403,10 @@ impl State {
                     let last = self.failures.get(reference);
                     let of = if sought { Failure::sought } else { Failure::new };
                     let failure = of(error.clone(), now.moment, last);
-                    self.failures.insert(reference.clone(), failure);
+                    // Who asks for the first time is not to be refused for what nobody asked for.
+                    if !along {
+                        self.failures.insert(reference.clone(), failure);
+                    }
                 }
             }
         }

@@ -70,33 +70,54 @@ impl<'a, A: Account> Resolver<'a, A> {
         // The second round is for references whose remembered names were outdated.
         for _ in 0..2 {
             let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
-            for index in open {
-                match self.locate(&self.references[index]) {
-                    Ok((vault, item)) => {
-                        wanted.entry(vault).or_default().entry(item).or_default().push(index);
+            for indices in self.by_item(open) {
+                let mut failed = Vec::new();
+                for index in indices {
+                    match self.locate(&self.references[index]) {
+                        Ok((vault, item)) => {
+                            wanted.entry(vault).or_default().entry(item).or_default().push(index);
+                        }
+                        Err(error) => failed.push((index, Err(error))),
                     }
-                    Err(error) => self.give(index, Err(error)),
                 }
+                self.give(failed);
             }
             self.read_all(&wanted);
             open = std::mem::take(&mut self.outdated);
         }
-        for index in open {
-            let why = "names changed while they were looked up".into();
-            let target = Target::item(&self.references[index]);
-            self.give(index, Err(FetchError::Unavailable { why }.of_part(&target)));
+        for indices in self.by_item(open) {
+            let failed = indices.into_iter().map(|index| {
+                let why = "names changed while they were looked up".into();
+                let target = Target::item(&self.references[index]);
+                (index, Err(FetchError::Unavailable { why }.of_part(&target)))
+            });
+            self.give(failed.collect());
         }
         let mut later = std::mem::take(&mut self.later);
         later.sort_by_key(|later| self.references[later.index].kind == Kind::File);
         for later in later {
             let result = self.value(&later);
-            self.give(later.index, result);
+            self.give(vec![(later.index, result)]);
         }
         self.asking.names
     }
 
-    fn give(&mut self, index: usize, result: Fetched) {
-        (self.tell)(Told::Results(vec![(index, result)]));
+    /// What is known of one item is told at once.
+    fn give(&mut self, results: Vec<(usize, Fetched)>) {
+        if !results.is_empty() {
+            (self.tell)(Told::Results(results));
+        }
+    }
+
+    /// The references of these numbers, by the item that they name.
+    fn by_item(&self, indices: Vec<usize>) -> Vec<Vec<usize>> {
+        let mut items: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for index in indices {
+            let reference = &self.references[index];
+            let item = (reference.vault.to_lowercase(), reference.item.to_lowercase());
+            items.entry(item).or_default().push(index);
+        }
+        items.into_values().collect()
     }
 
     fn locate(&mut self, reference: &Reference) -> Result<(String, String), FetchError> {
@@ -211,7 +232,7 @@ impl<'a, A: Account> Resolver<'a, A> {
             if ids.len() == 1 && matches!(error, FetchError::PartFails { .. }) {
                 self.asking.names.set_apart(vault, id, true);
             }
-            items[id].iter().for_each(|index| self.give(*index, Err(error.clone())));
+            self.give(items[id].iter().map(|index| (*index, Err(error.clone()))).collect());
         }
     }
 
@@ -258,9 +279,7 @@ impl<'a, A: Account> Resolver<'a, A> {
                 }
             }
         }
-        if !together.is_empty() {
-            (self.tell)(Told::Results(together));
-        }
+        self.give(together);
     }
 
     fn value(&mut self, later: &Later) -> Fetched {
