@@ -106,6 +106,7 @@ fn main() -> std::process::ExitCode {
         files::a_one_time_password_is_written_anew_and_nobody_is_told,
         files::a_unit_that_is_starting_when_its_secret_changes_is_told_when_it_can_hear,
         unit_files::what_systemd_has_in_memory_counts_whatever_its_files_say_by_now,
+        unit_files::check_says_nothing_of_the_units_of_a_distribution,
         unit_files::doctor_names_what_takes_the_credentials_of_all_services_back,
         unit_files::what_check_says_of_units_made_at_random_is_what_systemd_does,
         owners::a_directory_of_somebody_else_that_an_owner_puts_in_the_way_is_left_alone,

@@ -234,3 +234,17 @@ pub fn what_systemd_has_in_memory_counts_whatever_its_files_say_by_now(machine: 
     assert!(status.contains("alias.service is another name of it\n"), "{status}");
     machine.sh("systemctl stop old late kept@one; systemctl reset-failed; rm /run/systemd/system/old.service /run/systemd/system/late.service /run/systemd/system/host.service /run/systemd/system/kept@.service /run/systemd/system/own.service /run/systemd/system/alias.service; systemctl daemon-reload").ok();
 }
+
+/// No false alarm: of the units that a distribution has there is nothing to say.
+pub fn check_says_nothing_of_the_units_of_a_distribution(machine: &Machine) {
+    let config = json!({"provider": {"kind": "local", "path": VAULT}, "deadline": "5s",
+        "secrets": [{"name": "key", "reference": "op://Vault/key/value", "path": "key", "units": ["quiet.service"]}]});
+    machine.write("/run/quiet/secrets.json", config.to_string(), "0644");
+    let unit = "[Unit]\nAfter=opnix-mirror.service\n[Service]\nType=exec\nRestart=on-failure\nRestartSec=5s\n\
+                LoadCredential=key:/run/opnix/creds.sock\nExecStart=cat /run/secrets/key\n";
+    machine.write("/run/quiet/units/quiet.service", unit, "0644");
+    let check = "opnix check --config /run/quiet/secrets.json --units /run/quiet/units --units /usr/lib/systemd/system 2>&1";
+    let said = machine.sh(check).ok();
+    assert_eq!(said, "valid: 1 credentials, 1 files; 1 LoadCredential= lines agree with them");
+    machine.sh("rm -r /run/quiet").ok();
+}

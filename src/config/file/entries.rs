@@ -35,7 +35,7 @@ object! {
     TemplateEntry {
         /// The credential's name, as for a secret.
         "name" => name: Required<At<String>>,
-        /// The text, with `{{ op://vault/item/field }}` where a secret goes. `| env` or `| json` after the reference quotes it.
+        /// The text, with `{{ op://vault/item/field }}` where a secret goes. A form after the reference, such as `| env` or `| json`, quotes it.
         "template" => template: Option<At<String>>,
         /// A file with the text, instead of `template`: absolute, or beside this one.
         "template_file" => template_file: Option<At<String>>,

@@ -30,6 +30,8 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         ("server/given.rs", 2),
         // Values, to be sealed.
         ("store/sealed.rs", 1),
+        // Values, hashed with a key that nobody knows.
+        ("store/state.rs", 1),
         // Values, into a template.
         ("template.rs", 1),
     ];

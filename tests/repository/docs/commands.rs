@@ -141,7 +141,7 @@ fn every_example_is_of_a_kind_that_is_tested() {
 #[test]
 fn every_symptom_is_made_in_a_test_that_exists() {
     let mut tests = String::new();
-    for path in ["tests/nixos", "tests/system", "tests/simulated"]
+    for path in ["tests/cli", "tests/nixos", "tests/system", "tests/simulated"]
         .iter()
         .flat_map(|directory| files_below(&root().join(directory)))
     {

@@ -131,3 +131,36 @@ fn a_value_that_was_read_before_a_vault_was_listed_is_not_confirmed_by_that() {
         }
     }
 }
+
+/// Names that 1Password allows and its references do not, percent-encoded.
+#[test]
+fn names_with_any_characters_are_found_by_percent_encoding() {
+    let mut account = two_vaults();
+    with_vault(&mut account, "Schl\u{fc}ssel/1", "odd");
+    let item = account.add(
+        "Schl\u{fc}ssel/1",
+        "A & \"b\"? 100%",
+        &[("plain", FieldValue::Text("one".into())), ("S/caf\u{e9} $1", FieldValue::Text("two".into()))],
+    );
+    let id = item.id.clone();
+    let exact = "op://Schl%C3%BCssel%2F1/A %26 %22b%22%3F 100%25";
+    let secrets = [
+        ("plain", format!("{exact}/plain")),
+        ("section", format!("{exact}/S/caf%c3%a9 %241")),
+        ("any case", format!("op://SCHL%C3%9CSSEL%2F1/a%20%26 %22B%22%3F 100%25/s/CAF%C3%89 %241")),
+        ("by id", format!("op://Schl%C3%BCssel%2F1/{id}/plain")),
+        ("other", format!("{exact}x/plain")),
+    ];
+    let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, of)| (*name, of.as_str())).collect();
+    let check = |daemon: &Daemon| {
+        for (name, value) in [("plain", "one"), ("section", "two"), ("any case", "two"), ("by id", "one")] {
+            assert_eq!(daemon.ask(name).as_deref(), Some(value), "{name}");
+        }
+        let refusal = daemon.refusal("other");
+        assert!(refusal.contains("there is no item \"A & \"b\"? 100%x\" in vault"), "{refusal}");
+    };
+    let simulator = ServiceAccount::local(account.clone());
+    check(&Daemon::start(&simulator.token(), &secrets));
+    let simulator = Connect::local(account);
+    check(&connect::with_deadline(&simulator, "20s", &secrets));
+}

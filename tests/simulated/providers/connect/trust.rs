@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{everything, provider};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, UNIT};
 use crate::simulators::account::Account;
 use crate::simulators::connect::{Connect, TOKEN};
 use crate::simulators::http::Tls;
@@ -42,4 +42,23 @@ fn a_token_that_no_header_can_hold_is_never_repeated() {
     );
     assert!(daemon.refusal("key").contains("not a Connect token"));
     assert!(!daemon.log().contains("hunter2"));
+}
+
+#[test]
+fn connect_needs_no_certificates_where_it_is_spoken_to_in_the_clear() {
+    let simulator = everything();
+    let empty = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-certificates");
+    fs::create_dir_all(&empty).unwrap();
+    let environment = [("SSL_CERT_FILE", empty.join("none").to_owned()), ("SSL_CERT_DIR", empty.clone())];
+    let environment: Vec<(&str, &Path)> =
+        environment.iter().map(|(name, path)| (*name, path.as_path())).collect();
+    let secrets = json!([{"name": "key", "reference": "op://Zoo/Sections/username", "units": [UNIT]}]);
+    let config = |provider| json!({"provider": provider, "deadline": "5s", "secrets": secrets});
+    let clear = Daemon::configured(&environment, &config(provider(&simulator)), TOKEN);
+    assert_eq!(clear.ask("key").as_deref(), Some("keeper"));
+    let secured = json!({"kind": "connect", "host": "https://127.0.0.1:1"});
+    let refusal = Daemon::configured(&environment, &config(secured), TOKEN).refusal("key");
+    for told in ["No CA certificates were loaded", "package ca-certificates"] {
+        assert!(refusal.contains(told), "{refusal}");
+    }
 }
