@@ -32,7 +32,7 @@ pub enum Configuration {
         provider: config::Provider,
         store: Store,
         /// What belongs together in a start.
-        pairs: Pairs,
+        pairs: Box<Pairs>,
     },
     /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
     Faulty(Faults),
@@ -55,7 +55,7 @@ impl Configuration {
         let inherited =
             old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |(store, _)| store.hand_over());
         let store = Store::new(asked, rules, inherited, base);
-        let pairs = Pairs::of(&policy);
+        let pairs = Box::new(Pairs::of(&policy));
         Self::Valid { policy, entries, provider, store, pairs }
     }
 

@@ -126,7 +126,7 @@ fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
         }
     }
     let wanted = match ready {
-        Some(served) => Wanted::Ready(grant, served, sent),
+        Some(served) => Wanted::Ready(grant, Box::new(served), sent),
         None => Wanted::Value(grant, configuration),
     };
     go_on(service, wait(request, wanted, service.clone()));
@@ -138,7 +138,7 @@ enum Wanted {
     Undecided(Peer),
     Value(Grant, Arc<Configuration>),
     /// To be written, as far as it is not: so many bytes are.
-    Ready(Grant, Served, usize),
+    Ready(Grant, Box<Served>, usize),
 }
 
 impl Wanted {
@@ -152,7 +152,7 @@ impl Wanted {
     /// The value, with how many bytes of it are written already, when it is there.
     async fn come(self, since: Moment, service: &Arc<Service>) -> Result<(Grant, Served, usize), Refusal> {
         let (grant, configuration) = match self {
-            Self::Ready(grant, served, sent) => return Ok((grant, served, sent)),
+            Self::Ready(grant, served, sent) => return Ok((grant, *served, sent)),
             Self::Value(grant, configuration) => (grant, configuration),
             Self::Undecided(peer) => {
                 service.look().await;

@@ -52,7 +52,7 @@ fn let_in(unit: &Unit<'_>, listens: &str, units: &UnitFiles, socket: &str, repor
         |key: &'static str| lines.iter().filter(move |line| line.section == "Socket" && line.key == key);
     let yes = ["yes", "y", "true", "t", "1", "on"];
     if listener.is_masked
-        || !of_it("Accept").last().is_some_and(|line| yes.contains(&line.value.to_lowercase().as_str()))
+        || !of_it("Accept").next_back().is_some_and(|line| yes.contains(&line.value.to_lowercase().as_str()))
     {
         return;
     }

@@ -37,7 +37,7 @@ pub fn not_again(units: &UnitPattern, unit: &Effective) -> Option<Fault> {
         |line: &&&Line| line.value.split_whitespace().any(|word| ["243", "CREDENTIALS"].contains(&word));
     let is_rare = |line: &&&Line| ["on-abnormal", "on-abort", "on-watchdog"].contains(&line.value.as_str());
     let is_forced = of_it("RestartForceExitStatus").any(|line| has(&line));
-    let restart = of_it("Restart").last().filter(|line| is_rare(line) && !is_forced);
+    let restart = of_it("Restart").next_back().filter(|line| is_rare(line) && !is_forced);
     let line = of_it("RestartPreventExitStatus").find(has).or(restart)?;
     let what = format!(
         "with {}={} systemd does not try {units} again after a refusal (243): only opnix-mirror.service does",

@@ -147,7 +147,7 @@ fn names_with_any_characters_are_found_by_percent_encoding() {
     let secrets = [
         ("plain", format!("{exact}/plain")),
         ("section", format!("{exact}/S/caf%c3%a9 %241")),
-        ("any case", format!("op://SCHL%C3%9CSSEL%2F1/a%20%26 %22B%22%3F 100%25/s/CAF%C3%89 %241")),
+        ("any case", String::from("op://SCHL%C3%9CSSEL%2F1/a%20%26 %22B%22%3F 100%25/s/CAF%C3%89 %241")),
         ("by id", format!("op://Schl%C3%BCssel%2F1/{id}/plain")),
         ("other", format!("{exact}x/plain")),
     ];
