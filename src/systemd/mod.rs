@@ -9,6 +9,7 @@ pub mod running;
 pub mod store;
 pub mod time_span;
 pub mod unit_files;
+pub mod unit_lines;
 
 /// Where units ask: `ListenStream=` in `systemd/opnix.socket`.
 pub const SOCKET: &str = "/run/opnix/creds.sock";

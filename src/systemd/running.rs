@@ -5,7 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::manager::Manager;
-use super::unit_files::{Effective, lines};
+use super::unit_files::Effective;
+use super::unit_lines::lines;
 
 /// The kinds of units that have credentials, or are taken for such.
 const KINDS: [&str; 4] = ["*.service", "*.socket", "*.mount", "*.swap"];

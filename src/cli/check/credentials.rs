@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::place::Place;
 use crate::systemd::running::Load;
-use crate::systemd::unit_files::{Effective, Line};
+use crate::systemd::unit_files::Effective;
+use crate::systemd::unit_lines::Line;
 
 /// What a unit's files say of credentials, with what is in effect and what is not.
 #[derive(Debug, Default)]

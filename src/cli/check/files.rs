@@ -8,7 +8,8 @@ use super::units::{Report, Unit};
 use crate::config::Config;
 use crate::place::Place;
 use crate::policy::MIRROR;
-use crate::systemd::unit_files::{Effective, Line, UnitFiles};
+use crate::systemd::unit_files::{Effective, UnitFiles};
+use crate::systemd::unit_lines::Line;
 
 /// The mirror's unit, and what OpNix calls it.
 const MIRROR_NAMES: [&str; 2] = [MIRROR, "opnix-secrets.service"];

@@ -6,7 +6,8 @@ use crate::config::Fault;
 use crate::names::UnitPattern;
 use crate::remedy::Problem;
 use crate::systemd::time_span;
-use crate::systemd::unit_files::{Effective, Line};
+use crate::systemd::unit_files::Effective;
+use crate::systemd::unit_lines::Line;
 
 /// `DefaultTimeoutStartSec=`, if the administrator has not changed it.
 const DEFAULT: Duration = Duration::from_secs(90);
