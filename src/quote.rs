@@ -56,6 +56,8 @@ pub enum RenderError {
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// What readers of INI files take for themselves, or for more than one line.
 const INI: &str = "-_.,:/@+*=<> ";
+/// What they take for a truth value, or for nothing.
+const WORDS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "null", "none"];
 /// How many bytes are encoded at a time. A multiple of three, so that base64 has no gaps.
 const CHUNK: usize = 48;
 
@@ -110,6 +112,10 @@ impl Form {
                 }
             }
             Self::Sha256 => Sha256::digest(value).iter().for_each(|byte| write(&hex(*byte))),
+            Self::Url if value == b"." || value == b".." => {
+                return Err(self.unfit("as a part of a path it is not there, or leads out of it"));
+            }
+            Self::Url if value.contains(&0) => return Err(self.unfit("it has a NUL in it")),
             Self::Url => percent_encode(value, UNRESERVED).for_each(|piece| write(piece.as_bytes())),
             Self::Redis => {
                 write(b"\"");
@@ -146,10 +152,22 @@ impl Form {
     fn fits(self, text: &str) -> Result<(), RenderError> {
         let why = match self {
             _ if text.contains('\0') => "it has a NUL in it",
+            // systemd takes such text for none.
+            Self::Env | Self::Unit if text.chars().any(is_noncharacter) => {
+                "it has a character in it that is none"
+            }
+            Self::Sql if text.contains('\r') => "clients leave carriage returns out: use mysql or postgres",
+            Self::Mysql if has_escape_after_others(text) => {
+                "it has a backslash or carriage return after a character that is not ASCII, of which it would be a part in some \
+                 character sets"
+            }
             Self::Sql if text.contains('\\') => {
                 "of a backslash, servers make different things: use mysql or postgres"
             }
             Self::Pgpass if text.contains(['\n', '\r']) => "it has a line break in it",
+            Self::Ini if WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) => {
+                "some readers of INI files take it for a truth value, or for nothing"
+            }
             Self::Ini if text.starts_with(' ') || text.ends_with(' ') => "it begins or ends with a space",
             Self::Ini if text.chars().any(|c| !(c.is_alphanumeric() || INI.contains(c))) => {
                 "it has a character in it that some readers of INI files take for something else"
@@ -176,6 +194,8 @@ impl Form {
             (Self::Sql | Self::Mysql | Self::Postgres, '\'') => "''",
             (Self::Mysql | Self::Postgres | Self::Pgpass, '\\') => "\\\\",
             (Self::Pgpass, ':') => "\\:",
+            // Clients leave it out where a line ends.
+            (Self::Mysql | Self::Postgres, '\r') => "\\r",
             (Self::Env | Self::Json | Self::Yaml | Self::Unit, '"') => "\\\"",
             (Self::Env | Self::Json | Self::Yaml | Self::Unit, '\\') => "\\\\",
             (Self::Env, '$') => "\\$",
@@ -195,6 +215,16 @@ impl Form {
             _ => return None,
         })
     }
+}
+
+fn is_noncharacter(character: char) -> bool {
+    matches!(character, '\u{fdd0}'..='\u{fdef}') || character as u32 & 0xfffe == 0xfffe
+}
+
+fn has_escape_after_others(text: &str) -> bool {
+    text.chars()
+        .zip(text.chars().skip(1))
+        .any(|(before, escaped)| !before.is_ascii() && "\\\r".contains(escaped))
 }
 
 fn hex(byte: u8) -> [u8; 2] {

@@ -50,7 +50,10 @@ impl Remedy for TemplateError {
             Self::Open => Some(format!("write {EXAMPLE}; braces that are to stay are {{{{ \"{{{{\" }}}}")),
             Self::Reference(error) => error.remedy(),
             Self::Bare(error) => {
-                let remedy = error.remedy().unwrap_or_default();
+                let remedy = match error {
+                    ReferenceError::Variable(_) => error.remedy().unwrap_or_default(),
+                    _ => format!("a reference with other characters in it stands in braces: {EXAMPLE}"),
+                };
                 Some(format!("{remedy}; text that is to stay is written {{{{ \"op://\" }}}}"))
             }
             Self::Foreign(inside) => {
@@ -63,7 +66,7 @@ impl Remedy for TemplateError {
             Self::NoSecret => Some(format!("write {EXAMPLE} where one goes")),
             Self::Form(_) => {
                 let names: Vec<&str> = Form::NAMED.iter().map(|(name, _)| *name).collect();
-                Some(format!("after `|` stands one of {}", names.join(", ")))
+                Some(format!("after `|` stands one of {}; a | in a name is %7C", names.join(", ")))
             }
         }
     }
@@ -143,7 +146,13 @@ impl Template {
                 continue;
             }
             let within = |c: char| c.is_ascii_alphanumeric() || "-?_./".contains(c);
-            let end = text[from..].find(|c| !within(c)).map_or(text.len(), |length| from + length);
+            // In a query, `=` stands for itself.
+            let mut is_query = false;
+            let ends = |c: char| {
+                is_query |= c == '?';
+                !(within(c) || is_query && c == '=')
+            };
+            let end = text[from..].find(ends).map_or(text.len(), |length| from + length);
             let (reference, after) = (&text[at..end], &text[end..]);
             if after.starts_with('$') {
                 let word = after.split_whitespace().next().unwrap_or_default();
@@ -255,6 +264,7 @@ mod tests {
         };
         assert_eq!(render("a=op://v/i/f\nb: 'op://v/i/s/f'"), "a=V\nb: 'V'");
         assert_eq!(render("{{op://v/i/f}} op://v/i/f"), "V V");
+        assert_eq!(render("op://v/i/f?attribute=otp;x a=op://v/i/f=b"), "V;x a=V=b");
         // Not after a character that could belong to it.
         assert_eq!(render("{{op://v/i/f}} xop://v/i/f +op://v/i/f"), "V xop://v/i/f +op://v/i/f");
         assert_eq!(render(r#"{{ "{{ op://v/i/f }}" }} {{op://v/i/f}}"#), "{{ op://v/i/f }} V");

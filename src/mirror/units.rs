@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -12,6 +13,9 @@ use super::startable::{Look, is_startable, is_up, is_wanted};
 use crate::config::OnChange;
 use crate::records;
 use crate::systemd::manager::{Ended, Manager, Unit};
+
+/// How long a reload may take before the restart that follows cuts it short.
+const FIRST: Duration = Duration::from_secs(90);
 
 impl Look for Manager {
     fn unit(&mut self, name: &str) -> Option<Unit> {
@@ -35,6 +39,7 @@ struct Act {
     word: &'static str,
     /// It is restarted after that in any case.
     is_first: bool,
+    at: Instant,
 }
 
 impl Acts {
@@ -47,7 +52,7 @@ impl Acts {
         if ended.result == "done" {
             self.failed.remove(&ended.unit);
         }
-        let Some(Act { unit, word, is_first }) = self.begun.remove(&ended.job) else { return };
+        let Some(Act { unit, word, is_first, .. }) = self.begun.remove(&ended.job) else { return };
         match ended.result.as_str() {
             "done" => records::unit_told(&unit, word),
             // Another job is in its place, or somebody does not want it.
@@ -60,7 +65,12 @@ impl Acts {
     fn begun(&mut self, job: String, unit: &str, word: &'static str, is_first: bool) {
         // The ends of others may not have been heard.
         self.begun.retain(|_, act| act.unit != unit);
-        self.begun.insert(job, Act { unit: unit.to_owned(), word, is_first });
+        self.begun.insert(job, Act { unit: unit.to_owned(), word, is_first, at: Instant::now() });
+    }
+
+    /// Whether the unit is still told what comes before its restart.
+    fn is_at_work(&self, unit: &str) -> bool {
+        self.begun.values().any(|act| act.unit == unit && act.is_first && act.at.elapsed() < FIRST)
     }
 
     fn failed(&mut self, unit: &str, word: &str, why: &str) {
@@ -104,6 +114,10 @@ pub fn act(tasks: &mut Tasks, socket: &Path, acts: &mut Acts) -> io::Result<()> 
         let mut later = None;
         let acted = match unit.state() {
             _ if is_over => Ok(()),
+            _ if task.unless_started_since.is_some() && acts.is_at_work(&id) => {
+                later = Some(task.clone());
+                Ok(())
+            }
             "active" | "reloading" | "refreshing" => {
                 later = (*then != OnChange::Nothing).then(|| Task::then_restart(&unit));
                 act_on(manager, &id, action, later.is_some(), acts)

@@ -10,16 +10,14 @@ use super::refusal::Refusal;
 use crate::moment::Moment;
 use crate::names::{CredentialName, UnitPattern};
 use crate::policy::{Grant, Policy};
-use crate::reference::{Kind, Reference};
+use crate::reference::Reference;
 use crate::store::Served;
+use crate::store::versions::{Item, item};
 
 /// Whoever has one credential of a start asks for the next one at once: sooner than this, on any machine that is still alive.
 const AT_ONCE: Duration = Duration::from_secs(10);
 /// How many starts are remembered before the old ones are forgotten.
 const MANY: usize = 1024;
-
-/// Vault and item, as they are compared.
-type Item = (String, String);
 
 /// The items of which a unit, or the instances of a template, has more than one credential.
 #[derive(Debug, Default)]
@@ -45,12 +43,6 @@ impl Pairs {
         }
         pairs
     }
-}
-
-/// `None`: it is not read together with others.
-fn item(reference: &Reference) -> Option<Item> {
-    let is_read = reference.kind == Kind::Field && reference.query.is_none();
-    is_read.then(|| (reference.vault.to_lowercase(), reference.item.to_lowercase()))
 }
 
 /// What was given in each start, by the process that asks.
@@ -100,15 +92,14 @@ impl Starts {
             start.given.clear();
         }
         start.at = now;
+        let items: HashSet<Item> = given.iter().filter_map(|(reference, _)| item(reference)).collect();
         let is_of_these =
-            |reference: &Reference| given.iter().any(|(other, _)| item(other) == item(reference));
-        let changed = start.given.values().flatten().find(|(reference, print)| {
-            is_of_these(reference) && store.print(reference).is_some_and(|now| now != *print)
-        });
-        if let Some((reference, _)) = changed {
-            let item = reference.item.clone();
+            |(reference, _): &&(Reference, u64)| item(reference).is_some_and(|item| items.contains(&item));
+        let before: Vec<_> = start.given.values().flatten().filter(is_of_these).cloned().collect();
+        let now: Vec<Reference> = given.iter().map(|(reference, _)| reference.clone()).collect();
+        if !store.belong_together(&[&before[..], &given].concat(), &now) {
             starts.remove(&key);
-            return Err(Refusal::Apart { item });
+            return Err(Refusal::Apart { item: now[0].item.clone() });
         }
         start.given.insert(peer.credential.clone(), given);
         Ok(())

@@ -121,6 +121,7 @@ impl Shared {
                     self.disk.unsaved();
                 }
                 // All at once: nobody sees a part of them.
+                state.versions.next();
                 for (index, result) in results {
                     let Some(wanted) = open.get_mut(index).and_then(Option::take) else { continue };
                     let arrived =

@@ -19,6 +19,7 @@ mod served;
 mod source;
 mod state;
 mod verdict;
+pub mod versions;
 mod wait;
 
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ use self::disk::{Disk, Trouble, Turn};
 use self::kept::{Kept, Values};
 use self::sealed::Contents;
 use self::state::{Act, Acts, State};
+use self::versions::Versions;
 use crate::config::Timing;
 use crate::moment::{Now, Setting};
 use crate::policy::Grant;
@@ -77,6 +79,7 @@ pub struct Inherited {
     dated: Option<Setting>,
     /// Whether they may not be on disk, or not as they are.
     unsaved: bool,
+    versions: Versions,
 }
 
 struct Shared {
@@ -109,7 +112,7 @@ impl Store {
     pub fn new(provider: Arc<Provider>, rules: Rules, inherited: Inherited, base: &Base) -> Self {
         let Base { runtime, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
-        let Inherited { account, values, dated, unsaved } = inherited;
+        let Inherited { account, values, dated, unsaved, versions } = inherited;
         let current = provider.account();
         if let Some(account) = current.as_ref().or(account.as_ref()) {
             meter.ledger().belongs_to(account);
@@ -118,6 +121,7 @@ impl Store {
         let mut state = State::new(account, Values::new(settings, values), count);
         state.dated = dated;
         state.unsaved |= unsaved;
+        state.versions = versions;
         let shared = Arc::new(Shared {
             provider,
             timing,
@@ -154,7 +158,8 @@ impl Store {
             values.iter().map(|(of, kept)| (of.clone(), Kept { asked: 0, ..kept.clone() })).collect();
         // What was to be written is not written by this one any more.
         let account = account.map(str::to_owned);
-        Inherited { account, values, dated: state.dated, unsaved: true }.doubtful()
+        let versions = state.versions.clone();
+        Inherited { account, values, dated: state.dated, unsaved: true, versions }.doubtful()
     }
 
     pub fn provider(&self) -> &Arc<Provider> {
@@ -181,13 +186,27 @@ impl Store {
         content.references().all(|reference| state.has(reference, &limits, now))
     }
 
-    /// See [`State::print`].
-    pub fn print(&self, reference: &Reference) -> Option<u64> {
-        self.0.state().print(reference)
+    pub fn print_of(&self, value: &Secret) -> u64 {
+        self.0.state().versions.print_of(value)
     }
 
-    pub fn print_of(&self, value: &Secret) -> u64 {
-        self.0.state().print_of(value)
+    /// Whether these values were given of one version of each item: those from before, by their hashes, and those that came last.
+    /// If not, they are fetched anew.
+    pub fn belong_together(&self, before: &[(Reference, u64)], now: &[Reference]) -> bool {
+        let (together, acts) = {
+            let mut state = self.0.state();
+            let is_as_it_was =
+                |(of, print): &(Reference, u64)| state.print(of).is_none_or(|now| now == *print);
+            let all = || before.iter().map(|(of, _)| of).chain(now);
+            let together = before.iter().all(is_as_it_was) && state.versions.agree(all());
+            let mut acts = Acts::default();
+            if !together {
+                all().for_each(|of| acts.0.extend(state.join_anew(of).1.0));
+            }
+            (together, acts)
+        };
+        self.0.act(acts);
+        together
     }
 
     /// The newest value that is known, whether it may be served or not. One that is another each time is not.
@@ -213,6 +232,10 @@ impl Store {
             let part = state.served(reference, &limits, now)?;
             values.push(part.value);
             caveat = caveat.or(part.caveat);
+        }
+        // What does not belong together is fetched anew.
+        if values.len() > 1 && !state.versions.agree(content.references()) {
+            return None;
         }
         drop(state);
         if content.as_plain().is_some() {
@@ -305,14 +328,20 @@ impl Shared {
 impl Inherited {
     /// What the disk holds, of whichever account.
     pub fn load(disk: &Disk, account: Option<String>) -> Self {
-        let none = |account| Self { account, values: Vec::new(), dated: None, unsaved: false };
+        let none = |account| Self {
+            account,
+            values: Vec::new(),
+            dated: None,
+            unsaved: false,
+            versions: Versions::default(),
+        };
         let Some(contents) = disk.load() else { return none(account) };
         if account.is_some_and(|account| account != contents.account) {
             let other = &contents.account;
             warn!("the sealed cache is not used: it belongs to another account ({other}) than the token");
         }
         let Contents { account, entries, dated, .. } = contents;
-        Self { account: Some(account), values: entries, dated, unsaved: false }
+        Self { account: Some(account), values: entries, dated, unsaved: false, versions: Versions::default() }
     }
 
     /// None of it counts as fresh.

@@ -2,7 +2,6 @@
 //! something returns what is to be done about it, and `Shared` does it.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,9 +11,10 @@ use super::breaker::Breaker;
 use super::decide::Keep;
 use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
+use super::versions::{Item, Versions, item};
 use crate::moment::{Moment, Now, Setting};
 use crate::providers::{Comparable, Confirmed, FetchError};
-use crate::reference::{Kind, Reference};
+use crate::reference::Reference;
 use crate::secret::Secret;
 
 /// The outcome of a fetch for one reference.
@@ -50,10 +50,7 @@ pub struct State {
     pub next_refresh: Option<Moment>,
     /// Whether the values have changed since they were written to disk.
     pub unsaved: bool,
-    /// Of each value that came last, whether it is kept or not.
-    prints: HashMap<Reference, u64>,
-    /// With a key of its own, that nobody knows.
-    hasher: RandomState,
+    pub versions: Versions,
     /// The wall clock by which what is of this boot has its dates on disk, if there is any.
     pub dated: Option<Setting>,
 }
@@ -226,43 +223,34 @@ impl State {
         (still, acts)
     }
 
-    /// What goes along with what the fetch that begins now is for.
+    /// What goes along with what the fetch that begins now is for: the other fields of the items that are read anyway, so that all
+    /// that is known of an item is of one version of it. What is under way is waited for as it is.
     pub fn join_siblings(&mut self, wanted: &mut Vec<Wanted>) {
-        for reference in self.siblings(wanted) {
-            let at_work = self.fetching.get(&reference);
-            let (urgent, sought, along) =
-                at_work.map_or((false, true, true), |of| (of.urgent, of.sought, of.along));
+        let wanted_ones: HashSet<&Reference> = wanted.iter().map(|wanted| &wanted.reference).collect();
+        let items: HashSet<Item> = wanted_ones.iter().filter_map(|one| item(one)).collect();
+        if items.is_empty() {
+            return;
+        }
+        let is_sibling = |one: &&Reference| {
+            item(one).is_some_and(|item| items.contains(&item))
+                && !wanted_ones.contains(one)
+                && !self.is_fetching(one)
+        };
+        let siblings: Vec<Reference> = self.values.settings().keys().filter(is_sibling).cloned().collect();
+        for reference in siblings {
             // It begins with this one.
-            let _ = self.want(&reference, urgent);
+            let _ = self.want(&reference, false);
             if let Some(fetching) = self.fetching.get_mut(&reference) {
-                (fetching.sought, fetching.along) = (sought, along);
+                (fetching.sought, fetching.along) = (true, true);
             }
         }
         wanted.append(&mut self.wanted);
     }
 
-    /// The other fields of the items that are to be read: they come with them, so that all that is known of an item is of one
-    /// version of it. What takes requests of its own is not among them.
-    fn siblings(&self, wanted: &[Wanted]) -> Vec<Reference> {
-        let item = |reference: &Reference| (reference.vault.to_lowercase(), reference.item.to_lowercase());
-        let is_read = |reference: &Reference| reference.kind == Kind::Field && reference.query.is_none();
-        let wanted_ones: HashSet<&Reference> = wanted.iter().map(|wanted| &wanted.reference).collect();
-        let items: HashSet<_> =
-            wanted_ones.iter().filter(|one| one.kind == Kind::Field).map(|one| item(one)).collect();
-        let all = self.values.settings().keys();
-        all.filter(|one| is_read(one) && !wanted_ones.contains(one) && items.contains(&item(one)))
-            .cloned()
-            .collect()
-    }
-
     /// Tells whether the value of a reference is the one from before: what was given last, or is kept.
     pub fn print(&self, reference: &Reference) -> Option<u64> {
-        let kept = self.values.get(reference).map(|kept| self.print_of(&kept.value));
-        kept.or_else(|| self.prints.get(reference).copied())
-    }
-
-    pub fn print_of(&self, value: &Secret) -> u64 {
-        self.hasher.hash_one(value.expose())
+        let kept = || self.values.get(reference).map(|kept| self.versions.print_of(&kept.value));
+        self.versions.print(reference).or_else(kept)
     }
 
     pub fn is_urgent<'w>(&self, wanted: impl IntoIterator<Item = &'w Wanted>) -> bool {
@@ -308,6 +296,8 @@ impl State {
         let Confirmed { before, now, unchanged } = confirmed;
         let holds: HashSet<Reference> =
             references.into_iter().zip(unchanged).filter_map(|(known, same)| same.then_some(known)).collect();
+        let kept = holds.iter().filter_map(|of| Some((of, &*self.values.get(of)?.value)));
+        self.versions.confirmed(kept);
         if self.values.confirm(&holds, (before, now), asked) {
             // As good as a round of the background.
             self.renewed = Some(at);
@@ -383,8 +373,8 @@ impl State {
                 fetching.map_or((false, false), |fetching| (fetching.sought, fetching.along));
             match (&outcome, begun) {
                 (Ok(value), Some((begun, comparable))) => {
-                    let print = self.print_of(value);
-                    self.prints.insert(reference.clone(), print);
+                    let before = self.values.get(reference).map(|kept| &*kept.value);
+                    self.versions.arrived(reference, value, before);
                     self.former = None;
                     self.failures.remove(reference);
                     let is_awaited =

@@ -18,6 +18,7 @@ use crate::moment::{Moment, Now};
 use crate::policy::Grant;
 use crate::process::random;
 use crate::providers::FetchError;
+use crate::providers::ask::Target;
 use crate::quote::RenderError;
 use crate::records;
 use crate::reference::{Kind, Reference};
@@ -107,6 +108,18 @@ impl Store {
     }
 
     async fn collect(&self, grant: &Grant) -> Result<Parts, FetchError> {
+        for anew in [false, true, true] {
+            if let Some(parts) = self.collect_once(grant, anew).await? {
+                return Ok(parts);
+            }
+        }
+        let why = "it is being edited: its fields are not of one version".into();
+        let item = grant.entry().content.references().next().map(Target::item);
+        Err(FetchError::Unavailable { why }.of_part(&item.unwrap_or(Target::Account)))
+    }
+
+    /// `None`: they do not belong together. `anew`: what is kept does not do.
+    async fn collect_once(&self, grant: &Grant, anew: bool) -> Result<Option<Parts>, FetchError> {
         let content = &grant.entry().content;
         let patience = Instant::now() + self.0.timing.short_deadline;
         self.0.notice_new_token(content.references());
@@ -117,7 +130,12 @@ impl Store {
                 let mut state = self.0.state();
                 // Of what the state tells already nobody is to be told again.
                 let down = self.0.down.subscribe();
-                let (source, acts) = state.source(reference, &self.0.limits(), Now::read());
+                let (source, acts) = if anew {
+                    let (waiter, acts) = state.join_anew(reference);
+                    (Ok(Source::Fetch(waiter)), acts)
+                } else {
+                    state.source(reference, &self.0.limits(), Now::read())
+                };
                 (source, acts, down)
             };
             self.0.act(acts);
@@ -135,17 +153,29 @@ impl Store {
             };
             parts.push(part);
         }
-        // What was kept when this began, and what has come since, may be of two versions of one item: all of it as it is now.
+        // What was kept when this began, and what has come since, may be of two versions of one item: what is kept is taken as it
+        // is now, and what is not must be what came last.
         if parts.len() > 1 {
             let (limits, now) = (self.0.limits(), Now::read());
             let state = self.0.state();
-            let as_now = content.references().map(|reference| state.served(reference, &limits, now));
-            parts = as_now.collect::<Option<Vec<Part>>>().unwrap_or(parts);
+            for (reference, part) in content.references().zip(&mut parts) {
+                if let Some(as_now) = state.served(reference, &limits, now) {
+                    *part = as_now;
+                } else if state
+                    .print(reference)
+                    .is_some_and(|now| now != state.versions.print_of(&part.value))
+                {
+                    return Ok(None);
+                }
+            }
+            if !state.versions.agree(content.references()) {
+                return Ok(None);
+            }
         }
         let caveat = parts.iter().position(|part| part.caveat.is_some());
         let (values, mut caveats): (Vec<_>, Vec<_>) =
             parts.into_iter().map(|part| (part.value, part.caveat)).unzip();
-        Ok((values, caveat.and_then(|at| caveats[at].take())))
+        Ok(Some((values, caveat.and_then(|at| caveats[at].take()))))
     }
 }
 

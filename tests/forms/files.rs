@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{accepted, hex, is_no_text, place, run, values, written};
+use super::{accepted, hex, is_no_sql, is_no_text, place, run, values, written};
 
 /// What a Python program prints for each of these texts, of which it is given the hexadecimal digits, line by line.
 fn python(program: &str, texts: &[Vec<u8>]) -> Vec<String> {
@@ -43,18 +43,19 @@ fn yaml_is_read_by_a_yaml_library() {
 fn a_url_has_the_value_in_each_of_its_parts() {
     let split = "__import__('urllib.parse').parse";
     let password = format!("{split}.unquote_to_bytes({split}.urlsplit(text.decode()).password)");
-    read_by_python("url", "postgres://user:FORM@host:5432/db?x=y", |_| false, &password);
+    let refuses = |value: &[u8]| value.contains(&0) || [&b"."[..], b".."].contains(&value);
+    read_by_python("url", "postgres://user:FORM@host:5432/db?x=y", refuses, &password);
     let query = format!(
         "{split}.parse_qs({split}.urlsplit(text.decode()).query, encoding='latin-1')['token'][0].encode('latin-1')"
     );
-    read_by_python("url", "https://host/path?a=b&token=FORM&c=d", |_| false, &query);
+    read_by_python("url", "https://host/path?a=b&token=FORM&c=d", refuses, &query);
 }
 
 #[test]
 fn standard_sql_is_read_by_sqlite() {
     let read =
         "__import__('sqlite3').connect(':memory:').execute('SELECT ' + text.decode()).fetchone()[0].encode()";
-    read_by_python("sql", "FORM", |value| is_no_text(value) || value.contains(&b'\\'), read);
+    read_by_python("sql", "FORM", is_no_sql, read);
 }
 
 #[test]
@@ -62,7 +63,9 @@ fn ini_is_read_by_pythons_reader_with_interpolation_of_either_kind_and_without()
     let taken = |c: char| c.is_alphanumeric() || "-_.,:/@+*=<> ".contains(c);
     let refuses = |value: &[u8]| {
         let Ok(text) = std::str::from_utf8(value) else { return true };
-        text.starts_with(' ') || text.ends_with(' ') || !text.chars().all(taken)
+        let is_word =
+            ["true", "false", "yes", "no", "on", "off", "null", "none"].contains(&&*text.to_lowercase());
+        is_word || text.starts_with(' ') || text.ends_with(' ') || !text.chars().all(taken)
     };
     for interpolation in ["BasicInterpolation()", "ExtendedInterpolation()"] {
         let read = format!(

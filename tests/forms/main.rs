@@ -51,6 +51,11 @@ fn is_no_text(value: &[u8]) -> bool {
     value.contains(&0) || std::str::from_utf8(value).is_err()
 }
 
+/// What the form for all servers does not take.
+fn is_no_sql(value: &[u8]) -> bool {
+    is_no_text(value) || value.iter().any(|byte| b"\\\r".contains(byte))
+}
+
 /// Values as people have them, and at random, from few characters of which many mean something somewhere.
 fn values() -> Vec<Vec<u8>> {
     let seed = std::env::var("OPNIX_FORMS_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -85,6 +90,9 @@ fn values() -> Vec<Vec<u8>> {
         "\u{1}\u{1b}[0m",
         "-----BEGIN KEY-----\r\nAAAA\r\n-----END KEY-----",
         "a=b==",
+        "..",
+        "\u{fdd0}",
+        "\u{4e2d}\\'),1; select 'INJECTED' -- ",
         "*&!|>@,?",
     ]
     .map(|text| text.as_bytes().to_vec())

@@ -31,7 +31,7 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         // Values, to be sealed.
         ("store/sealed.rs", 1),
         // Values, hashed with a key that nobody knows.
-        ("store/state.rs", 1),
+        ("store/versions.rs", 1),
         // Values, into a template.
         ("template.rs", 1),
     ];

@@ -7,3 +7,4 @@ mod grace;
 mod outages;
 mod removal;
 mod sealing;
+mod together;
