@@ -43,7 +43,47 @@ pub trait Decode: Sized {
 pub struct Reader<'a> {
     file: Arc<Path>,
     text: &'a str,
+    positions: Positions,
     faults: &'a mut Faults,
+}
+
+/// Lines and columns of a text, without counting from its start for each: it may be one line of a megabyte.
+struct Positions {
+    /// Where each line begins.
+    lines: Vec<usize>,
+    /// How many characters there are before each block.
+    characters: Vec<usize>,
+}
+
+impl Positions {
+    /// In bytes.
+    const BLOCK: usize = 1024;
+
+    fn new(text: &str) -> Self {
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let mut characters = vec![0];
+        for block in text.as_bytes().chunks(Self::BLOCK) {
+            characters.push(characters[characters.len() - 1] + count(block));
+        }
+        Self { lines: [0].into_iter().chain(breaks).collect(), characters }
+    }
+
+    /// Both from 1.
+    fn of(&self, text: &str, at: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|start| *start <= at);
+        (line, self.before(text, at) - self.before(text, self.lines[line - 1]) + 1)
+    }
+
+    /// How many characters there are before this byte.
+    fn before(&self, text: &str, at: usize) -> usize {
+        let block = at / Self::BLOCK;
+        self.characters[block] + count(&text.as_bytes()[block * Self::BLOCK..at])
+    }
+}
+
+/// The characters that begin in these bytes.
+fn count(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 /// Reads one file.
@@ -60,7 +100,8 @@ pub fn decode<T: Decode>(file: &Path, text: &str, faults: &mut Faults) -> Option
         allow_non_finite_numbers: false,
         allow_extended_string_escapes: false,
     };
-    let mut reader = Reader { file: file.into(), text, faults };
+    let positions = Positions::new(text);
+    let mut reader = Reader { file: file.into(), text, positions, faults };
     match parse_to_ast(text, &CollectOptions::default(), &strict) {
         Ok(tree) => match tree.value {
             Some(value) => T::decode(&value, &mut reader),
@@ -82,9 +123,7 @@ pub fn decode<T: Decode>(file: &Path, text: &str, faults: &mut Faults) -> Option
 
 impl<'a> Reader<'a> {
     fn place(&self, range: Range) -> Place {
-        let before = &self.text[..range.start.min(self.text.len())];
-        let line_start = before.rfind('\n').map_or(0, |index| index + 1);
-        let position = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
+        let position = self.positions.of(self.text, range.start.min(self.text.len()));
         Place { file: self.file.clone(), position: Some(position) }
     }
 
@@ -159,5 +198,23 @@ impl<T: Decode> Decode for At<T> {
     fn decode(value: &Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let place = reader.place(value.range());
         Some(Self { value: T::decode(value, reader)?, place })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_those_that_are_counted_from_the_start() {
+        let text: String =
+            (0..4000).map(|number| ["é", "\n", "x", "😀", "\r\n"][number * number % 5]).collect();
+        let positions = Positions::new(&text);
+        for (at, _) in text.char_indices().chain([(text.len(), ' ')]) {
+            let before = &text[..at];
+            let start = before.rfind('\n').map_or(0, |at| at + 1);
+            let counted = (before.matches('\n').count() + 1, before[start..].chars().count() + 1);
+            assert_eq!(positions.of(&text, at), counted, "{at}");
+        }
     }
 }
