@@ -3,21 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{accepted, hex, is_no_sql, is_no_text, place, run, written};
+use super::{Server, accepted, hex, is_no_sql, is_no_text, place, run, written};
 
 const LONG: Duration = Duration::from_secs(60);
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn start(command: &mut Command, is_up: impl Fn() -> bool) -> Server {
     let name = command.get_program().to_string_lossy().into_owned();

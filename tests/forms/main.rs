@@ -6,7 +6,7 @@ mod files;
 mod redis;
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use opnix::internals::{Secret, Template};
@@ -118,6 +118,16 @@ fn place(name: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&place);
     std::fs::create_dir_all(&place).expect("a directory");
     place
+}
+
+/// A server of the test, which ends with it.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Runs a program with this input, and returns what it says.
