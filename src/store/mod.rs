@@ -112,7 +112,10 @@ impl Store {
     pub fn new(provider: Arc<Provider>, rules: Rules, inherited: Inherited, base: &Base) -> Self {
         let Base { runtime, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
-        let Inherited { account, values, dated, unsaved, versions } = inherited;
+        let Inherited { account, values, dated, unsaved, mut versions } = inherited;
+        for (reference, kept) in values.iter().filter(|(_, kept)| kept.denied.is_some()) {
+            versions.was_denied(reference, &kept.value);
+        }
         let current = provider.account();
         if let Some(account) = current.as_ref().or(account.as_ref()) {
             meter.ledger().belongs_to(account);

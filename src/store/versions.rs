@@ -19,7 +19,11 @@ pub fn item(reference: &Reference) -> Option<Item> {
     is_read.then(|| (reference.vault.to_lowercase(), reference.item.to_lowercase()))
 }
 
-#[derive(Clone, Default)]
+/// What is from disk was there before all that is read; what 1Password had denied by then, perhaps not together with the others.
+const FROM_DISK: u64 = 1;
+const DENIED: u64 = 0;
+
+#[derive(Clone)]
 pub struct Versions {
     /// With a key of its own, that nobody knows.
     hasher: RandomState,
@@ -36,7 +40,19 @@ struct Seen {
     last: u64,
 }
 
+impl Default for Versions {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), count: FROM_DISK, seen: HashMap::new() }
+    }
+}
+
 impl Versions {
+    /// A value from disk which 1Password had denied before that was written.
+    pub fn was_denied(&mut self, reference: &Reference, value: &Secret) {
+        let seen = Seen { print: self.print_of(value), first: DENIED, last: DENIED };
+        self.seen.entry(reference.clone()).or_insert(seen);
+    }
+
     /// What arrives from here on was read together.
     pub fn next(&mut self) {
         self.count += 1;
@@ -46,7 +62,7 @@ impl Versions {
     pub fn arrived(&mut self, reference: &Reference, value: &Secret, before: Option<&Secret>) {
         let print = self.print_of(value);
         let known = self.seen.get(reference).map(|seen| (seen.print, seen.first));
-        let known = known.or_else(|| before.map(|before| (self.print_of(before), 0)));
+        let known = known.or_else(|| before.map(|before| (self.print_of(before), FROM_DISK)));
         let first = known.filter(|(known, _)| *known == print).map_or(self.count, |(_, first)| first);
         self.seen.insert(reference.clone(), Seen { print, first, last: self.count });
     }
@@ -74,8 +90,8 @@ impl Versions {
         let distinct: HashSet<&Reference> = references.collect();
         for reference in distinct {
             let Some(item) = item(reference) else { continue };
-            // One from disk was there before all that was read.
-            let (first, last) = self.seen.get(reference).map_or((0, 0), |seen| (seen.first, seen.last));
+            let seen = self.seen.get(reference);
+            let (first, last) = seen.map_or((FROM_DISK, FROM_DISK), |seen| (seen.first, seen.last));
             let common = items.entry(item).or_insert((first, last));
             *common = (common.0.max(first), common.1.min(last));
         }
@@ -137,6 +153,14 @@ mod tests {
         versions.next();
         versions.arrived(&of("cert"), &secret("c2"), Some(&secret("c1")));
         assert!(!versions.agree([of("cert"), of("key")].iter()));
+        let mut versions = Versions::default();
+        assert!(versions.agree([of("cert"), of("key")].iter()));
+        versions.was_denied(&of("key"), &secret("k1"));
+        assert!(!versions.agree([of("cert"), of("key")].iter()) && versions.agree([of("key")].iter()));
+        versions.next();
+        versions.arrived(&of("key"), &secret("k1"), None);
+        versions.arrived(&of("cert"), &secret("c2"), None);
+        assert!(versions.agree([of("cert"), of("key")].iter()));
         // Of other items, and of what is read by itself, nothing is said.
         let others = ["op://v/j/key", "op://v/i/key?attribute=otp", "op://v/i/public key"];
         for other in others {
