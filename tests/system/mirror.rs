@@ -255,7 +255,7 @@ pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &M
     record("reload", "reader");
     assert!(!machine.journal_text().contains("reload checks.service failed ("));
     machine.sh(&format!("systemctl stop opnix-mirror.service {}", all.join(" "))).ok();
-    let over = status("plain.service");
+    let over = status("plain");
     assert!(over.contains("to what does not run any more"), "{over}");
 }
 

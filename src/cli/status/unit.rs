@@ -7,9 +7,15 @@ use super::{describe_missed, describe_request, relative};
 use crate::cli::control::ControlArguments;
 use crate::cli::{Exit, fail};
 use crate::control::interface::{Control, Held, UnitState};
+use crate::names::{NameError, UnitName};
 use crate::systemd::manager::{Manager, Unit};
 
 pub fn run(name: &str, json: bool, control: &ControlArguments) -> Exit {
+    // As systemctl takes it.
+    let name = match name.parse::<UnitName>() {
+        Err(NameError::NoSuffix(_)) => &format!("{name}.service"),
+        _ => name,
+    };
     // Without root's rights nobody says how it is, and which are its other names.
     let unit = control.manager().and_then(|mut manager| manager.unit(name).ok());
     let own = unit.as_ref().map_or(name, |unit| &unit.id);
