@@ -336,7 +336,7 @@ pub fn reloads_and_silent_connections_without_end_keep_no_secret_from_its_file(m
     machine.systemctl(&["start", "opnix-mirror.service"]).ok();
     let content = || machine.sh("cat /run/secrets/often").text();
     machine.wait("the file", || content() == value("often"), LONG);
-    machine.sh("for n in $(seq 100); do systemctl reload opnix-mirror.service || exit 1; done").ok();
+    machine.sh("for n in $(seq 70); do systemctl reload opnix-mirror.service || exit 1; done").ok();
     let silent = "import socket, time\n\
                   silent = [socket.socket(socket.AF_UNIX) for _ in range(500)]\n\
                   for one in silent: one.connect('/run/opnix/control.sock')\n\
