@@ -90,6 +90,7 @@ pub fn the_fields_of_an_item_are_of_one_version_in_each_start_and_text(machine: 
     }
     // A text in a file is of one version as well.
     machine.systemctl(&["start", "opnix-control.socket", "opnix-mirror.service"]).ok();
+    machine.wait("the file", || machine.run(&["test", "-e", "/run/secrets/text"]).code == Some(0), LONG);
     for _ in 0..20 {
         machine.run(&["opnix", "refresh"]).ok();
         let text = machine.sh("sort -u /run/secrets/text | wc -l").ok();
