@@ -29,6 +29,8 @@ pub struct Given {
     /// `None`: the system gives no random numbers.
     key: Option<Key>,
     list: Mutex<BTreeMap<Claim, Gift>>,
+    /// What was given last, to be hashed: not by who gives it, because the next unit waits meanwhile.
+    new: Mutex<BTreeMap<Claim, (Moment, Arc<Secret>)>>,
     unsaved: Notify,
 }
 
@@ -65,14 +67,21 @@ impl Given {
     pub fn load(directory: Option<StateDirectory>) -> Self {
         let (key, list) =
             directory.as_ref().and_then(read).unwrap_or_else(|| (Key::new().ok(), BTreeMap::new()));
-        Self { directory, key, list: Mutex::new(list), unsaved: Notify::new() }
+        Self { directory, key, list: Mutex::new(list), new: Mutex::default(), unsaved: Notify::new() }
     }
 
-    pub fn note(&self, claim: Claim, value: &Secret) {
-        let Some(key) = &self.key else { return };
-        let gift = Gift { at: Moment::now(), hash: key.hash(value.expose()) };
-        self.list().insert(claim, gift);
+    pub fn note(&self, claim: Claim, value: Arc<Secret>) {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(claim, (Moment::now(), value));
         self.unsaved.notify_one();
+    }
+
+    fn take_in(&self) {
+        let new = std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(key) = &self.key else { return };
+        for (claim, (at, value)) in new {
+            let gift = Gift { at, hash: key.hash(value.expose()) };
+            self.list().insert(claim, gift);
+        }
     }
 
     /// As values are remembered here.
@@ -81,6 +90,7 @@ impl Given {
     }
 
     pub fn all(&self) -> BTreeMap<Claim, Gift> {
+        self.take_in();
         self.list().clone()
     }
 
@@ -88,12 +98,14 @@ impl Given {
     pub async fn keep_saved(self: Arc<Self>) {
         loop {
             self.unsaved.notified().await;
+            self.take_in();
             sleep(TOGETHER).await;
             self.save().await;
         }
     }
 
     pub async fn save(&self) {
+        self.take_in();
         self.forget_the_oldest();
         let (Some(directory), Some(key)) = (self.directory.clone(), self.key.clone()) else { return };
         let given = self.all().into_iter().map(Line::from).collect();
@@ -153,8 +165,8 @@ mod tests {
         Claim { unit: unit.parse().unwrap(), credential: "key".parse().unwrap() }
     }
 
-    fn value(text: &str) -> Secret {
-        Secret::copy_from(text.as_bytes()).unwrap()
+    fn value(text: &str) -> Arc<Secret> {
+        Arc::new(Secret::copy_from(text.as_bytes()).unwrap())
     }
 
     #[test]
@@ -163,8 +175,8 @@ mod tests {
         std::fs::create_dir_all(&place).unwrap();
         let directory = StateDirectory::new(&place);
         let given = Given::load(Some(directory.clone()));
-        given.note(claim("a.service"), &value("made-up-old"));
-        given.note(claim("a.service"), &value("made-up-new"));
+        given.note(claim("a.service"), value("made-up-old"));
+        given.note(claim("a.service"), value("made-up-new"));
         crate::process::runtime().unwrap().block_on(given.save());
         let text = std::fs::read_to_string(place.join(FILE)).unwrap();
         assert!(!text.contains("made-up"), "{text}");
@@ -183,8 +195,9 @@ mod tests {
     fn there_is_an_end_to_what_is_remembered() {
         let given = Given::load(None);
         for number in 0..MOST + 10 {
-            given.note(claim(&format!("u{number}.service")), &value("v"));
+            given.note(claim(&format!("u{number}.service")), value("v"));
         }
+        given.take_in();
         given.forget_the_oldest();
         let left = given.all();
         assert!(left.len() <= MOST && left.contains_key(&claim(&format!("u{}.service", MOST + 9))));

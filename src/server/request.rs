@@ -254,7 +254,7 @@ fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     service.missed.settle(&claim);
     records::granted(grant);
     if claim.unit.as_str() != MIRROR {
-        service.given.note(claim, &served.value);
+        service.given.note(claim, served.value.clone());
     }
     if let Some(caveat) = &served.caveat {
         records::stood_in(&grant.claim(), caveat);
