@@ -203,7 +203,7 @@ impl Store {
             let all = || before.iter().map(|(of, _)| of).chain(now);
             let together = before.iter().all(is_as_it_was) && state.versions.agree(all());
             let mut acts = Acts::default();
-            if !together {
+            if !together && state.may_ask_anew(all(), &self.0.limits(), Now::read()) {
                 all().for_each(|of| acts.0.extend(state.join_anew(of).1.0));
             }
             (together, acts)

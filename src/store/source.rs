@@ -139,6 +139,21 @@ impl State {
         references.filter(needs_a_fetch).map(rest).max().unwrap_or_default()
     }
 
+    /// Whether it is of use to have these fetched anew although there are values: 1Password works and is to be asked, and has not
+    /// just said no to one of them.
+    pub fn may_ask_anew<'r>(
+        &self,
+        mut references: impl Iterator<Item = &'r Reference>,
+        limits: &Limits<'_>,
+        now: Now,
+    ) -> bool {
+        let is_told_not_to = limits.meter.ledger().told_until(now).is_some();
+        self.breaker.down().is_none()
+            && !is_told_not_to
+            && limits.affords(now)
+            && references.all(|reference| self.standing(reference, now).is_none())
+    }
+
     /// Why these references cannot be had, as far as that is known.
     pub fn trouble<'r>(&self, mut references: impl Iterator<Item = &'r Reference>) -> Option<&FetchError> {
         let down = self.breaker.down().map(|down| &down.error);

@@ -247,12 +247,6 @@ impl State {
         wanted.append(&mut self.wanted);
     }
 
-    /// Tells whether the value of a reference is the one from before: what was given last, or is kept.
-    pub fn print(&self, reference: &Reference) -> Option<u64> {
-        let kept = || self.values.get(reference).map(|kept| self.versions.print_of(&kept.value));
-        self.versions.print(reference).or_else(kept)
-    }
-
     pub fn is_urgent<'w>(&self, wanted: impl IntoIterator<Item = &'w Wanted>) -> bool {
         let is_urgent = |wanted: &Wanted| self.fetching.get(&wanted.reference).is_some_and(|of| of.urgent);
         wanted.into_iter().any(is_urgent)

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
+use super::state::State;
 use crate::reference::{Kind, Reference};
 use crate::secret::Secret;
 
@@ -96,6 +97,14 @@ impl Versions {
             *common = (common.0.max(first), common.1.min(last));
         }
         items.values().all(|(first, last)| first <= last)
+    }
+}
+
+impl State {
+    /// Tells whether the value of a reference is the one from before: what was given last, or is kept.
+    pub fn print(&self, reference: &Reference) -> Option<u64> {
+        let kept = || self.values.get(reference).map(|kept| self.versions.print_of(&kept.value));
+        self.versions.print(reference).or_else(kept)
     }
 }
 

@@ -109,13 +109,19 @@ impl Store {
 
     async fn collect(&self, grant: &Grant) -> Result<Parts, FetchError> {
         for anew in [false, true, true] {
+            if anew {
+                let references = || grant.entry().content.references();
+                let state = self.0.state();
+                if !state.may_ask_anew(references(), &self.0.limits(), Now::read()) {
+                    let why = state.trouble(references()).cloned();
+                    return Err(why.unwrap_or_else(|| apart(grant)));
+                }
+            }
             if let Some(parts) = self.collect_once(grant, anew).await? {
                 return Ok(parts);
             }
         }
-        let why = "it is being edited: its fields are not of one version".into();
-        let item = grant.entry().content.references().next().map(Target::item);
-        Err(FetchError::Unavailable { why }.of_part(&item.unwrap_or(Target::Account)))
+        Err(apart(grant))
     }
 
     /// `None`: they do not belong together. `anew`: what is kept does not do.
@@ -177,6 +183,13 @@ impl Store {
             parts.into_iter().map(|part| (part.value, part.caveat)).unzip();
         Ok(Some((values, caveat.and_then(|at| caveats[at].take()))))
     }
+}
+
+/// The values of an item do not belong together.
+fn apart(grant: &Grant) -> FetchError {
+    let why = "it is being edited: its fields are not of one version".into();
+    let item = grant.entry().content.references().next().map(Target::item);
+    FetchError::Unavailable { why }.of_part(&item.unwrap_or(Target::Account))
 }
 
 fn rendered(grant: &Grant, (values, caveat): Parts) -> Result<Served, FetchError> {

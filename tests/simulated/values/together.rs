@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, UNIT};
+use crate::helpers::cost;
 use crate::providers::connect::{everything, provider};
 use crate::simulators::account::FieldValue;
 use crate::simulators::connect::{Connect, TOKEN};
@@ -63,6 +64,11 @@ fn a_field_that_is_gone_while_another_one_changed_stands_in_beside_it_no_more() 
     daemon.reload();
     let refusal = daemon.refusal("both");
     assert!(refusal.contains("has no field \"key\""), "{refusal}");
+    // A unit that is started again and again does not use the budget up.
+    for _ in 0..3 {
+        daemon.refusal("both");
+    }
+    assert_eq!(cost(&simulator.server, || drop(daemon.refusal("both"))), 0);
     // By itself each is served.
     assert_eq!(daemon.ask("cert").as_deref(), Some("cert 2"));
     assert_eq!(daemon.ask("key").as_deref(), Some("key 1"));
