@@ -2,21 +2,27 @@
 //! ask the kernel for everything that opnix must know of a peer, but neither judges nor records it.
 //!
 //! `cargo bench --locked` prints, from one run, side by side: latency of one connection at a time, throughput at 64 concurrent
-//! clients, and the service's resident memory. Run it as root to have the peer's cgroup checked as in earnest.
+//! clients, and the service's resident memory; on all cores, and on one. Run it as root to have the peer's cgroup checked as in
+//! earnest, and the records written as they are for journald.
 
 use std::env;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Pid;
 use opnix::internals::asker;
 
 const UNIT: &str = "opnix-bench.service";
@@ -40,35 +46,63 @@ fn main() {
     if !env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let cgroup = join_cgroup();
+    let records = cgroup.is_some().then(journal);
+    let identified = if cgroup.is_some() { "by pidfd and cgroup" } else { "NOT: run as root for that" };
+    println!("an answer of 64 bytes from memory; opnix identifies peers {identified}");
+    println!(
+        "{ROUNDS} rounds of {ONE_BY_ONE} requests one by one and {} from {CLIENTS} clients at once",
+        CLIENTS * PER_CLIENT
+    );
+    measure("on all cores", records.as_ref());
+    let mut one = CpuSet::new();
+    one.set(0).expect("a core");
+    // Of this process, its threads and the servers.
+    sched_setaffinity(Pid::from_raw(0), &one).expect("to run on one core");
+    measure("on one core", records.as_ref());
+    if let Some(cgroup) = cgroup {
+        // A cgroup goes only when nobody is in it.
+        let _ = fs::write(
+            cgroup.ancestors().nth(2).expect("the root").join("cgroup.procs"),
+            std::process::id().to_string(),
+        );
+        let _ = fs::remove_dir(cgroup);
+    }
+}
+
+fn measure(cores: &str, journal: Option<&UnixDatagram>) {
     let directory = env::temp_dir().join(format!("opnix-bench-{}", std::process::id()));
     fs::create_dir(&directory).expect("a directory for the benchmark");
-    let cgroup = join_cgroup();
     let sockets = ["barest", "asking", "opnix"].map(|name| directory.join(name));
     let mut servers = [
         start_barest(BAREST, &sockets[0]),
         start_barest(ASKING, &sockets[1]),
-        start_opnix(&directory, &sockets[2], cgroup.is_some()),
+        start_opnix(&directory, &sockets[2], journal.is_some()),
     ];
-    let idle = resident(&servers[2]);
-
+    let (ended, records) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (mut times, mut rates) = (<[Vec<f64>; 3]>::default(), <[Vec<f64>; 3]>::default());
-    for round in 0..=ROUNDS {
-        // Side by side, so that a noisy neighbour disturbs all; the first round warms up.
-        for (server, socket) in sockets.iter().enumerate() {
-            let (round_times, rate) = (one_by_one(socket), at_once(socket));
-            if round > 0 {
-                times[server].extend(round_times);
-                rates[server].push(rate);
+    let mut idle = 0.0;
+    thread::scope(|scope| {
+        if let Some(journal) = journal {
+            scope.spawn(|| drain(journal, &ended, &records));
+        }
+        idle = resident(&servers[2]);
+        for round in 0..=ROUNDS {
+            // Side by side, so that a noisy neighbour disturbs all; the first round warms up.
+            for (server, socket) in sockets.iter().enumerate() {
+                let (round_times, rate) = (one_by_one(socket), at_once(socket));
+                if round > 0 {
+                    times[server].extend(round_times);
+                    rates[server].push(rate);
+                }
             }
         }
-    }
-    let identified = if cgroup.is_some() { "by pidfd and cgroup" } else { "NOT: run as root for that" };
-    println!("an answer of 64 bytes from memory; opnix identifies peers {identified}");
+        ended.store(true, Ordering::Relaxed);
+    });
     println!(
-        "{ROUNDS} rounds of {ONE_BY_ONE} requests one by one and {} from {CLIENTS} clients at once\n",
-        CLIENTS * PER_CLIENT
+        "\n{cores:<36}{:>11}{:>11}{:>11}{:>10}{:>10}",
+        "barest", "asking", "opnix", "/barest", "/asking"
     );
-    println!("{:<36}{:>11}{:>11}{:>11}{:>10}{:>10}", "", "barest", "asking", "opnix", "/barest", "/asking");
     let row = |what: &str, unit: &str, [a, b, c]: [f64; 3]| {
         let figures = [a, b, c].map(|figure| format!("{figure:.1} {unit}"));
         let [a_text, b_text, c_text] = figures;
@@ -79,18 +113,35 @@ fn main() {
     row("throughput at 64 clients, median", "k/s", rates.each_mut().map(|rates| median(rates) / 1e3));
     println!("{:<36}{:>30.1} MiB", "resident memory of opnix, idle", idle);
     println!("{:<36}{:>30.1} MiB", "resident memory of opnix, after", resident(&servers[2]));
+    println!("{:<36}{:>34}", "records that the journal's socket got", records.into_inner());
 
     for server in &mut servers {
         // The end of a worker is its keeper's business.
-        let _ =
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(server.id() as i32), nix::sys::signal::SIGTERM);
+        let _ = kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM);
         let _ = server.wait();
     }
     let _ = fs::remove_dir_all(&directory);
-    if let Some(cgroup) = cgroup {
-        // A cgroup goes only when nobody is in it.
-        let _ = fs::write(cgroup.with_file_name("cgroup.procs"), std::process::id().to_string());
-        let _ = fs::remove_dir(cgroup);
+}
+
+/// The socket that opnix writes its records to, in place of journald's: this process and the servers see another /run.
+fn journal() -> UnixDatagram {
+    unshare(CloneFlags::CLONE_NEWNS).expect("mounts of our own");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).expect("another /run");
+    fs::create_dir_all("/run/systemd/journal").expect("the journal's directory");
+    let socket = UnixDatagram::bind("/run/systemd/journal/socket").expect("the journal's socket");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a time limit");
+    socket
+}
+
+/// Reads records as journald would, one after the other.
+fn drain(journal: &UnixDatagram, ended: &AtomicBool, records: &AtomicUsize) {
+    let mut record = [0; 64 << 10];
+    while !ended.load(Ordering::Relaxed) {
+        if journal.recv(&mut record).is_ok() {
+            records.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -141,7 +192,14 @@ fn start_opnix(directory: &Path, socket: &Path, identify: bool) -> Child {
     if !identify {
         command.arg("--trust-peer-names");
     }
-    started(command.stderr(Stdio::null()), socket)
+    if !identify {
+        return started(command.stderr(Stdio::null()), socket);
+    }
+    // It writes to the journal if its standard error is the journal, by this variable.
+    let stderr = fs::File::create(directory.join("stderr")).expect("a file");
+    let file = stderr.metadata().expect("its number");
+    command.env("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino()));
+    started(command.stderr(stderr), socket)
 }
 
 fn started(command: &mut Command, socket: &Path) -> Child {
@@ -156,7 +214,7 @@ fn started(command: &mut Command, socket: &Path) -> Child {
 fn join_cgroup() -> Option<PathBuf> {
     let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
     let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists())?;
-    let cgroup = root.join(UNIT);
+    let cgroup = root.join("system.slice").join(UNIT);
     fs::create_dir_all(&cgroup).ok()?;
     fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).ok()?;
     Some(cgroup)

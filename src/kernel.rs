@@ -51,10 +51,10 @@ pub fn ignore(ignored: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that systemd passed to this process by its number, or that the worker left behind.
+/// A descriptor that systemd passed to this process by its number, that the worker left behind, or that the kernel has just made.
 pub fn own(number: RawFd) -> OwnedFd {
-    // SAFETY: the caller took the number from systemd's list, where each stands once, or asks for a descriptor whose only
-    // other user is a process that has ended. A number that is not open only makes each use fail.
+    // SAFETY: the caller took the number from systemd's list, where each stands once, or has it from the call that opened it, or
+    // asks for a descriptor whose only other user is a process that has ended. A number that is not open only makes each use fail.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 

@@ -67,6 +67,10 @@ impl ManagerCgroup {
         Self(above.map_or_else(|| format!("/user.slice/user-{uid}.slice{name}"), str::to_owned))
     }
 
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+
     /// Whether a process there may ask for what is this unit's: it sits in the unit, or is the manager.
     pub fn speaks_for(&self, path: &str, unit: &UnitName) -> bool {
         self.is_at(path) || self.unit_of(path).is_some_and(|found| found.is(unit))

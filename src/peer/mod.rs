@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod claim;
+mod directories;
 mod process;
 mod unidentified;
 
@@ -15,6 +16,7 @@ pub use self::cgroup::Legacy;
 use self::cgroup::{ManagerCgroup, unified_path};
 use self::claim::spell;
 pub use self::claim::{Claim, asks_for_a_unit, claim_of, is_named, is_of_a_unit};
+use self::directories::Directories;
 use self::process::{CGROUP_MAX, Pin, is_shortage, read_cgroup};
 pub use self::unidentified::Unidentified;
 use crate::names::{CredentialName, UnitName};
@@ -64,39 +66,52 @@ pub struct Stranger {
 }
 
 /// Whose word counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Trust {
-    /// System units only: the peer is root and its cgroup is the unit's.
-    System { manager: ManagerCgroup, obstacle: Option<Legacy> },
-    /// Units of one user's manager only: the peer is that user and its cgroup is the unit's.
-    User { uid: u32, manager: ManagerCgroup, obstacle: Option<Legacy> },
+    /// System units only.
+    System(Manager),
+    /// Units of one user's manager only.
+    User(Manager),
     /// The claim itself: for development, where no systemd is at hand. Proves nothing.
     Names,
 }
 
+/// The service manager whose units are served: the peer must have its uid, and sit in the unit's cgroup below its own.
+#[derive(Debug)]
+pub struct Manager {
+    uid: u32,
+    cgroup: ManagerCgroup,
+    /// Where a unit's cgroup can be recognized by its number.
+    directories: Option<Directories>,
+    /// Why no claim of any peer can hold, if that is so.
+    obstacle: Option<Legacy>,
+}
+
+impl Manager {
+    fn new(uid: u32, cgroup: ManagerCgroup, slice: &'static str) -> Self {
+        let directories = Directories::find(&cgroup, slice);
+        Self { uid, cgroup, directories, obstacle: Legacy::here() }
+    }
+}
+
 impl Trust {
     pub fn system() -> Self {
-        Self::System { manager: ManagerCgroup::of_system(), obstacle: Legacy::here() }
+        Self::System(Manager::new(0, ManagerCgroup::of_system(), "system.slice"))
     }
 
     pub fn user() -> Self {
         let uid = nix::unistd::getuid().as_raw();
-        Self::User { uid, manager: ManagerCgroup::of_user(uid), obstacle: Legacy::here() }
+        Self::User(Manager::new(uid, ManagerCgroup::of_user(uid), "app.slice"))
     }
 
     /// Why no claim of any peer can hold, if that is so.
     pub fn obstacle(&self) -> Option<Legacy> {
-        match self {
-            Self::System { obstacle, .. } | Self::User { obstacle, .. } => *obstacle,
-            Self::Names => None,
-        }
+        self.manager()?.obstacle
     }
 
-    /// The manager whose units are served, and its uid.
-    fn manager(&self) -> Option<(u32, &ManagerCgroup)> {
+    fn manager(&self) -> Option<&Manager> {
         match self {
-            Self::System { manager, .. } => Some((0, manager)),
-            Self::User { uid, manager, .. } => Some((*uid, manager)),
+            Self::System(manager) | Self::User(manager) => Some(manager),
             Self::Names => None,
         }
     }
@@ -115,7 +130,7 @@ pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Res
                 }
                 Err(Unidentified::Kernel(errno)) if is_shortage(errno) => Err(errno),
                 Err(why) => {
-                    let manager = trust.manager().map(|(_, manager)| manager);
+                    let manager = trust.manager().map(|manager| &manager.cgroup);
                     let certain = group.as_ref().filter(|cgroup: &&Cgroup| cgroup.certain);
                     let own_unit = certain.and_then(|cgroup| manager?.own_unit(&cgroup.path));
                     let foreign = matches!(why, Unidentified::Forged { .. }) && own_unit.is_some();
@@ -139,7 +154,7 @@ pub fn identify(stream: &UnixStream, address: &SocketAddr, trust: &Trust) -> Res
         }
         _ => {
             let (uid, group) = locate(stream, trust)?;
-            let ours = trust.manager().map_or_else(|| nix::unistd::getuid().as_raw(), |(uid, _)| uid);
+            let ours = trust.manager().map_or_else(|| nix::unistd::getuid().as_raw(), |manager| manager.uid);
             let trusted = uid == 0 || uid == ours;
             Ok(Identity::Stranger(Stranger { uid, trusted, group, address: spell(address) }))
         }
@@ -160,28 +175,33 @@ fn verify(
     seen: &mut Option<Cgroup>,
 ) -> Result<(i32, Option<Pin>), Unidentified> {
     let credentials = getsockopt(stream, sockopt::PeerCredentials).map_err(Unidentified::Kernel)?;
-    let Some((expected, manager)) = trust.manager() else { return Ok((credentials.pid(), None)) };
-    if credentials.uid() != expected {
-        return Err(Unidentified::WrongUid { found: credentials.uid(), expected });
+    let Some(manager) = trust.manager() else { return Ok((credentials.pid(), None)) };
+    if credentials.uid() != manager.uid {
+        return Err(Unidentified::WrongUid { found: credentials.uid(), expected: manager.uid });
     }
-    if let Some(obstacle) = trust.obstacle() {
+    if let Some(obstacle) = manager.obstacle {
         return Err(Unidentified::Legacy(obstacle));
     }
     let pin = Pin::of(stream)?;
+    // This is enough for most units, and takes a third of the time of what follows.
+    let number = manager.directories.as_ref().and_then(|directories| Some((directories, pin.cgroup()?)));
+    if number.is_some_and(|(directories, number)| directories.have(&claim.unit, number)) {
+        return Ok((credentials.pid(), Some(pin)));
+    }
     let mut buffer = [0; CGROUP_MAX];
     let path = unified_path(read_cgroup(credentials.pid(), &mut buffer)?).ok_or(Unidentified::NoCgroup)?;
     // Only now is it known that the process whose cgroup was read is the peer: it has held its PID all along.
     if !pin.still_holds()? {
         return Err(Unidentified::Gone);
     }
-    if manager.speaks_for(path, &claim.unit) {
+    if manager.cgroup.speaks_for(path, &claim.unit) {
         return Ok((credentials.pid(), Some(pin)));
     }
-    *seen = Some(Cgroup { path: path.to_owned(), certain: matches!(pin, Pin::Process(_)) });
+    *seen = Some(Cgroup { path: path.to_owned(), certain: matches!(pin, Pin::Process { .. }) });
     let in_user_manager = path.split('/').any(|component| component.starts_with("user@"));
     let cgroup = path.to_owned();
     match trust {
-        Trust::System { .. } if in_user_manager => Err(Unidentified::UserManager { cgroup }),
+        Trust::System(_) if in_user_manager => Err(Unidentified::UserManager { cgroup }),
         _ => Err(Unidentified::Forged { cgroup }),
     }
 }
@@ -194,7 +214,7 @@ fn locate(stream: &UnixStream, trust: &Trust) -> Result<(u32, String), Errno> {
         Err(Unidentified::Kernel(errno)) if is_shortage(errno) => return Err(errno),
         read => read.ok().and_then(unified_path).map(str::to_owned),
     };
-    Ok((credentials.uid(), describe(trust.manager().map(|(_, manager)| manager), path)))
+    Ok((credentials.uid(), describe(trust.manager().map(|manager| &manager.cgroup), path)))
 }
 
 fn describe(manager: Option<&ManagerCgroup>, path: Option<String>) -> String {

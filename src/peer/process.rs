@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
+use pidfd_util::{PidFd, PidFdExt};
 
 use super::unidentified::Unidentified;
 
@@ -50,7 +51,11 @@ fn whole_text(buffer: &[u8; CGROUP_MAX], length: usize) -> Option<&str> {
 /// Holds on to the peer's process, so that its PID cannot come to mean another one unnoticed.
 #[derive(Debug)]
 pub enum Pin {
-    Process(OwnedFd),
+    Process {
+        process: OwnedFd,
+        /// The kernel's number of the cgroup that it is in, where the kernel says that.
+        cgroup: Option<u64>,
+    },
     /// Linux before 6.5: a peer that ends while we look, and whose PID goes to a process of the claimed unit at once,
     /// would pass. It cannot read the answer unless it shares its socket, and it is root in any case.
     Unavailable,
@@ -59,7 +64,11 @@ pub enum Pin {
 impl Pin {
     pub fn of(stream: &UnixStream) -> Result<Self, Unidentified> {
         match getsockopt(stream, sockopt::PeerPidfd) {
-            Ok(process) => Ok(Self::Process(process)),
+            Ok(process) => {
+                let process = PidFd::from(process);
+                let cgroup = process.get_cgroupid().ok();
+                Ok(Self::Process { process: process.into(), cgroup })
+            }
             Err(Errno::ENOPROTOOPT) => Ok(Self::Unavailable),
             // ESRCH from Linux 6.16 on, EINVAL before.
             Err(Errno::ESRCH | Errno::EINVAL | Errno::ENODATA) => Err(Unidentified::Gone),
@@ -67,8 +76,12 @@ impl Pin {
         }
     }
 
+    pub fn cgroup(&self) -> Option<u64> {
+        if let Self::Process { cgroup, .. } = self { *cgroup } else { None }
+    }
+
     pub fn still_holds(&self) -> Result<bool, Unidentified> {
-        let Self::Process(process) = self else { return Ok(true) };
+        let Self::Process { process, .. } = self else { return Ok(true) };
         let mut end = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut end, PollTimeout::ZERO) {

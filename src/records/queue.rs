@@ -21,6 +21,8 @@ const HEADER: u64 = 5 * 8;
 const MAGIC: u64 = u64::from_le_bytes(*b"records1");
 /// The longest record, in bytes; a longer one is cut where it is made.
 pub const RECORD_MAX: usize = 48 << 10;
+/// How many bytes are read at a time: more than one record has.
+const READ: u64 = 64 << 10;
 
 /// What is dropped first when there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,15 +151,18 @@ impl Queue {
         let (begin, end, untold) = (state.begin, state.end, state.untold);
         drop(state);
         // Nobody else changes what lies between.
-        let (mut at, mut records) = (begin, Vec::new());
-        while at < end && records.len() < most {
-            let Some(length) = self.record_at(at) else { break };
-            let mut record = vec![0; length as usize];
-            if self.file.read_exact_at(&mut record, at + 4).is_err() {
-                break;
+        let mut bytes = vec![0; (end - begin).min(READ) as usize];
+        let mut records = Vec::new();
+        if self.file.read_exact_at(&mut bytes, begin).is_ok() {
+            let mut rest = &bytes[..];
+            while let (true, Some((length, after))) = (records.len() < most, rest.split_first_chunk()) {
+                let Some((record, next)) = after.split_at_checked(u32::from_le_bytes(*length) as usize)
+                else {
+                    break;
+                };
+                records.push(record.to_vec());
+                rest = next;
             }
-            at += 4 + length;
-            records.push(record);
         }
         Batch { records, untold }
     }

@@ -16,6 +16,9 @@ use super::queue::{Dropped, Queue};
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// How many records go to the journal with one call.
 const AT_ONCE: usize = 64;
+/// How long records are gathered, while there are few: to be woken for each of them would cost more than to write it. They are safe
+/// in the queue meanwhile.
+const GATHER: Duration = Duration::from_millis(20);
 /// How long to wait after an error of the journal's socket.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -89,6 +92,9 @@ pub fn run(queue: &Queue, target: &Target) -> ! {
         if batch.untold != Dropped::default() {
             target.tell(batch.untold);
             queue.told(batch.untold);
+        }
+        if batch.records.len() < AT_ONCE {
+            thread::sleep(GATHER);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! the end.
 
 use std::future::Future;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -15,12 +15,13 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info};
 
+use super::accept::Accepting;
 use super::keeper::{Channel, Heard, KEEPER_GONE};
-use super::{Service, accept, request};
+use super::{Service, request};
 use crate::records;
 
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
@@ -54,17 +55,13 @@ pub async fn run(
     let Work { listeners, stored, channel, path, heartbeat } = work;
     let mut keeper_gone = signal(SignalKind::from_raw(KEEPER_GONE as i32))?;
     let commands = channel.watched()?;
-    // Sent from here to the accept loop, which passes them on: when either thread hangs, systemd misses them.
-    let mut heartbeat = interval(heartbeat.map_or(Duration::from_secs(3600), |period| period / 3));
+    let beat = heartbeat.map_or(Duration::from_secs(3600), |period| period / 3);
+    let mut heartbeat = interval(beat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut heartbeats, passed_on) = UnixStream::pair()?;
     let mut restarting = false;
 
     adopt(stored, control, &service);
-    let mut accepting = spawn_blocking({
-        let service = service.clone();
-        move || accept::accept(&listeners, passed_on, &service)
-    });
+    let accepting = Accepting::begin(listeners, &service, beat / 2)?;
     let mut administrators = spawn_local(administrators);
     spawn_local(async {
         loop {
@@ -92,13 +89,12 @@ pub async fn run(
                 Heard::Signal(Signal::SIGUSR1) => restarting = true,
                 Heard::Signal(_) => break,
             },
-            _ = heartbeat.tick() => heartbeats.write_all(&[0])?,
-            ended = &mut accepting => return ended?,
+            // When this thread hangs, or one of those, systemd misses it.
+            _ = heartbeat.tick() => if accepting.live() { service.notifier.heartbeat() },
             ended = &mut administrators => return ended?,
         }
     }
-    drop(heartbeats);
-    accepting.await??;
+    accepting.end().await;
     if orphaned {
         error!(
             "the keeper was killed: what waits is left to systemd's store or refused, and the service begins anew"

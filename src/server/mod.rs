@@ -1,5 +1,5 @@
-//! The service, on two threads: the accept loop, which answers from memory, and the runtime, which runs everything that
-//! takes time: waiting requests, fetches, reload and drain. So nothing that takes time holds up an answer from memory.
+//! The service, on two threads: the accept loop (one for each socket), which answers from memory, and the runtime, which runs
+//! everything that takes time: waiting requests, fetches, reload and drain. So nothing that takes time holds up an answer from memory.
 
 mod accept;
 pub mod answer;

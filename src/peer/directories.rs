@@ -1,0 +1,55 @@
+//! The cgroup directories of units, where the kernel's number of a cgroup can be looked up by the name of the unit.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use pidfd_util::{PidFd, PidFdExt};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, statx};
+
+use super::cgroup::{ManagerCgroup, unified_path};
+use crate::names::UnitName;
+
+/// Where the unified hierarchy is: alone, or beside those of version 1.
+const PLACES: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The directory of a slice of the manager in which most units are.
+#[derive(Debug)]
+pub struct Directories {
+    of_manager: File,
+    slice: &'static str,
+}
+
+impl Directories {
+    /// `None` where they cannot be seen, or where they are not what the kernel says of this process: before Linux 6.13 it does not
+    /// say the number of a process's cgroup.
+    pub fn find(manager: &ManagerCgroup, slice: &'static str) -> Option<Self> {
+        let ours = PidFd::from_pid(std::process::id() as i32).and_then(|ours| ours.get_cgroupid()).ok()?;
+        let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = unified_path(&text)?;
+        let root = PLACES.into_iter().find_map(|place| {
+            let root = File::open(place).ok()?;
+            let is_unified = fstatfs(&root).is_ok_and(|kind| kind.filesystem_type() == CGROUP2_SUPER_MAGIC);
+            (is_unified && number_of(&root, path) == Some(ours)).then_some(root)
+        })?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let of_manager = openat(&root, below(manager.path()), flags, Mode::empty()).ok()?.into();
+        Some(Self { of_manager, slice })
+    }
+
+    /// Whether this is the number of the unit's own cgroup. Numbers are never used again, and cgroups never renamed.
+    pub fn have(&self, unit: &UnitName, cgroup: u64) -> bool {
+        number_of(&self.of_manager, &format!("{}/{unit}", self.slice)) == Some(cgroup)
+    }
+}
+
+fn number_of(directory: &File, path: &str) -> Option<u64> {
+    statx(directory, below(path), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO).ok().map(|found| found.stx_ino)
+}
+
+fn below(path: &str) -> &Path {
+    match path.trim_start_matches('/') {
+        "" => Path::new("."),
+        path => Path::new(path),
+    }
+}
