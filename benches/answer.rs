@@ -125,10 +125,12 @@ fn measure(cores: &str, journal: Option<&UnixDatagram>) {
 
 /// The socket that opnix writes its records to, in place of journald's: this process and the servers see another /run.
 fn journal() -> UnixDatagram {
-    unshare(CloneFlags::CLONE_NEWNS).expect("mounts of our own");
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("mounts of our own");
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).expect("another /run");
+    // As systemd sets it when it boots.
+    fs::write("/proc/sys/net/unix/max_dgram_qlen", "512").expect("a queue as long as journald's");
     fs::create_dir_all("/run/systemd/journal").expect("the journal's directory");
     let socket = UnixDatagram::bind("/run/systemd/journal/socket").expect("the journal's socket");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a time limit");

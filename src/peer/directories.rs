@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use pidfd_util::{PidFd, PidFdExt};
@@ -18,6 +19,8 @@ const PLACES: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 pub struct Directories {
     of_manager: File,
     slice: &'static str,
+    /// The unit that was looked up last and found, with its number.
+    last: Mutex<Option<(UnitName, u64)>>,
 }
 
 impl Directories {
@@ -34,12 +37,21 @@ impl Directories {
         })?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let of_manager = openat(&root, below(manager.path()), flags, Mode::empty()).ok()?.into();
-        Some(Self { of_manager, slice })
+        Some(Self { of_manager, slice, last: Mutex::default() })
     }
 
-    /// Whether this is the number of the unit's own cgroup. Numbers are never used again, and cgroups never renamed.
+    /// Whether this is the number of the unit's own cgroup. What was so once is so for ever: numbers are never used again, and
+    /// cgroups never renamed.
     pub fn have(&self, unit: &UnitName, cgroup: u64) -> bool {
-        number_of(&self.of_manager, &format!("{}/{unit}", self.slice)) == Some(cgroup)
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_some_and(|(known, number)| known == unit && *number == cgroup) {
+            return true;
+        }
+        let has = number_of(&self.of_manager, &format!("{}/{unit}", self.slice)) == Some(cgroup);
+        if has {
+            *last = Some((unit.clone(), cgroup));
+        }
+        has
     }
 }
 

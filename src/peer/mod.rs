@@ -8,6 +8,7 @@ mod unidentified;
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -85,12 +86,13 @@ pub struct Manager {
     directories: Option<Directories>,
     /// Why no claim of any peer can hold, if that is so.
     obstacle: Option<Legacy>,
+    last: Mutex<Option<Peer>>,
 }
 
 impl Manager {
     fn new(uid: u32, cgroup: ManagerCgroup, slice: &'static str) -> Self {
         let directories = Directories::find(&cgroup, slice);
-        Self { uid, cgroup, directories, obstacle: Legacy::here() }
+        Self { uid, cgroup, directories, obstacle: Legacy::here(), last: Mutex::default() }
     }
 }
 
@@ -107,6 +109,14 @@ impl Trust {
     /// Why no claim of any peer can hold, if that is so.
     pub fn obstacle(&self) -> Option<Legacy> {
         self.manager()?.obstacle
+    }
+
+    /// The peer has its answer. Its process is held until the next one has: who starts a unit asks for one credential after the
+    /// other, and each time the kernel would make anew what we hold a process by, which takes longer than all else that it is asked.
+    pub fn let_go(&self, peer: Peer) {
+        if let Some(manager) = self.manager() {
+            *manager.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+        }
     }
 
     fn manager(&self) -> Option<&Manager> {

@@ -120,7 +120,8 @@ fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
             AtOnce::Ended(end) => {
                 // The peer waits for the end of the connection; everything else can be done after it.
                 drop(request);
-                return on_record(&grant, served, end, service);
+                on_record(&grant, served, end, service);
+                return service.trust.let_go(grant.into_peer());
             }
             AtOnce::Later(written) => sent = written,
         }

@@ -173,6 +173,7 @@ fn main() -> std::process::ExitCode {
         peers::systemd_nspawn_gets_nothing_for_a_credential,
         peers::of_one_unit_only_so_many_are_held_and_others_find_their_place,
         peers::another_user_is_refused_or_closed,
+        peers::a_unit_is_recognized_by_the_number_or_the_path_of_its_cgroup,
         peers::forged_requests_in_a_loop_are_a_few_records_and_a_count,
         peers::every_socket_of_a_socket_unit_is_served,
         peers::every_control_socket_is_served,

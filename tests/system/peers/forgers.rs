@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{AT_ONCE, CLIENT, Client, REFUSAL, cached, ends, starts_soon};
 use crate::machine::Machine;
 use crate::opnix::*;
+use crate::strace::Strace;
 
 /// What it has read so far would be a valid credential: so it must be sure that it is no unit's own request that is closed.
 pub fn a_forger_that_does_not_read_is_closed_on_record_and_a_users_unit_never(machine: &Machine) {
@@ -94,4 +95,34 @@ pub fn forged_requests_in_a_loop_are_a_few_records_and_a_count(machine: &Machine
     };
     machine.wait("the count", || repeated() >= COUNT - 5, LONG);
     assert!(repeated() <= COUNT, "{}", repeated());
+}
+
+/// By the number of its cgroup, where the kernel tells that (Linux 6.13) and the unit's directory can be seen at its place; else by
+/// the path. Whoever has only the unit's name has neither.
+pub fn a_unit_is_recognized_by_the_number_or_the_path_of_its_cgroup(machine: &Machine) {
+    let release = machine.run(&["uname", "-r"]).ok();
+    let mut numbers =
+        release.split(|other: char| !other.is_ascii_digit()).filter_map(|part| part.parse().ok());
+    let kernel: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    cached(machine);
+    for (lines, sees_directories) in [("", true), ("[Service]\nInaccessiblePaths=/sys/fs/cgroup\n", false)] {
+        let _lines = Lines::of(machine, "opnix.service", lines);
+        machine.systemctl(&["restart", "opnix.service"]).ok();
+        for (unit, name, is_in_system_slice) in
+            [("quick.service", "key", true), ("new@1.service", "new", false)]
+        {
+            // Then it is answered from memory.
+            starts_soon(machine, unit, &value(name));
+            let pids = machine.processes("opnix.service");
+            let watched: Vec<Strace> =
+                pids.into_iter().map(|pid| Strace::process(pid, "trace=openat")).collect();
+            starts_soon(machine, unit, &value(name));
+            let reads_path = watched.into_iter().any(|strace| strace.end(false).text.contains("/cgroup\""));
+            let by_number = kernel >= (6, 13) && sees_directories && is_in_system_slice;
+            assert_eq!(reads_path, !by_number, "{unit} on Linux {release}, with {lines:?}");
+        }
+        let forger = Client::start(machine, "forger", &[], ("/unit/quick.service/key", 1, AT_ONCE));
+        machine.wait("its end", || !forger.ended().is_empty(), LONG);
+        assert_eq!(forger.ended()[0].0, REFUSAL, "with {lines:?}");
+    }
 }
