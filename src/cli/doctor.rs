@@ -11,7 +11,7 @@ use super::check::credentials::{Credentials, Why};
 use super::control::ControlArguments;
 use super::{ConfigArguments, Exit};
 use crate::config::{self, Fault};
-use crate::control::interface::{Control, Health};
+use crate::control::interface::{Health, whole_status};
 use crate::mirror::install::in_memory;
 use crate::peer::Legacy;
 use crate::providers::child::token::{self, Loaded};
@@ -170,7 +170,7 @@ fn is_volatile(path: &Path) -> bool {
 }
 
 fn service(control: &ControlArguments) -> Vec<Finding> {
-    let status = match control.ask(async |mut service| service.status().await) {
+    let status = match control.ask(async |mut service| whole_status(&mut service).await) {
         Ok(status) => status,
         Err(why) => {
             let why = Finding::Fault(format!("service: {}", control.describe(why).1));

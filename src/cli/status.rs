@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use super::control::ControlArguments;
 use super::{Exit, fail};
-use crate::control::interface::{Control, Health, Missed, Provider, Request, State, Status, Window};
+use crate::control::interface::{
+    Control, Health, Missed, Provider, Request, State, Status, Window, whole_status,
+};
 use crate::policy::MIRROR;
 
 /// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
@@ -30,7 +32,7 @@ pub fn run(arguments: Arguments) -> Exit {
     if let Some(unit) = &arguments.unit {
         return unit::run(unit, arguments.json, &arguments.control);
     }
-    let status = match arguments.control.ask(async |mut service| service.status().await) {
+    let status = match arguments.control.ask(async |mut service| whole_status(&mut service).await) {
         Ok(status) => status,
         Err(why) => return arguments.control.fail(why),
     };

@@ -3,6 +3,10 @@
 //! It is public: things are added to it, never changed or taken away. Times are seconds since 1970 (UTC), ages seconds.
 //! No value of a secret ever goes through it.
 
+use std::iter::from_fn;
+use std::pin::pin;
+
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{self, CustomType, Type};
 use zlink::{ReplyError, proxy};
@@ -41,6 +45,45 @@ pub struct Status {
     /// What keeps the service from serving any unit; it refuses every request then. An older service does not report it.
     #[serde(default)]
     pub obstacle: Option<String>,
+}
+
+impl Status {
+    /// As several answers, with so many secrets at most in each, and whether another one follows.
+    pub fn pages(mut self, most: usize) -> impl Iterator<Item = (Self, bool)> {
+        let mut secrets = std::mem::take(&mut self.secrets).into_iter();
+        let mut next = Some(self);
+        from_fn(move || {
+            let mut page = next.take()?;
+            page.secrets = secrets.by_ref().take(most).collect();
+            let continues = secrets.len() > 0;
+            if continues {
+                next = Some(Self {
+                    secrets: Vec::new(),
+                    missed: Vec::new(),
+                    requests: Vec::new(),
+                    ..page.clone()
+                });
+            }
+            Some((page, continues))
+        })
+    }
+}
+
+/// Asks for all of it.
+pub async fn whole_status(service: &mut impl Control) -> zlink::Result<Result<Status, Error>> {
+    let mut answers = pin!(service.status().await?);
+    let gone = || zlink::Error::UnexpectedEof;
+    let mut whole = match answers.next().await.ok_or_else(gone)?? {
+        Ok(first) => first,
+        Err(error) => return Ok(Err(error)),
+    };
+    while let Some(next) = answers.next().await {
+        match next? {
+            Ok(next) => whole.secrets.extend(next.secrets),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(whole))
 }
 
 /// What `Outdated` answers.
@@ -337,7 +380,10 @@ impl Remedy for Error {
 /// The calls, for clients.
 #[proxy("io.opnix")]
 pub trait Control {
-    async fn status(&mut self) -> zlink::Result<Result<Status, Error>>;
+    #[zlink(more)]
+    async fn status(
+        &mut self,
+    ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Status, Error>>>>;
     async fn explain(&mut self, unit: &str, credential: &str) -> zlink::Result<Result<Explanation, Error>>;
     async fn outdated(&mut self) -> zlink::Result<Result<Outdated, Error>>;
     async fn unit(&mut self, unit: &str) -> zlink::Result<Result<UnitState, Error>>;

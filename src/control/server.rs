@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::future::try_join_all;
-use futures_util::stream::unfold;
+use futures_util::stream::{iter, unfold};
 use nix::unistd::Uid;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +31,9 @@ use crate::server::{Service, request};
 
 /// How many connections there can be at a time; each has a few descriptors.
 const CONNECTIONS: usize = 1024;
+/// How many secrets an answer tells of, to who asks for several: zlink begins a message anew each time that its buffer has to grow,
+/// by 256 bytes.
+const PAGE: usize = 64;
 /// How many there can be besides that only hear of changes, for as long as they like.
 const WATCHERS: usize = 64;
 
@@ -117,9 +120,14 @@ struct Control {
     version = env!("CARGO_PKG_VERSION"),
 )]
 impl Control {
-    /// The state of the service: its provider, cache, budget and secrets.
-    async fn status(&self) -> Status {
-        answers::status(&self.service)
+    /// The state of the service: its provider, cache, budget and secrets. Who asks for more than one answer gets some of many secrets
+    /// with each, which takes less time; what else is a list is in the first.
+    #[zlink(more)]
+    async fn status(&self, more: bool) -> impl Stream<Item = Reply<Status>> + Unpin {
+        let most = if more { PAGE } else { usize::MAX };
+        iter(answers::status(&self.service).pages(most).map(move |(status, continues)| {
+            Reply::new(Some(status)).set_continues(more.then_some(continues))
+        }))
     }
 
     /// Whether a unit would get a credential, and by which line of the configuration in force.

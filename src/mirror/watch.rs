@@ -163,8 +163,13 @@ async fn missed(control: &Path) -> Option<BTreeMap<String, bool>> {
     if !service_is_up(control).await {
         return None;
     }
-    let ask = async { connect(control).await?.status().await };
-    let status = timeout(PATIENCE, ask).await.ok()?.ok()?.ok()?;
+    let ask = async {
+        let mut service = connect(control).await?;
+        // It is all in the first of its answers.
+        let mut answers = pin!(service.status().await?);
+        Ok::<_, zlink::Error>(answers.next().await)
+    };
+    let status = timeout(PATIENCE, ask).await.ok()?.ok()??.ok()?.ok()?;
     let mut all = BTreeMap::new();
     for missed in status.missed {
         *all.entry(missed.unit).or_insert(true) &= missed.ready;
