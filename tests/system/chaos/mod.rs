@@ -1,0 +1,236 @@
+//! Sixty units of every kind start at random while everything goes wrong at random: each start ends with the whole right
+//! secret, or fails.
+//!
+//! In `tests/run` a thousand starts; `OPNIX_CHAOS_STARTS=10000` makes it that many (`tests/long/chaos`), and
+//! `OPNIX_CHAOS_SEED=N` repeats what was chosen, but not what came of it: no two runs of a machine are the same.
+
+mod faults;
+mod units;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::machine::Machine;
+use crate::opnix::{LONG, forget_files};
+use crate::worker::SERVICE;
+use faults::{BOTH, DEATHS, Fault, KEEPER, Scene, WEATHER, give_clock, set_clock};
+pub use units::the_judge_tells_each_wrong_answer_from_a_right_one;
+use units::{DEADLINE, Kind, Unit, Vault, Wrong, judge, tidy};
+
+const STARTS: usize = 1000;
+/// What part of that many starts there are in each of the two runs in which the keeper is killed.
+const PART: usize = 10;
+/// How many units start at the same time.
+const AT_ONCE: usize = 16;
+/// For how long a connection is not in systemd's store yet, where the unit waits, in seconds: docs/architecture.md.
+const NOT_STORED: f64 = 0.002;
+
+pub fn each_start_ends_with_the_whole_right_secret_or_fails_whatever_happens(machine: &Machine) {
+    let run = Run::of(machine, "chaos", starts(), &[(DEATHS, 600), (WEATHER, 500)]);
+    run.assert_nothing_is_wrong();
+    for (kind, _) in Kind::ALL {
+        let came_about = if kind.starts() { &run.succeeded } else { &run.failed };
+        assert!(came_about.contains_key(&kind), "{kind:?}: {came_about:?}");
+    }
+    let succeeded: usize = run.succeeded.values().sum();
+    assert!(succeeded > run.starts / 3, "{succeeded} of {} starts", run.starts);
+}
+
+pub fn a_kill_of_the_keeper_leaves_no_wrong_answer(machine: &Machine) {
+    let run = Run::of(machine, "the keeper is killed", starts() / PART, &[(KEEPER, 600)]);
+    run.assert_nothing_is_wrong();
+}
+
+/// Connections end that systemd does not have yet. How many those are is known.
+pub fn a_kill_of_keeper_and_worker_cuts_off_no_more_answers_than_is_known(machine: &Machine) {
+    let run = Run::of(machine, "keeper and worker are killed", starts() / PART, &[(BOTH, 600)]);
+    let is_cut_off = |what: &What| matches!(what, What::Wrong(Wrong::Empty | Wrong::Partial));
+    let others: Vec<_> = run.told.iter().filter(|(what, _)| !is_cut_off(what)).collect();
+    assert!(others.is_empty(), "{others:#?}");
+    let kills: usize = run.faults.values().sum();
+    let expected = NOT_STORED * kills as f64 * run.starts as f64 / run.took.as_secs_f64();
+    let most = expected + 4.0 * expected.sqrt() + 2.0;
+    let cut_off = run.told.len();
+    eprintln!("{kills} kills of both cut off {cut_off} answers, of {expected:.1} that can be expected");
+    assert!(cut_off as f64 <= most, "at most {most:.1}: {:#?}", run.told);
+}
+
+/// What must not happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Wrong(Wrong),
+    /// It started without its credential.
+    Nothing,
+    /// It neither started nor failed in time.
+    Hung,
+}
+
+/// What came of the starts.
+#[derive(Default)]
+struct Run {
+    starts: usize,
+    succeeded: BTreeMap<Kind, usize>,
+    failed: BTreeMap<Kind, usize>,
+    /// What must not happen, each time with what is known of it.
+    told: Vec<(What, String)>,
+    longest: Duration,
+    faults: BTreeMap<&'static str, usize>,
+    took: Duration,
+}
+
+impl Run {
+    /// Returns when everything is healed, and each unit has started that may.
+    fn of(machine: &Machine, title: &str, starts: usize, faults: &[(&[Fault], u64)]) -> Run {
+        let seed = number("OPNIX_CHAOS_SEED").unwrap_or_else(|| rand::random::<u32>().into());
+        forget_files(machine);
+        let units = Unit::all();
+        let vault = Vault::set_up(machine, &units);
+        give_clock(machine);
+        let scene = &Scene::new(machine, &vault, &units);
+        let (run, begun) = (Mutex::new(Run::default()), Instant::now());
+        thread::scope(|scope| {
+            let mut random = StdRng::seed_from_u64(seed);
+            for (faults, pause) in faults {
+                let seed = random.random();
+                scope.spawn(move || scene.inject(faults, seed, pause / 4..*pause));
+            }
+            let (editing, starting) = (random.random(), random.random());
+            scope.spawn(move || scene.edit(editing));
+            let ended = start_all(scene, &run, starts, starting);
+            scene.over.store(true, Ordering::Relaxed);
+            assert!(ended, "a thread that starts units has panicked");
+        });
+        let injected = scene.faults();
+        {
+            let mut run = locked(&run);
+            run.took = begun.elapsed();
+            run.faults.clone_from(&injected);
+            eprintln!("{title}: OPNIX_CHAOS_SEED={seed}, {}", run.shown());
+        }
+        for (name, _) in faults.iter().flat_map(|(faults, _)| *faults) {
+            assert!(injected.contains_key(name), "{name} never came about, so this shows nothing of it");
+        }
+        heal(scene, &run);
+        tidy(machine);
+        run.into_inner().expect("nobody panics while holding this")
+    }
+
+    fn shown(&self) -> String {
+        let mut wrong: BTreeMap<What, usize> = BTreeMap::new();
+        self.told.iter().for_each(|(what, _)| *wrong.entry(*what).or_default() += 1);
+        let Run { starts, succeeded, failed, faults, .. } = self;
+        let (took, longest) = (self.took.as_secs_f64(), self.longest.as_secs_f64());
+        format!(
+            "{starts} starts, succeeded: {succeeded:?}, failed: {failed:?}, faults: {faults:?}, wrong: {wrong:?}, \
+             {took:.0} s, the longest start {longest:.1} s"
+        )
+    }
+
+    #[track_caller]
+    fn assert_nothing_is_wrong(&self) {
+        assert!(self.told.is_empty(), "{:#?}", self.told);
+    }
+}
+
+fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().expect("nobody panics while holding this")
+}
+
+/// So many starts of units, each chosen at random. False: a thread has panicked.
+fn start_all(scene: &Scene<'_>, run: &Mutex<Run>, starts: usize, seed: u64) -> bool {
+    let made = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let starters: Vec<_> = (0..AT_ONCE as u64)
+            .map(|number| {
+                let made = &made;
+                scope.spawn(move || {
+                    let mut random = StdRng::seed_from_u64(seed ^ number);
+                    while made.fetch_add(1, Ordering::Relaxed) < starts {
+                        while !start(scene, run, random.random_range(0..scene.units.len())) {}
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = starters.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
+    })
+}
+
+/// False: somebody else starts this unit.
+fn start(scene: &Scene<'_>, run: &Mutex<Run>, number: usize) -> bool {
+    let unit = &scene.units[number];
+    let Some(mut last) = unit.claim() else { return false };
+    let path = scene.machine.path(&format!("/run/chaos/{}", unit.name));
+    let _ = fs::remove_file(&path);
+    let begun = Instant::now();
+    let code = scene.machine.systemctl(&["start", &unit.service()]).code;
+    let took = begun.elapsed();
+    // What it left, it got, whatever is said of its start.
+    let got = fs::read(&path).ok();
+    let verdict =
+        got.as_ref().map(|got| judge(got, unit.kind, &unit.name, &scene.vault.put_in(number), begun, *last));
+    let mut run = locked(run);
+    run.starts += 1;
+    run.longest = run.longest.max(took);
+    let mut tell = |what: What, more: &str| {
+        let told = format!("{}, started {begun:?}, for {took:?}: {more}", unit.service());
+        run.told.push((what, told));
+    };
+    match verdict {
+        _ if took > LONG => tell(What::Hung, &format!("{code:?}")),
+        None if code == Some(0) => tell(What::Nothing, ""),
+        None => *run.failed.entry(unit.kind).or_default() += 1,
+        Some(Ok(version)) => {
+            *last = version;
+            *run.succeeded.entry(unit.kind).or_default() += 1;
+        }
+        Some(Err(wrong)) => {
+            let got = got.unwrap_or_default();
+            let beginning = String::from_utf8_lossy(&got[..got.len().min(60)]).into_owned();
+            let put_in = scene.vault.put_in(number);
+            let ages: Vec<_> =
+                put_in.iter().rev().take(9).map(|at| begun.saturating_duration_since(*at)).collect();
+            let more = format!(
+                "{} bytes, {beginning:?}; an earlier start got {last}; put in were {} before it, the last {ages:?} ago",
+                got.len(),
+                put_in.len(),
+            );
+            tell(What::Wrong(wrong), &more);
+        }
+    }
+    true
+}
+
+/// When all is over, each unit starts that may, and no other.
+fn heal(scene: &Scene<'_>, run: &Mutex<Run>) {
+    set_clock(scene.machine, "+0");
+    let runs = || scene.machine.show(SERVICE, "ActiveState") == "active";
+    scene.machine.wait("the service", runs, LONG);
+    // Nothing that is too old is fresh any more.
+    thread::sleep(DEADLINE);
+    for (number, unit) in scene.units.iter().enumerate() {
+        let succeeded = || locked(run).succeeded.get(&unit.kind).copied().unwrap_or(0);
+        let before = succeeded();
+        assert!(start(scene, run, number), "nobody else starts it");
+        let has_started = succeeded() > before;
+        let told = &locked(run).told;
+        assert_eq!(has_started, unit.kind.starts(), "{} when all was over; {told:#?}", unit.service());
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+fn starts() -> usize {
+    number("OPNIX_CHAOS_STARTS").map_or(STARTS, |starts| usize::try_from(starts).expect("not that many"))
+}
