@@ -207,7 +207,7 @@ fn main() -> std::process::ExitCode {
         chaos::the_judge_tells_each_wrong_answer_from_a_right_one,
         chaos::each_start_ends_with_the_whole_right_secret_or_fails_whatever_happens,
         chaos::a_kill_of_the_keeper_leaves_no_wrong_answer,
-        chaos::a_kill_of_keeper_and_worker_cuts_off_no_more_answers_than_is_known,
+        chaos::a_kill_of_keeper_and_worker_empties_no_more_answers_than_was_measured,
         death::a_kill_at_any_system_call_leaves_no_wrong_answer,
         death::an_error_at_any_system_call_leaves_no_wrong_answer,
     ])

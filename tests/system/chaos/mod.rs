@@ -30,12 +30,12 @@ const STARTS: usize = 1000;
 /// What part of that many starts there are in each of the two runs in which the keeper is killed.
 const PART: usize = 10;
 /// How many units start at the same time.
-const AT_ONCE: usize = 16;
-/// For how long a connection is not in systemd's store yet, where the unit waits, in seconds: docs/architecture.md.
-const NOT_STORED: f64 = 0.002;
+const AT_ONCE: usize = 24;
+/// How many empty answers each kill of keeper and worker makes while units ask without a pause: docs/architecture.md.
+const EMPTY: f64 = 0.31;
 
 pub fn each_start_ends_with_the_whole_right_secret_or_fails_whatever_happens(machine: &Machine) {
-    let run = Run::of(machine, "chaos", starts(), &[(DEATHS, 600), (WEATHER, 500)]);
+    let run = Run::of(machine, "chaos", starts(), &[(DEATHS, 900), (WEATHER, 600)]);
     run.assert_nothing_is_wrong();
     for (kind, _) in Kind::ALL {
         let came_about = if kind.starts() { &run.succeeded } else { &run.failed };
@@ -50,17 +50,17 @@ pub fn a_kill_of_the_keeper_leaves_no_wrong_answer(machine: &Machine) {
     run.assert_nothing_is_wrong();
 }
 
-/// Connections end that systemd does not have yet. How many those are is known.
-pub fn a_kill_of_keeper_and_worker_cuts_off_no_more_answers_than_is_known(machine: &Machine) {
+/// Connections end that systemd does not have yet. How many those are was measured.
+pub fn a_kill_of_keeper_and_worker_empties_no_more_answers_than_was_measured(machine: &Machine) {
     let run = Run::of(machine, "keeper and worker are killed", starts() / PART, &[(BOTH, 600)]);
     let is_cut_off = |what: &What| matches!(what, What::Wrong(Wrong::Empty | Wrong::Partial));
     let others: Vec<_> = run.told.iter().filter(|(what, _)| !is_cut_off(what)).collect();
     assert!(others.is_empty(), "{others:#?}");
     let kills: usize = run.faults.values().sum();
-    let expected = NOT_STORED * kills as f64 * run.starts as f64 / run.took.as_secs_f64();
+    let expected = EMPTY * kills as f64;
     let most = expected + 4.0 * expected.sqrt() + 2.0;
     let cut_off = run.told.len();
-    eprintln!("{kills} kills of both cut off {cut_off} answers, of {expected:.1} that can be expected");
+    eprintln!("{kills} kills of both cut off {cut_off} answers, of {expected:.1} that were measured");
     assert!(cut_off as f64 <= most, "at most {most:.1}: {:#?}", run.told);
 }
 
@@ -80,6 +80,9 @@ struct Run {
     starts: usize,
     succeeded: BTreeMap<Kind, usize>,
     failed: BTreeMap<Kind, usize>,
+    /// Got an older version than an earlier start, and one that the settings allow: what a death or a reload had forgotten,
+    /// 1Password did not say again in time.
+    went_back: usize,
     /// What must not happen, each time with what is known of it.
     told: Vec<(What, String)>,
     longest: Duration,
@@ -131,11 +134,11 @@ impl Run {
     fn shown(&self) -> String {
         let mut wrong: BTreeMap<What, usize> = BTreeMap::new();
         self.told.iter().for_each(|(what, _)| *wrong.entry(*what).or_default() += 1);
-        let Run { starts, succeeded, failed, faults, .. } = self;
+        let Run { starts, succeeded, failed, went_back, faults, .. } = self;
         let (took, longest) = (self.took.as_secs_f64(), self.longest.as_secs_f64());
         format!(
-            "{starts} starts, succeeded: {succeeded:?}, failed: {failed:?}, faults: {faults:?}, wrong: {wrong:?}, \
-             {took:.0} s, the longest start {longest:.1} s"
+            "{starts} starts, succeeded: {succeeded:?}, failed: {failed:?}, faults: {faults:?}, wrong: {wrong:?}, went back: \
+             {went_back}, {took:.0} s, the longest start {longest:.1} s"
         )
     }
 
@@ -194,6 +197,7 @@ fn start(scene: &Scene<'_>, run: &Mutex<Run>, number: usize) -> bool {
         None if code == Some(0) => tell(What::Nothing, ""),
         None => *run.failed.entry(unit.kind).or_default() += 1,
         Some(Ok(version)) => {
+            run.went_back += usize::from(version < *last);
             *last = version;
             *run.succeeded.entry(unit.kind).or_default() += 1;
         }
