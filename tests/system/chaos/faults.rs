@@ -181,7 +181,7 @@ fn limit(scene: &Scene<'_>, random: &mut StdRng) -> bool {
 }
 
 fn clock(scene: &Scene<'_>, random: &mut StdRng) -> bool {
-    set_clock(scene.machine, *["+0", "-1y", "-1d", "-2", "+2", "+1h", "+1y"].choose(random).expect("some"));
+    set_clock(scene.machine, ["+0", "-1y", "-1d", "-2", "+2", "+1h", "+1y"].choose(random).expect("some"));
     true
 }
 
