@@ -54,12 +54,18 @@ pub const DEATHS: &[Fault] = &[
 pub const WEATHER: &[Fault] =
     &[("journal", journal), ("failure", failure), ("stall", stall), ("limit", limit), ("clock", clock)];
 
-pub const KEEPER: &[Fault] = &[("keeper", |scene, _| end_both(scene, |instance| vec![instance.main]))];
+pub const KEEPER: &[Fault] =
+    &[("keeper", |scene, random| end_both(scene, random, |instance| vec![instance.main]))];
 
 pub const BOTH: &[Fault] = &[
-    ("both", |scene, _| end_both(scene, |instance| vec![instance.main, instance.worker])),
-    ("both, the worker first", |scene, _| end_both(scene, |instance| vec![instance.worker, instance.main])),
-    ("all", |scene, _| scene.machine.systemctl(&["kill", "--signal=KILL", SERVICE]).code == Some(0)),
+    ("both", |scene, random| end_both(scene, random, |instance| vec![instance.main, instance.worker])),
+    ("worker, keeper", |scene, random| {
+        end_both(scene, random, |instance| vec![instance.worker, instance.main])
+    }),
+    ("all", |scene, random| {
+        settle(scene, random);
+        scene.machine.systemctl(&["kill", "--signal=KILL", SERVICE]).code == Some(0)
+    }),
 ];
 
 impl<'a> Scene<'a> {
@@ -115,14 +121,24 @@ fn end_worker(scene: &Scene<'_>, by: Signal) -> bool {
     worker != main && until(ends, LONG)
 }
 
-/// All that was asked for is gone before anything else happens.
-fn end_both(scene: &Scene<'_>, whom: impl Fn(&Instance) -> Vec<u32>) -> bool {
+/// Returns when both are gone.
+fn end_both(scene: &Scene<'_>, random: &mut StdRng, whom: impl Fn(&Instance) -> Vec<u32>) -> bool {
+    settle(scene, random);
     let Some(instance) = Instance::now(scene.machine).filter(|instance| instance.worker != instance.main)
     else {
         return false;
     };
     whom(&instance).into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
     until(|| is_gone(instance.main) && is_gone(instance.worker), LONG)
+}
+
+/// Mostly until the service runs, and a little longer: what waits has time for one try in each instance, so that one killed
+/// sooner than that again and again would refuse nothing.
+fn settle(scene: &Scene<'_>, random: &mut StdRng) {
+    if random.random_range(0..4) > 0 {
+        scene.machine.wait("the service", || scene.machine.show(SERVICE, "SubState") == "running", LONG);
+        sleep(Duration::from_millis(random.random_range(0..800)));
+    }
 }
 
 fn pause(scene: &Scene<'_>, random: &mut StdRng) -> bool {

@@ -21,7 +21,7 @@ const SLACK: Duration = Duration::from_millis(1500);
 /// How often the field of an oversized text is in it.
 const OVERSIZED: usize = 30;
 /// How long a unit waits for 1Password before it is refused.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
