@@ -111,7 +111,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Rust's handler takes the first SIGSEGV for one of its own, and lets the process live.
+/// Again and again: Rust has a handler for SIGSEGV, which lets the process live when there was no fault.
 fn end_worker(scene: &Scene<'_>, by: Signal) -> bool {
     let Some(Instance { main, worker }) = Instance::now(scene.machine) else { return false };
     let ends = || {
