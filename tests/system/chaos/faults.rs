@@ -186,7 +186,7 @@ fn stall(scene: &Scene<'_>, random: &mut StdRng) -> bool {
     let fault = match random.random_range(0..3) {
         0 => Broken::Hold,
         1 => Broken::Delay(Duration::from_millis(random.random_range(10..1000))),
-        _ => Broken::Slow(100, Duration::from_millis(random.random_range(1..20))),
+        _ => Broken::Slow(500, Duration::from_millis(random.random_range(1..5))),
     };
     broken(scene, random, fault)
 }
