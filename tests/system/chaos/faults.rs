@@ -132,12 +132,12 @@ fn end_both(scene: &Scene<'_>, random: &mut StdRng, whom: impl Fn(&Instance) -> 
     until(|| is_gone(instance.main) && is_gone(instance.worker), LONG)
 }
 
-/// Mostly until the service runs, and a little longer: what waits has time for one try in each instance, so that one killed
-/// sooner than that again and again would refuse nothing.
+/// Mostly until the service runs, and a little longer: each instance has time for one try for what waits, and looks at its files
+/// once a second before it refuses a unit that they may allow. One that is killed sooner, again and again, refuses nobody.
 fn settle(scene: &Scene<'_>, random: &mut StdRng) {
     if random.random_range(0..4) > 0 {
         scene.machine.wait("the service", || scene.machine.show(SERVICE, "SubState") == "running", LONG);
-        sleep(Duration::from_millis(random.random_range(0..800)));
+        sleep(Duration::from_millis(random.random_range(0..2000)));
     }
 }
 
