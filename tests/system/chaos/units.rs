@@ -140,6 +140,10 @@ pub fn judge(
     if got.is_empty() {
         return Err(Wrong::Empty);
     }
+    // What is left of a refusal.
+    if got.iter().all(|byte| *byte == 0) {
+        return Err(Wrong::Partial);
+    }
     let is_foreign =
         |line: &[u8]| read_line(line).is_some_and(|(of, version)| of != name || version >= put_in.len());
     if !kind.starts() || got.split(|byte| *byte == b'\n').any(is_foreign) {
@@ -298,6 +302,8 @@ pub fn the_judge_tells_each_wrong_answer_from_a_right_one(_: &Machine) {
     assert_eq!(judged(Kind::Cold, now + SLACK), Err(Wrong::TooOld), "it is asked for at each start");
     assert_eq!(judged(Kind::Cold, now), Err(Wrong::Older));
     assert_eq!(judged(Kind::Large, now), Ok(1));
+    let cut_off = judge(&[0; 4096], Kind::Oversized, "oversized-1", &put_in, now, 0);
+    assert_eq!(cut_off, Err(Wrong::Partial), "of the refusal of a unit that may have nothing");
     assert_eq!(judged(Kind::Unmapped, now), Err(Wrong::Foreign), "it may have nothing");
     assert_eq!(judged(Kind::Oversized, now), Err(Wrong::Foreign), "it is more than systemd takes");
     assert!(value("oversized-1", 0, 0..Kind::Oversized.lines()).len() * OVERSIZED > 1 << 20);
