@@ -27,6 +27,8 @@ pub use units::the_judge_tells_each_wrong_answer_from_a_right_one;
 use units::{DEADLINE, Kind, Unit, Vault, Wrong, judge, tidy};
 
 const STARTS: usize = 1000;
+/// How often each fault comes about, at least: there are more starts if it takes that.
+const LEAST: usize = 3;
 /// How many units start at the same time.
 const AT_ONCE: usize = 32;
 /// How many empty answers each kill of keeper and worker makes while units ask without a pause: docs/architecture.md.
@@ -112,19 +114,22 @@ impl Run {
             }
             let (editing, starting) = (random.random(), random.random());
             scope.spawn(move || scene.edit(editing));
-            let ended = start_all(scene, &run, starts, starting);
+            let names: Vec<&str> =
+                faults.iter().flat_map(|(faults, _)| faults).map(|(name, _)| *name).collect();
+            let is_enough = |made| {
+                let injected = scene.faults();
+                made >= starts
+                    && names.iter().all(|name| injected.get(name).is_some_and(|&times| times >= LEAST))
+            };
+            let ended = start_all(scene, &run, &is_enough, starting);
             scene.over.store(true, Ordering::Relaxed);
             assert!(ended, "a thread that starts units has panicked");
         });
-        let injected = scene.faults();
         {
             let mut run = locked(&run);
             run.took = begun.elapsed();
-            run.faults.clone_from(&injected);
+            run.faults = scene.faults();
             eprintln!("{title}: OPNIX_CHAOS_SEED={seed}, {}", run.shown());
-        }
-        for (name, _) in faults.iter().flat_map(|(faults, _)| faults) {
-            assert!(injected.contains_key(name), "{name} never came about, so this shows nothing of it");
         }
         heal(scene, &run);
         tidy(machine);
@@ -152,8 +157,13 @@ fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().expect("nobody panics while holding this")
 }
 
-/// So many starts of units, each chosen at random. False: a thread has panicked.
-fn start_all(scene: &Scene<'_>, run: &Mutex<Run>, starts: usize, seed: u64) -> bool {
+/// Starts of units, each chosen at random, until there are enough. False: a thread has panicked.
+fn start_all(
+    scene: &Scene<'_>,
+    run: &Mutex<Run>,
+    is_enough: &(dyn Fn(usize) -> bool + Sync),
+    seed: u64,
+) -> bool {
     let made = AtomicUsize::new(0);
     thread::scope(|scope| {
         let starters: Vec<_> = (0..AT_ONCE as u64)
@@ -161,7 +171,7 @@ fn start_all(scene: &Scene<'_>, run: &Mutex<Run>, starts: usize, seed: u64) -> b
                 let made = &made;
                 scope.spawn(move || {
                     let mut random = StdRng::seed_from_u64(seed ^ number);
-                    while made.fetch_add(1, Ordering::Relaxed) < starts {
+                    while !is_enough(made.fetch_add(1, Ordering::Relaxed)) {
                         while !start(scene, run, random.random_range(0..scene.units.len())) {}
                     }
                 })
