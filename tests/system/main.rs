@@ -6,6 +6,7 @@ mod bench;
 mod birth;
 mod boot;
 mod cache;
+mod chaos;
 mod command;
 mod configuration;
 mod credentials;
@@ -204,6 +205,10 @@ fn main() -> std::process::ExitCode {
         writing::readers_of_the_cache_always_see_a_whole_one,
         writing::a_write_reaches_the_disk_before_its_name_does,
         writing::an_image_of_the_disk_at_any_moment_has_the_old_or_the_new_cache,
+        chaos::the_judge_tells_each_wrong_answer_from_a_right_one,
+        chaos::each_start_ends_with_the_whole_right_secret_or_fails_whatever_happens,
+        chaos::a_kill_of_the_keeper_leaves_no_wrong_answer,
+        chaos::a_kill_of_keeper_and_worker_empties_no_more_answers_than_was_measured,
         death::a_kill_at_any_system_call_leaves_no_wrong_answer,
         death::an_error_at_any_system_call_leaves_no_wrong_answer,
     ])
