@@ -44,6 +44,37 @@ pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
     }
 }
 
+/// One heap for all threads: what one of them frees another one uses, and the end of the heap can be given back. To be called before
+/// there are several.
+pub fn use_one_heap() {
+    // SAFETY: it sets a number of the allocator's.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// How many bytes of the heap are in use.
+pub fn used_heap() -> u64 {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it reads the allocator's counts, and takes its own locks.
+        let counts = unsafe { libc::mallinfo2() };
+        (counts.uordblks + counts.hblkhd) as u64
+    }
+    #[cfg(not(target_env = "gnu"))]
+    0
+}
+
+/// Gives pages of the heap that nothing is in back to the system, as far as they are not locked.
+pub fn trim_heap() {
+    // SAFETY: it touches nothing that is in use, and takes the allocator's own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Ignores a signal, in this process and in those that it starts.
 pub fn ignore(ignored: Signal) -> io::Result<()> {
     // SAFETY: to ignore a signal takes no handler that could do what a handler must not.

@@ -21,7 +21,7 @@ use crate::server::lifetime::{self, Work};
 use crate::server::{Service, Sources};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify::Notifier;
-use crate::{config, control, process, records};
+use crate::{control, kernel, process, records};
 
 /// Serve credentials to units: what opnix.service runs
 ///
@@ -109,6 +109,7 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         say(panic);
         std::process::abort();
     }));
+    kernel::use_one_heap();
     let Passed { credentials, control, requests, records, unknown, dropped } = passed;
     // While /proc/self is still ours to read.
     let notifier = match records::init(records).and_then(|()| Notifier::through(channel.clone())) {
@@ -144,10 +145,6 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
     let sources = Sources { files: arguments.config.config.clone(), token };
     let activated = arguments.socket.is_none();
     if !activated {
-        // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
-        if let Err(faults) = config::load(&sources.files) {
-            return super::faulty(&faults);
-        }
         warn!("no systemd keeps requests when opnix ends: those that wait then are refused");
     }
     // Before the first secret is read.
@@ -159,7 +156,10 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
     let handle = runtime.handle().clone();
-    let service = Arc::new(Service::new(trust, activated, notifier.clone(), handle, sources));
+    let service = match Service::new(trust, activated, notifier.clone(), handle, sources) {
+        Ok(service) => Arc::new(service),
+        Err(faults) => return super::faulty(&faults),
+    };
     let names: Vec<_> = control.iter().filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
     let administrators = control::server::serve(control, service.clone());
     let path = arguments.socket.clone();

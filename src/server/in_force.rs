@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::refusal::Refusal;
 use super::starts::Pairs;
@@ -23,7 +22,8 @@ pub struct Sources {
     pub token: TokenSource,
 }
 
-/// The configuration in force. A request keeps the one that it began with, unless it may wait longer than others.
+/// The configuration in force. A request that waits keeps the store of the one that it began with, unless it may wait longer than
+/// others.
 pub enum Configuration {
     Valid {
         policy: Policy,
@@ -59,11 +59,13 @@ impl Configuration {
         Self::Valid { policy, entries, provider, store, pairs }
     }
 
-    pub fn decide(&self, peer: Peer) -> Result<Grant, (Peer, Refusal)> {
+    /// The right to a value, with the store that has it or gets it.
+    pub fn decide(&self, peer: Peer) -> Result<(Grant, Store), (Peer, Refusal)> {
         match self {
-            Self::Valid { policy, .. } => {
-                policy.decide(peer).map_err(|(peer, why)| (peer, Refusal::Policy(why)))
-            }
+            Self::Valid { policy, store, .. } => policy
+                .decide(peer)
+                .map(|grant| (grant, store.clone()))
+                .map_err(|(peer, why)| (peer, Refusal::Policy(why))),
             Self::Faulty(faults) => Err((peer, Refusal::Configuration(faults.line()))),
         }
     }
@@ -116,34 +118,17 @@ impl Configuration {
     pub fn newest(&self, entry: &Entry) -> Option<Arc<Secret>> {
         self.store()?.newest(&entry.content)
     }
+}
 
-    pub fn ready(&self, grant: &Grant) -> Option<Served> {
-        match self {
-            Self::Valid { store, .. } => {
-                store.ready(grant).filter(|served| within_limit(grant, &served.value).is_ok())
-            }
-            Self::Faulty(_) => None,
-        }
-    }
+/// The value, if it may be given at once.
+pub fn ready(store: &Store, grant: &Grant) -> Option<Served> {
+    store.ready(grant).filter(|served| within_limit(grant, &served.value).is_ok())
+}
 
-    /// How long a unit may wait for its value; [`Duration::MAX`] is for ever.
-    pub fn deadline_of(&self, grant: &Grant) -> Duration {
-        match self {
-            Self::Valid { store, .. } => store.deadline_of(grant),
-            Self::Faulty(_) => Duration::ZERO,
-        }
-    }
-
-    /// `since` is when the unit first asked.
-    pub async fn get(&self, grant: &Grant, since: Moment) -> Result<Served, Refusal> {
-        match self {
-            Self::Valid { store, .. } => {
-                let served = store.get(grant, since).await.map_err(Refusal::Provider)?;
-                within_limit(grant, &served.value).map(|()| served)
-            }
-            Self::Faulty(faults) => Err(Refusal::Configuration(faults.line())),
-        }
-    }
+/// The value, when it has come. `since` is when the unit first asked.
+pub async fn get(store: &Store, grant: &Grant, since: Moment) -> Result<Served, Refusal> {
+    let served = store.get(grant, since).await.map_err(Refusal::Provider)?;
+    within_limit(grant, &served.value).map(|()| served)
 }
 
 fn within_limit(grant: &Grant, value: &Secret) -> Result<(), Refusal> {

@@ -22,6 +22,7 @@ use tracing::{error, info};
 use super::accept::Accepting;
 use super::keeper::{Channel, Heard, KEEPER_GONE};
 use super::{Service, request};
+use crate::process::Leftovers;
 use crate::records;
 
 /// How long requests may go on after SIGTERM before they are left to the next instance, or refused.
@@ -30,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(2);
 const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 /// How often the counts of repeated records are looked at.
 const REPEATS: Duration = Duration::from_secs(5);
+
+/// How often memory is given back.
+const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// What systemd and the keeper have for the worker.
 pub struct Work {
@@ -67,6 +71,13 @@ pub async fn run(
         loop {
             sleep(REPEATS).await;
             records::tell_repeated(false);
+        }
+    });
+    spawn_local(async {
+        let mut leftovers = Leftovers::default();
+        loop {
+            sleep(LEFTOVERS).await;
+            leftovers.give_back();
         }
     });
     spawn_local(service.missed.clone().keep_saved());

@@ -81,8 +81,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// Comes up even when the configuration is faulty, because not listening would leave units waiting.
-    pub fn new(trust: Trust, backed: bool, notifier: Notifier, runtime: Handle, sources: Sources) -> Self {
+    /// Comes up even when the configuration is faulty, because not listening would leave units waiting; but not where nobody waits
+    /// yet, and nobody would start it again (`backed` is false).
+    pub fn new(
+        trust: Trust,
+        backed: bool,
+        notifier: Notifier,
+        runtime: Handle,
+        sources: Sources,
+    ) -> Result<Self, Faults> {
         let disk = Arc::new(Disk::find());
         let base = Base { runtime, meter: Meter::new(disk.ledger()), disk, changes: Arc::default() };
         if let Some(why) = base.disk.unsealable() {
@@ -109,8 +116,8 @@ impl Service {
             refusing: CancellationToken::new(),
             orphaned: CancellationToken::new(),
         };
-        service.load_first();
-        service
+        service.load_first()?;
+        Ok(service)
     }
 
     pub fn configuration(&self) -> Arc<Configuration> {
@@ -247,12 +254,16 @@ impl Service {
         self.waiting.all()
     }
 
-    /// Returns when another configuration is in force than this one.
-    async fn replaced(&self, configuration: &Arc<Configuration>) {
+    /// Returns when another configuration is in force than that of this store.
+    async fn replaced(&self, store: &Store) {
         let mut changes = self.changes();
-        while Arc::ptr_eq(configuration, &self.configuration()) {
+        while self.is_in_force(store) {
             let _ = changes.changed().await;
         }
+    }
+
+    fn is_in_force(&self, store: &Store) -> bool {
+        self.configuration().store().is_some_and(|now| now.is(store))
     }
 
     fn status(&self) -> String {

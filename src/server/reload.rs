@@ -13,10 +13,12 @@ use tokio::time::{sleep, timeout};
 use super::in_force::Configuration;
 use super::{Service, look_for};
 use crate::config::{self, Config, Faults, Identity};
+use crate::kernel;
 use crate::moment::Moment;
 use crate::place::Place;
 use crate::records;
 use crate::remedy::Problem;
+use crate::store::Store;
 
 /// How often the files are looked at, at most. What has changed within this time may be only a part of a change.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -51,6 +53,8 @@ impl Rejected {
 
 /// Reads the configuration as it is at one time.
 fn read(files: &[PathBuf]) -> (Identity, Result<Config, Faults>) {
+    // So that what is read is put together, and not into many small gaps, each of which would keep a page.
+    kernel::trim_heap();
     for _ in 0..TRIES {
         let before = Identity::of(files);
         let config = config::load(files);
@@ -83,19 +87,21 @@ fn differs(files: &[PathBuf], read: &Identity) -> bool {
 
 impl Service {
     /// What the service comes up with.
-    pub(super) fn load_first(&mut self) {
+    pub(super) fn load_first(&mut self) -> Result<(), Faults> {
         let (identity, config) = read(&self.sources.files);
         let configuration = match config {
             Ok(config) => {
                 self.looked = Arc::new(Mutex::new(Looked { identity, began: None }));
                 Configuration::new(config, &self.sources.token, &self.base, None)
             }
+            Err(faults) if !self.places.is_backed() => return Err(faults),
             Err(faults) => {
                 records::faults(&faults);
                 Configuration::Faulty(faults)
             }
         };
         self.put_in_force(configuration);
+        Ok(())
     }
 
     /// Takes a new configuration, and trusts no value until it is confirmed; a faulty configuration changes nothing.
@@ -130,6 +136,7 @@ impl Service {
             (Ok(config), _) => {
                 let new = Configuration::new(config, &self.sources.token, &self.base, Some(&old));
                 self.put_in_force(new);
+                old.store().into_iter().for_each(Store::forget_all_but_fetched);
                 records::reloaded();
                 self.base.changes.send_modify(|count| *count += 1);
                 None

@@ -19,13 +19,13 @@ use super::answer::{self, AtOnce, End};
 use super::places::{Full, Kind};
 use super::refusal::Refusal;
 use super::waiting::Wait;
-use super::{Configuration, Service};
+use super::{Service, in_force};
 use crate::moment::Moment;
 use crate::peer::{self, Claim, Identity, Peer, Pretender, Stranger, Unidentified};
 use crate::policy::{Grant, MIRROR};
 use crate::records;
 use crate::remedy::Remedy;
-use crate::store::Served;
+use crate::store::{Served, Store};
 use crate::systemd::store;
 
 /// How long to wait before the kernel is asked again who a peer is, when it is short of something.
@@ -104,11 +104,11 @@ fn refuse_unit(request: Request, peer: Peer, refusal: Refusal, service: &Arc<Ser
 /// Answers from memory here and now, or else on the runtime.
 fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
     let configuration = service.configuration();
-    let grant = match configuration.decide(peer) {
-        Ok(grant) => grant,
+    let (grant, store) = match configuration.decide(peer) {
+        Ok(decided) => decided,
         Err((peer, _)) => return go_on(service, wait(request, Wanted::Undecided(peer), service.clone())),
     };
-    let ready = configuration.ready(&grant);
+    let ready = in_force::ready(&store, &grant);
     let mut sent = 0;
     if let Some(Err(refusal)) =
         ready.as_ref().map(|served| service.goes_together(&grant, request.since, served, &configuration))
@@ -128,7 +128,7 @@ fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
     }
     let wanted = match ready {
         Some(served) => Wanted::Ready(grant, Box::new(served), sent),
-        None => Wanted::Value(grant, configuration),
+        None => Wanted::Value(grant, store),
     };
     go_on(service, wait(request, wanted, service.clone()));
 }
@@ -137,7 +137,7 @@ fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
 enum Wanted {
     /// The configuration in force does not allow it; the files may be other ones by now.
     Undecided(Peer),
-    Value(Grant, Arc<Configuration>),
+    Value(Grant, Store),
     /// To be written, as far as it is not: so many bytes are.
     Ready(Grant, Box<Served>, usize),
 }
@@ -152,17 +152,16 @@ impl Wanted {
 
     /// The value, with how many bytes of it are written already, when it is there.
     async fn come(self, since: Moment, service: &Arc<Service>) -> Result<(Grant, Served, usize), Refusal> {
-        let (grant, configuration) = match self {
+        let (grant, store) = match self {
             Self::Ready(grant, served, sent) => return Ok((grant, *served, sent)),
-            Self::Value(grant, configuration) => (grant, configuration),
+            Self::Value(grant, store) => (grant, store),
             Self::Undecided(peer) => {
                 service.look().await;
-                let configuration = service.configuration();
-                (configuration.decide(peer).map_err(|(_, refusal)| refusal)?, configuration)
+                service.configuration().decide(peer).map_err(|(_, refusal)| refusal)?
             }
         };
         records::waits(&grant.claim());
-        let (grant, served) = value(grant, since, configuration, service).await?;
+        let (grant, served) = value(grant, since, store, service).await?;
         service.goes_together(&grant, since, &served, &service.configuration())?;
         Ok((grant, served, 0))
     }
@@ -226,24 +225,28 @@ async fn wait(request: Request, wanted: Wanted, service: Arc<Service>) {
     }
 }
 
-/// The value, when it is there. A request that may wait longer than others is decided anew when another configuration comes
-/// into force.
+/// The value, when it is there. When another configuration comes into force, a request that may wait longer than others is decided
+/// anew, and so is one that finds nothing in what the last one has left.
 async fn value(
     mut grant: Grant,
     since: Moment,
-    mut configuration: Arc<Configuration>,
+    mut store: Store,
     service: &Service,
 ) -> Result<(Grant, Served), Refusal> {
     loop {
-        let deadline = configuration.deadline_of(&grant);
+        let deadline = store.deadline_of(&grant);
         let until = (deadline < Duration::MAX).then(|| since + deadline);
         let _listed = service.waiting.list(Wait { claim: grant.claim(), since, until });
         select! {
-            served = configuration.get(&grant, since) => return served.map(|served| (grant, served)),
-            () = service.replaced(&configuration), if grant.deadline().is_some() => {}
+            served = in_force::get(&store, &grant, since) => match served {
+                Ok(served) => return Ok((grant, served)),
+                Err(refusal) if service.is_in_force(&store) => return Err(refusal),
+                Err(_) => {}
+            },
+            () = service.replaced(&store), if grant.deadline().is_some() => {}
         }
-        configuration = service.configuration();
-        grant = configuration.decide(grant.into_peer()).map_err(|(_, refusal)| refusal)?;
+        let peer = grant.into_peer();
+        (grant, store) = service.configuration().decide(peer).map_err(|(_, refusal)| refusal)?;
     }
 }
 

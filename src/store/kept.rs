@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::decide::{Decision, Health, Keep, Known, Settings, decide};
 use crate::moment::{Moment, Now, Stamp};
@@ -17,6 +18,8 @@ pub struct Kept {
     pub fetched: Stamp,
     /// When 1Password first said that it is not there, or not ours, any more.
     pub denied: Option<Stamp>,
+    /// When it was last read, and not only confirmed.
+    pub read: Moment,
     /// See [`Known::doubtful`].
     pub doubtful: bool,
     /// Fetched since the provider's versions were noted, so that they tell whether it still holds.
@@ -35,7 +38,16 @@ pub struct Asked {
     pub at: Moment,
 }
 
+/// How long the version of a vault is believed that says that nothing has changed in it. Then a value is read all the same: should a
+/// version ever stand still, no value is old for ever.
+const READ_ANEW: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Kept {
+    /// Whether 1Password can be asked if it still holds.
+    pub fn is_confirmable(&self, now: Moment) -> bool {
+        self.comparable.is_some() && now.since(self.read) < READ_ANEW
+    }
+
     pub fn known(&self, now: Now) -> Known {
         Known {
             age: self.fetched.age(now),
@@ -81,6 +93,14 @@ impl Values {
         self.entries.iter()
     }
 
+    /// Forgets all others.
+    pub fn retain(&mut self, keep: impl Fn(&Reference) -> bool) {
+        self.settings.retain(|reference, _| keep(reference));
+        self.entries.retain(|reference, _| keep(reference));
+        self.settings.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
     pub fn settings(&self) -> &HashMap<Reference, Settings> {
         &self.settings
     }
@@ -105,6 +125,7 @@ impl Values {
             value: value.clone(),
             fetched: asked.at.into(),
             denied: None,
+            read: asked.at,
             doubtful: false,
             comparable,
             asked: asked.number,

@@ -165,6 +165,16 @@ impl Store {
         Inherited { account, values, dated: state.dated, unsaved: true, versions }.doubtful()
     }
 
+    /// Another store has taken over. Who waits here waits for a fetch, and needs no more than that: what else is known is as large as
+    /// the configuration.
+    pub fn forget_all_but_fetched(&self) {
+        self.0.state().forget_all_but_fetched();
+    }
+
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn provider(&self) -> &Arc<Provider> {
         &self.0.provider
     }

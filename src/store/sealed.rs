@@ -215,6 +215,7 @@ pub fn open(key: &Key, file: &[u8], now: Now, boot: Option<&Boot>) -> Result<Con
             fetched: stamp(line.fetched, fetched, now),
             denied: line.denied.map(|date| stamp(date, denied, now)),
             doubtful: doubtful.contains(&entries.len()),
+            read: Moment::BOOT,
             comparable: None,
             asked: 0,
         };

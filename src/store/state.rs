@@ -141,9 +141,7 @@ impl State {
 
     /// Has a reference fetched, unless that is under way. `urgent`: a failure that may pass is tried again.
     pub fn join(&mut self, reference: &Reference, urgent: bool) -> (Waiter, Acts) {
-        // One that nobody will tell any more was given up.
-        let at_work = self.fetching.get_mut(reference).filter(|of| of.outcome.0.has_changed().is_ok());
-        if let Some(fetching) = at_work {
+        if let (true, Some(fetching)) = (self.is_fetching(reference), self.fetching.get_mut(reference)) {
             fetching.urgent |= urgent;
             (fetching.sought, fetching.along) = (false, false);
             return (fetching.outcome.clone(), Acts::default());
@@ -270,16 +268,13 @@ impl State {
 
     /// Which values the provider can be asked to confirm; `None` if none of them is wanted.
     pub fn begin_confirmation(&mut self, now: Now) -> Option<Confirmation> {
-        let comparable =
-            |reference: &Reference| self.values.get(reference).is_some_and(|kept| kept.comparable.is_some());
-        self.wanted
-            .iter()
-            .any(|wanted| comparable(&wanted.reference))
-            .then(|| self.begin_confirmation_of_all(now))
+        let known = |wanted: &Wanted| self.values.get(&wanted.reference);
+        let is_confirmable = |wanted| known(wanted).is_some_and(|kept| kept.is_confirmable(now.moment));
+        self.wanted.iter().any(is_confirmable).then(|| self.begin_confirmation_of_all(now))
     }
 
     pub fn begin_confirmation_of_all(&mut self, now: Now) -> Confirmation {
-        let references = self.values.iter().filter(|(_, kept)| kept.comparable.is_some());
+        let references = self.values.iter().filter(|(_, kept)| kept.is_confirmable(now.moment));
         let references = references.map(|(reference, _)| reference.clone()).collect();
         Confirmation { references, asked: self.ask(now), at: now.moment }
     }
@@ -437,6 +432,11 @@ impl State {
             || !self.failures.is_empty()
             || self.awaited.values().any(|had| !had)
             || !self.values.iter().all(is_fresh)
+    }
+
+    pub fn forget_all_but_fetched(&mut self) {
+        self.values.retain(|reference| self.fetching.contains_key(reference));
+        self.versions = Versions::default();
     }
 
     /// Nobody goes on with what is asked for: who still waits has to ask anew.

@@ -13,6 +13,7 @@ mod control;
 mod daemon;
 mod helpers;
 mod host;
+mod memory;
 mod official;
 mod providers;
 mod requests;

@@ -3,33 +3,28 @@
 //! The service knows the token and remembers names. All else happens in a child process (`process.rs`): it is kept until it
 //! was idle for some seconds, so that many units that start together need one sign-in, and killed when it makes no progress.
 
+mod connection;
 pub mod process;
 pub mod token;
 mod wire;
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
+use self::connection::{Answer, Connection, Tell};
 use self::token::TokenSource;
 pub use self::wire::Endpoint;
-use self::wire::{Call, Reply, SignIn};
+use self::wire::{Call, SignIn};
 use super::FetchError;
 use super::ask::connect;
 use super::ask::known::{Baseline, Names};
 use super::ask::resolve::{Fetched, Told};
 use super::ask::service_account::token::Token;
-use super::ask::{FILE_MAX, List, REQUEST_MAX};
 use super::ledger::Meter;
 use crate::reference::{Kind, Reference};
 use crate::secret::Secret;
@@ -48,8 +43,6 @@ const ENVIRONMENT: [&str; 8] = [
     "all_proxy",
 ];
 
-/// More requests than signing in takes.
-const SIGN_IN: u32 = 5;
 /// How many children there may be: while one is busy with what takes long, the other is for everything else.
 const CHILDREN: usize = 2;
 
@@ -96,28 +89,9 @@ pub struct Confirmed {
     pub unchanged: Vec<bool>,
 }
 
-/// A child that is signed in.
-struct Connection {
-    stream: UnixStream,
-    process: Child,
-    /// The token that it is signed in with.
-    token: Secret,
-    meter: Meter,
-    /// Whether it said anything since it was last taken into use.
-    heard: bool,
-}
-
-/// The answer to a [`Call`].
-enum Answer {
-    Fetched(Names),
-    Vaults(Result<List, FetchError>),
-}
-
 fn another_question() -> FetchError {
     FetchError::Broken { why: "an answer to another question".into() }
 }
-
-type Tell<'g> = &'g mut (dyn FnMut(Told) + Send);
 
 /// Is told the results for the references of these numbers, as soon as they are there: those that were read together, together.
 pub type Give<'g> = &'g mut (dyn FnMut(Vec<(usize, Fetched)>, Comparable) + Send);
@@ -276,10 +250,7 @@ impl Remote {
             let mut session = self.session();
             session.token = token.as_ref().ok().map(digest);
             let token = token.as_ref().map_err(FetchError::clone)?;
-            session.idle.retain_mut(|kept| {
-                kept.token.expose() == token.expose()
-                    && kept.process.try_wait().is_ok_and(|status| status.is_none())
-            });
+            session.idle.retain_mut(|kept| kept.token.expose() == token.expose() && kept.process.is_alive());
             if let Some(mut kept) = session.idle.pop() {
                 kept.heard = false;
                 return Ok((kept, true));
@@ -317,97 +288,13 @@ fn digest(token: &Secret) -> [u8; 32] {
     Sha256::digest(token.expose()).into()
 }
 
-impl Connection {
-    fn start(token: Secret, meter: Meter) -> io::Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let kept = ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-        let process = Command::new("/proc/self/exe")
-            .arg("fetch")
-            .env_clear()
-            .envs(kept)
-            .current_dir("/")
-            // All other descriptors are closed on exec. The output of the core is discarded: it could contain secrets.
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
-        Ok(Self { stream: UnixStream::from_std(ours)?, process, token, meter, heard: false })
-    }
-
-    async fn sign_in(&mut self, sign_in: &SignIn) -> io::Result<Result<(), FetchError>> {
-        wire::within(REQUEST_MAX, wire::send(&mut self.stream, sign_in)).await?;
-        wire::within(REQUEST_MAX, wire::write(&mut self.stream, self.token.expose())).await?;
-        // Several requests, of which only the first is told before.
-        self.receive(REQUEST_MAX * SIGN_IN).await
-    }
-
-    /// `limit` is how long each request may take.
-    async fn receive<T: DeserializeOwned>(&mut self, limit: Duration) -> io::Result<T> {
-        let message = wire::receive(&mut self.stream, &self.meter, Some(limit)).await?;
-        self.heard = true;
-        Ok(message)
-    }
-
-    async fn call(&mut self, call: &Call, tell: Tell<'_>) -> io::Result<Answer> {
-        wire::within(REQUEST_MAX, wire::send(&mut self.stream, call)).await?;
-        Ok(match call {
-            Call::Vaults => Answer::Vaults(self.receive(REQUEST_MAX).await?),
-            Call::Fetch { references, .. } => Answer::Fetched(self.results(references, tell).await?),
-        })
-    }
-
-    /// Passes the results on, of which there is one for each reference.
-    async fn results(&mut self, references: &[Reference], tell: Tell<'_>) -> io::Result<Names> {
-        let mut files = references.iter().filter(|reference| reference.kind == Kind::File).count();
-        let mut others = references.len() - files;
-        loop {
-            // Files come last.
-            let limit = if others > 0 { REQUEST_MAX } else { FILE_MAX };
-            let told = match self.receive(limit).await? {
-                Reply::Done(names) if others + files == 0 => return Ok(names),
-                Reply::Done(_) => return Err(io::Error::other("not all results are there")),
-                Reply::Vaults(vaults) => {
-                    tell(Told::Vaults(vaults));
-                    continue;
-                }
-                Reply::Results(told) => told,
-            };
-            let mut results = Vec::with_capacity(told.len());
-            for (index, result) in told {
-                let left = match references.get(index).map(|reference| reference.kind) {
-                    Some(Kind::File) => &mut files,
-                    Some(Kind::Field) => &mut others,
-                    None => return Err(io::Error::other("a result that nobody asked for")),
-                };
-                *left = left.checked_sub(1).ok_or_else(|| io::Error::other("one result too many"))?;
-                let result = match result {
-                    Ok(()) => {
-                        let value = wire::read(&mut self.stream, &self.meter, Some(REQUEST_MAX)).await?;
-                        Ok(Secret::take(value).map_err(io::Error::other)?)
-                    }
-                    Err(error) => Err(error),
-                };
-                results.push((index, result));
-            }
-            tell(Told::Results(results));
+impl Drop for Remote {
+    fn drop(&mut self) {
+        let mut session = self.session();
+        session.idle.clear();
+        if let Some(end) = session.end.take() {
+            end.abort();
         }
-    }
-
-    /// Ends the child, and says why it could not be talked to.
-    async fn failure(mut self, error: &io::Error) -> FetchError {
-        let _ = self.process.start_kill();
-        if error.kind() == io::ErrorKind::TimedOut {
-            return FetchError::Unreachable { why: "the process that asks it makes no progress".into() };
-        }
-        let why = match self.process.wait().await {
-            Ok(status) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                format!("it ended with {status}")
-            }
-            _ => format!("it answered wrongly: {error}"),
-        };
-        FetchError::Broken { why: format!("the process that asks 1Password failed: {why}") }
     }
 }
 

@@ -17,6 +17,7 @@ fn entry(value: &[u8], millis: u64) -> Kept {
         fetched: Stamp::Earlier(from_millis(millis)),
         denied: (millis % 2 == 1).then(|| Stamp::Earlier(from_millis(millis + 5))),
         doubtful: false,
+        read: Moment::BOOT,
         comparable: None,
         asked: 0,
     }

@@ -20,6 +20,7 @@ fn rebooted(fetched: SystemTime, denied: Option<SystemTime>) -> State {
         fetched: Stamp::Earlier(fetched),
         denied: denied.map(Stamp::Earlier),
         doubtful: false,
+        read: Moment::BOOT,
         comparable: None,
         asked: 0,
     };
