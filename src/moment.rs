@@ -12,7 +12,7 @@ const SET: u64 = 60_000;
 
 /// A point in time, since the machine booted. Unlike those of `Instant`, whose clock stands still while the machine is
 /// suspended, two of them differ by the time that really passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment(Duration);
 
 impl Moment {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::budget::LONGEST_LIMIT;
+use crate::moment::Moment;
 use crate::remedy::Remedy;
 
 /// Why a value cannot be had. Holds names and ids, never values. Crosses the socket between the service and the process
@@ -46,7 +47,7 @@ pub enum FetchError {
     #[error("{reference}: {what}")]
     Malformed { reference: String, what: String },
     #[error("1Password's limit on requests is reached{}", Until(*.until))]
-    RateLimited { until: Option<SystemTime> },
+    RateLimited { until: Option<Moment> },
     #[error("1Password cannot be reached: {why}")]
     Unreachable { why: String },
     #[error("1Password is out of order: {why}")]
@@ -167,7 +168,7 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-struct Until(Option<SystemTime>);
+struct Until(Option<Moment>);
 
 /// When the first year with five digits begins, counted from 1970: RFC 3339 has no such years.
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
@@ -180,6 +181,7 @@ impl fmt::Display for Until {
             until.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < YEAR_10000)
         };
         self.0
+            .map(Moment::date)
             .filter(date)
             .map_or(Ok(()), |until| write!(f, " until {}", humantime::format_rfc3339_seconds(until)))
     }
@@ -201,7 +203,7 @@ impl FetchError {
     pub fn retry_in(&self, pause: Duration) -> Option<Duration> {
         match self {
             Self::RateLimited { until: Some(until) } => {
-                let rest = until.duration_since(SystemTime::now()).unwrap_or_default();
+                let rest = until.since(Moment::now());
                 Some(rest.min(LONGEST_LIMIT).saturating_add(pause))
             }
             _ => self.consequences().retry.then_some(pause),
@@ -307,19 +309,16 @@ mod tests {
 
     #[test]
     fn the_end_of_a_limit_is_told_if_it_is_a_date_and_waited_for_a_day_at_most() {
-        let text = |until| FetchError::RateLimited { until: Some(until) }.lines();
-        let epoch = SystemTime::UNIX_EPOCH;
-        assert!(text(epoch).contains("is reached until 1970-01-01T00:00:00Z\n"));
-        assert!(text(epoch + Duration::from_secs(253_402_300_799)).contains("until 9999-12-31T23:59:59Z\n"));
-        // The latest time that the system can represent.
-        let last = (0..63)
-            .rev()
-            .fold(epoch, |time, bit| time.checked_add(Duration::from_secs(1 << bit)).unwrap_or(time));
-        for until in [epoch - Duration::from_secs(1), epoch + Duration::from_secs(253_402_300_800), last] {
-            assert!(text(until).contains("is reached\n"), "{}", text(until));
-            let wait = FetchError::RateLimited { until: Some(until) }.retry_in(Duration::MAX);
-            assert_eq!(wait, Some(Duration::MAX));
-            let wait = FetchError::RateLimited { until: Some(until) }.retry_in(Duration::ZERO).unwrap();
+        let limit = |wait| FetchError::RateLimited { until: Some(Moment::now() + wait) };
+        let tomorrow = limit(Duration::from_secs(24 * 60 * 60)).lines();
+        let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        assert!(tomorrow.contains("is reached until 20") && !tomorrow.contains(&today), "{tomorrow}");
+        // Nobody has to read a year of five digits.
+        let far = Duration::from_secs(253_402_300_800);
+        assert!(limit(far).lines().contains("is reached\n"), "{}", limit(far).lines());
+        for far in [far, Duration::MAX] {
+            assert_eq!(limit(far).retry_in(Duration::MAX), Some(Duration::MAX));
+            let wait = limit(far).retry_in(Duration::ZERO).unwrap();
             assert!(wait <= Duration::from_secs(24 * 60 * 60), "{wait:?}");
         }
     }
@@ -327,7 +326,7 @@ mod tests {
     #[test]
     fn a_limit_is_tried_again_when_it_is_over() {
         assert_eq!(FetchError::RateLimited { until: None }.retry_in(Duration::ZERO), None);
-        let until = SystemTime::now() + Duration::from_secs(60);
+        let until = Moment::now() + Duration::from_secs(60);
         let wait = FetchError::RateLimited { until: Some(until) }.retry_in(Duration::from_secs(1)).unwrap();
         assert!(wait > Duration::from_secs(59) && wait <= Duration::from_secs(61), "{wait:?}");
     }

@@ -7,7 +7,7 @@ mod file;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::ask::Count;
 use super::budget::{Budget, DAY, HOUR, LONGEST_LIMIT, Purpose, STEP};
@@ -97,11 +97,11 @@ impl Ledger {
     }
 
     /// 1Password says that a limit is reached, and perhaps until when.
-    pub fn limit(&mut self, now: Now, told: Option<SystemTime>) {
+    pub fn limit(&mut self, now: Now, told: Option<Moment>) {
         // It may come from the file, where it can be anything.
         let rest =
             self.limited.map_or(FIRST_REST, |limited| limited.next_rest.clamp(FIRST_REST, LONGEST_REST));
-        let wait = told.map_or(rest, |until| until.duration_since(now.date).unwrap_or_default());
+        let wait = told.map_or(rest, |until| until.since(now.moment));
         self.limited = Some(Limited {
             until: (now.moment + wait.min(LONGEST_LIMIT)).into(),
             told: told.is_some(),
@@ -161,6 +161,8 @@ impl Count for Meter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -206,7 +208,7 @@ mod tests {
     #[test]
     fn a_limit_holds_until_its_end_and_longer_each_time_if_that_is_not_told() {
         let mut ledger = Ledger::default();
-        ledger.limit(now(0), Some(at(7)));
+        ledger.limit(now(0), Some(moment(7)));
         assert_eq!(ledger.limited_until(now(6)), Some(moment(7)));
         assert_eq!(ledger.limited_until(now(7)), None);
         assert_eq!(ledger.told_until(now(6)), Some(moment(7)));
@@ -216,7 +218,7 @@ mod tests {
             assert_eq!(ledger.limited_until(now(from)), Some(moment(until)));
             assert_eq!(ledger.told_until(now(from)), None);
         }
-        ledger.limit(now(0), Some(at(1_000_000)));
+        ledger.limit(now(0), Some(moment(1_000_000)));
         assert_eq!(ledger.limited_until(now(0)), Some(moment(24 * 60)));
         ledger.lift();
         assert_eq!(ledger.limited_until(now(0)), None);
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_limit_that_was_told_ends_in_its_time_whatever_the_clock_is_set_to() {
         let mut ledger = Ledger::new(now(0));
-        ledger.limit(now(0), Some(at(7)));
+        ledger.limit(now(0), Some(moment(7)));
         for date in [SystemTime::UNIX_EPOCH, at(0) - YEAR, at(3), at(0) + YEAR] {
             let later = |minutes| Now { date, moment: moment(minutes) };
             assert_eq!(ledger.told_until(later(3)), Some(moment(7)));

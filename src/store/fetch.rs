@@ -163,7 +163,7 @@ impl Shared {
         if let Some(until) = until {
             let wait = until.since(now.moment);
             if Instant::now() + wait > deadline {
-                return Err(FetchError::RateLimited { until: Some(now.date_of(until)) });
+                return Err(FetchError::RateLimited { until: Some(until) });
             }
             sleep(wait).await;
         }

@@ -71,7 +71,7 @@ impl State {
         let limited = limits.meter.ledger().limited_until(now);
         let down = self.breaker.down().map(|down| &down.error);
         match (limited, down.or_else(|| self.standing(reference, now))) {
-            (Some(until), _) => FetchError::RateLimited { until: Some(now.date_of(until)) }.line(),
+            (Some(until), _) => FetchError::RateLimited { until: Some(until) }.line(),
             (None, Some(error)) => error.line(),
             (None, None) => "this machine's budget of requests is used up".to_owned(),
         }
@@ -166,7 +166,7 @@ impl State {
         limits: &Limits<'_>,
         now: Now,
     ) -> (Result<Source, FetchError>, Acts) {
-        let limited = limits.meter.ledger().told_until(now).map(|until| now.date_of(until));
+        let limited = limits.meter.ledger().told_until(now);
         let error = self.held(limits, now).or_else(|| self.standing(reference, now)).cloned();
         let error = error.unwrap_or(FetchError::RateLimited { until: limited });
         // A denial counts as if 1Password had said so once more: the grace may be over.

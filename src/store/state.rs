@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -103,7 +103,7 @@ pub enum Act {
     /// Count a value that changed.
     Changed,
     /// Note in the ledger that a limit is reached, and until when if that is known, or that none is any more.
-    Limit(Option<SystemTime>),
+    Limit(Option<Moment>),
     Lift,
     /// Tell all who have a value to fall back on that the provider does not work; with the error, if this is new.
     Down(Option<FetchError>),

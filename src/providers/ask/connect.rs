@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
@@ -16,6 +16,7 @@ use super::items::{File, Item};
 use super::members::{Members, Unreadable};
 use super::{ANSWER_MAX, Account, Counter, FILE_MAX, Json, List, REQUEST_MAX, Target};
 use crate::files;
+use crate::moment::Moment;
 use crate::providers::budget::LONGEST_LIMIT;
 use crate::providers::error::FetchError;
 use crate::reference::Reference;
@@ -292,9 +293,9 @@ impl Refusal<'_> {
             },
             StatusCode::TOO_MANY_REQUESTS => {
                 let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                // It can be any number: too large for a time, or for a date.
+                // It can be any number. The clock may be set before the limit is over.
                 let wait = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_LIMIT));
-                FetchError::RateLimited { until: wait.and_then(|wait| SystemTime::now().checked_add(wait)) }
+                FetchError::RateLimited { until: wait.map(|wait| Moment::now() + wait) }
             }
             StatusCode::UNAUTHORIZED if is_connects => FetchError::TokenRejected,
             StatusCode::FORBIDDEN if is_connects => target.forbidden(),
@@ -329,7 +330,7 @@ mod tests {
         let error = refusal.explain(&Url::parse("http://host/v1/vaults").unwrap(), &Target::Account);
         assert!(error.to_string().starts_with("1Password's limit on requests is reached"), "{error}");
         let FetchError::RateLimited { until } = error else { panic!("{error}") };
-        until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default())
+        until.map(|until| until.since(Moment::now()))
     }
 
     #[test]

@@ -163,7 +163,7 @@ mod tests {
         ledger.spend(now(0).moment, 4);
         ledger.spend(now(40).moment, 3);
         let clocks = clock(now(40));
-        ledger.limit(clocks, Some(clocks.date + 10 * MINUTE));
+        ledger.limit(clocks, Some(clocks.moment + 10 * MINUTE));
         ledger
     }
 

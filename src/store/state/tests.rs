@@ -3,6 +3,8 @@
 mod clocks;
 mod provider;
 
+use std::time::SystemTime;
+
 use super::*;
 use crate::moment::Stamp;
 use crate::providers::budget::Budget;
@@ -397,7 +399,7 @@ fn a_unit_that_waits_leaves_1password_alone_while_that_is_of_no_use() {
     assert_eq!(rest(&state, now(200)), Duration::from_secs(10));
     assert_eq!(state.trouble(both.iter()), Some(&denied()));
     assert_eq!(rest(&state, now(201)), Duration::ZERO);
-    meter.ledger().limit(now(300), Some(now(307).date));
+    meter.ledger().limit(now(300), Some(now(307).moment));
     assert_eq!(rest(&state, now(300)), 7 * MINUTE);
     assert_eq!(rest(&state, now(307)), Duration::ZERO);
     let spent = Limits { budget: &Budget { hourly: Some(0), ..Budget::NONE }, ..limits };
