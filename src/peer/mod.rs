@@ -192,10 +192,10 @@ fn verify(
     if let Some(obstacle) = manager.obstacle {
         return Err(Unidentified::Legacy(obstacle));
     }
-    let pin = Pin::of(stream)?;
+    let (pin, number) = Pin::of(stream)?;
     // This is enough for most units, and takes a third of the time of what follows.
-    let number = manager.directories.as_ref().and_then(|directories| Some((directories, pin.cgroup()?)));
-    if number.is_some_and(|(directories, number)| directories.have(&claim.unit, number)) {
+    let is_numbered = |number| manager.directories.as_ref().is_some_and(|all| all.have(&claim.unit, number));
+    if number.is_some_and(is_numbered) {
         return Ok((credentials.pid(), Some(pin)));
     }
     let mut buffer = [0; CGROUP_MAX];
@@ -207,7 +207,7 @@ fn verify(
     if manager.cgroup.speaks_for(path, &claim.unit) {
         return Ok((credentials.pid(), Some(pin)));
     }
-    *seen = Some(Cgroup { path: path.to_owned(), certain: matches!(pin, Pin::Process { .. }) });
+    *seen = Some(Cgroup { path: path.to_owned(), certain: matches!(pin, Pin::Process(_)) });
     let in_user_manager = path.split('/').any(|component| component.starts_with("user@"));
     let cgroup = path.to_owned();
     match trust {

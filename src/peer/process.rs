@@ -51,37 +51,30 @@ fn whole_text(buffer: &[u8; CGROUP_MAX], length: usize) -> Option<&str> {
 /// Holds on to the peer's process, so that its PID cannot come to mean another one unnoticed.
 #[derive(Debug)]
 pub enum Pin {
-    Process {
-        process: OwnedFd,
-        /// The kernel's number of the cgroup that it is in, where the kernel says that.
-        cgroup: Option<u64>,
-    },
+    Process(OwnedFd),
     /// Linux before 6.5: a peer that ends while we look, and whose PID goes to a process of the claimed unit at once,
     /// would pass. It cannot read the answer unless it shares its socket, and it is root in any case.
     Unavailable,
 }
 
 impl Pin {
-    pub fn of(stream: &UnixStream) -> Result<Self, Unidentified> {
+    /// With the kernel's number of the cgroup that the process is in, where the kernel says that.
+    pub fn of(stream: &UnixStream) -> Result<(Self, Option<u64>), Unidentified> {
         match getsockopt(stream, sockopt::PeerPidfd) {
             Ok(process) => {
                 let process = PidFd::from(process);
                 let cgroup = process.get_cgroupid().ok();
-                Ok(Self::Process { process: process.into(), cgroup })
+                Ok((Self::Process(process.into()), cgroup))
             }
-            Err(Errno::ENOPROTOOPT) => Ok(Self::Unavailable),
+            Err(Errno::ENOPROTOOPT) => Ok((Self::Unavailable, None)),
             // ESRCH from Linux 6.16 on, EINVAL before.
             Err(Errno::ESRCH | Errno::EINVAL | Errno::ENODATA) => Err(Unidentified::Gone),
             Err(errno) => Err(Unidentified::Kernel(errno)),
         }
     }
 
-    pub fn cgroup(&self) -> Option<u64> {
-        if let Self::Process { cgroup, .. } = self { *cgroup } else { None }
-    }
-
     pub fn still_holds(&self) -> Result<bool, Unidentified> {
-        let Self::Process { process, .. } = self else { return Ok(true) };
+        let Self::Process(process) = self else { return Ok(true) };
         let mut end = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut end, PollTimeout::ZERO) {

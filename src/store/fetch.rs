@@ -113,6 +113,7 @@ impl Shared {
         let begun: Begun = self.state().begin(Now::read());
         let mut give = |results: Vec<(usize, Fetched)>, comparable| {
             answered.store(true, Ordering::Relaxed);
+            let told: Vec<usize> = results.iter().map(|(index, _)| *index).collect();
             let mut acts = Acts::default();
             {
                 let mut state = self.state();
@@ -130,8 +131,9 @@ impl Shared {
                 }
             }
             self.act(acts);
+            self.hand_on(told.iter().filter_map(|index| references.get(*index)));
         };
-        let end = self.provider.fetch(references, &mut give).await;
+        let end = self.provider.fetch(references.clone(), &mut give).await;
         let missing = end.err().unwrap_or_else(FetchError::no_result);
         failed.extend(open.into_iter().flatten().map(|wanted| (wanted, missing.clone())));
         failed

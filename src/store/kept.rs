@@ -93,6 +93,16 @@ impl Values {
         self.entries.iter()
     }
 
+    /// The same, of another store.
+    pub fn take_over(&mut self, reference: Reference, kept: Kept) -> bool {
+        if self.settings.get(&reference).is_none_or(|settings| settings.keep == Keep::Never) {
+            return false;
+        }
+        let value = kept.value.clone();
+        let before = self.entries.insert(reference, kept);
+        before.is_none_or(|before| !before.value.is_same_as(&value))
+    }
+
     /// Forgets all others.
     pub fn retain(&mut self, keep: impl Fn(&Reference) -> bool) {
         self.settings.retain(|reference, _| keep(reference));
@@ -118,11 +128,8 @@ impl Values {
         asked: Asked,
         comparable: Comparable,
     ) -> bool {
-        if self.settings.get(reference).is_none_or(|settings| settings.keep == Keep::Never) {
-            return false;
-        }
         let entry = Kept {
-            value: value.clone(),
+            value,
             fetched: asked.at.into(),
             denied: None,
             read: asked.at,
@@ -130,8 +137,7 @@ impl Values {
             comparable,
             asked: asked.number,
         };
-        let before = self.entries.insert(reference.clone(), entry);
-        before.is_none_or(|before| !before.value.is_same_as(&value))
+        self.take_over(reference.clone(), entry)
     }
 
     /// The provider says that these values are unchanged since the baseline `before`. The others it cannot confirm any more:

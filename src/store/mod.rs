@@ -18,13 +18,14 @@ pub mod sealed;
 mod served;
 mod source;
 mod state;
+mod successor;
 mod verdict;
 pub mod versions;
 mod wait;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -104,6 +105,8 @@ struct Shared {
     untried: AtomicBool,
     /// Another store has taken over: this one finishes what it has, and writes nothing.
     retired: AtomicBool,
+    /// That store.
+    successor: Mutex<Weak<Shared>>,
     /// A save waits for its turn to write.
     save_waits: AtomicBool,
 }
@@ -140,6 +143,7 @@ impl Store {
             news: Arc::default(),
             untried: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            successor: Mutex::default(),
             save_waits: AtomicBool::new(false),
         });
         // What is inherited may be another account's, whose token was in force before.

@@ -288,6 +288,21 @@ fn a_value_is_confirmed_only_by_the_baseline_that_it_was_read_after() {
     assert_eq!(asks(&mut state, "a", now(40)), "waits briefly");
 }
 
+/// Whatever the vault's version says: it could stand still.
+#[test]
+fn a_value_is_read_anew_once_a_day() {
+    let mut state = state();
+    do_all(state.join(&reference("a"), true).1);
+    fetch(&mut state, now(0), &[("a", Ok("A"))], true);
+    do_all(state.join(&reference("a"), true).1);
+    for minutes in [60, 24 * 60 - 1] {
+        let confirmation = state.begin_confirmation(now(minutes)).unwrap();
+        state.confirmed(confirmation, confirmed(1, 1, true));
+    }
+    assert!(state.begin_confirmation(now(24 * 60)).is_none());
+    assert_eq!(state.begin_confirmation_of_all(now(24 * 60)).references, []);
+}
+
 #[test]
 fn another_accounts_values_are_dropped_from_memory_and_disk() {
     let mut state = state();

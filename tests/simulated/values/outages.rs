@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::daemon::{Daemon, UNIT};
 use crate::helpers::wait;
 use crate::host::{Host, VAULT};
+use crate::providers::connect::{everything, provider};
+use crate::simulators::account::FieldValue;
+use crate::simulators::connect::TOKEN;
 use crate::simulators::http::Fault;
 
 #[test]
@@ -79,4 +83,35 @@ fn an_outage_costs_many_starts_one_short_deadline() {
     // Sixty short deadlines would be two minutes.
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     daemon.says("1Password did not answer within 2s");
+}
+
+/// Whoever waited got what was there then, from the store of the configuration before.
+#[test]
+fn nobody_gets_an_older_value_than_who_waited_through_a_reload() {
+    let simulator = everything();
+    simulator.change(|account| {
+        account.add("Zoo", "Twice", &[("value", FieldValue::Text("none".into()))]);
+    });
+    let version = |version: &str| simulator.change(|account| account.set("Zoo", "Twice", "value", version));
+    let config = |deadline: &str| {
+        json!({"provider": provider(&simulator), "deadline": deadline, "short_deadline": "20s", "fresh_for": "0s",
+            "secrets": [{"name": "key", "reference": "op://Zoo/Twice/value", "units": [UNIT]}]})
+    };
+    version("first");
+    let daemon = Daemon::configured(&[], &config("30s"), TOKEN);
+    assert_eq!(daemon.ask("key").as_deref(), Some("first"));
+    let item = simulator.server.requests().pop().unwrap();
+    version("second");
+    simulator.server.forget_requests();
+    simulator.server.fault(&item, 1, Fault::Hold);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| daemon.ask("key"));
+        wait("the request", || simulator.server.requests().contains(&item));
+        daemon.configure(&config("31s"));
+        daemon.reload();
+        simulator.server.clear_faults();
+        assert_eq!(waits.join().unwrap().as_deref(), Some("second"));
+    });
+    simulator.server.fault("", usize::MAX, Fault::Reset);
+    assert_eq!(daemon.ask("key").as_deref(), Some("second"));
 }

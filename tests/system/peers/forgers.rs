@@ -103,7 +103,7 @@ pub fn a_unit_is_recognized_by_the_number_or_the_path_of_its_cgroup(machine: &Ma
     let release = machine.run(&["uname", "-r"]).ok();
     let mut numbers =
         release.split(|other: char| !other.is_ascii_digit()).filter_map(|part| part.parse().ok());
-    let kernel: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    let kernel: (u32, u32) = (numbers.next().expect("a number"), numbers.next().expect("another"));
     cached(machine);
     for (lines, sees_directories) in [("", true), ("[Service]\nInaccessiblePaths=/sys/fs/cgroup\n", false)] {
         let _lines = Lines::of(machine, "opnix.service", lines);
