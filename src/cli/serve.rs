@@ -144,7 +144,12 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
     let token = TokenSource::find(arguments.token_file.as_deref());
     let sources = Sources { files: arguments.config.config.clone(), token };
     let activated = arguments.socket.is_none();
+    let first = sources.read();
     if !activated {
+        // Nobody restarts us here, and nobody waits yet: better to stop at once than to refuse everything.
+        if let Err(faults) = &first.config {
+            return super::faulty(faults);
+        }
         warn!("no systemd keeps requests when opnix ends: those that wait then are refused");
     }
     // Before the first secret is read.
@@ -156,10 +161,7 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         Err(error) => return fail(Exit::System, format_args!("cannot begin: {error}")),
     };
     let handle = runtime.handle().clone();
-    let service = match Service::new(trust, activated, notifier.clone(), handle, sources) {
-        Ok(service) => Arc::new(service),
-        Err(faults) => return super::faulty(&faults),
-    };
+    let service = Arc::new(Service::new(trust, activated, notifier.clone(), handle, sources, first));
     let names: Vec<_> = control.iter().filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
     let administrators = control::server::serve(control, service.clone());
     let path = arguments.socket.clone();

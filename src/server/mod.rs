@@ -30,8 +30,8 @@ pub use self::missed::Miss;
 use self::missed::Missed;
 use self::places::Places;
 use self::refusal::Refusal;
-use self::reload::Looked;
 pub use self::reload::Rejected;
+use self::reload::{Looked, Read};
 use self::starts::Starts;
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
@@ -81,15 +81,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// Comes up even when the configuration is faulty, because not listening would leave units waiting; but not where nobody waits
-    /// yet, and nobody would start it again (`backed` is false).
+    /// Comes up even when the configuration, as it was read `first`, is faulty, because not listening would leave units waiting.
     pub fn new(
         trust: Trust,
         backed: bool,
         notifier: Notifier,
         runtime: Handle,
         sources: Sources,
-    ) -> Result<Self, Faults> {
+        first: Read,
+    ) -> Self {
         let disk = Arc::new(Disk::find());
         let base = Base { runtime, meter: Meter::new(disk.ledger()), disk, changes: Arc::default() };
         if let Some(why) = base.disk.unsealable() {
@@ -116,8 +116,8 @@ impl Service {
             refusing: CancellationToken::new(),
             orphaned: CancellationToken::new(),
         };
-        service.load_first()?;
-        Ok(service)
+        service.begin_with(first);
+        service
     }
 
     pub fn configuration(&self) -> Arc<Configuration> {

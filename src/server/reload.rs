@@ -10,10 +10,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::in_force::Configuration;
+use super::in_force::{Configuration, Sources};
 use super::{Service, look_for};
 use crate::config::{self, Config, Faults, Identity};
-use crate::kernel;
 use crate::moment::Moment;
 use crate::place::Place;
 use crate::records;
@@ -51,22 +50,28 @@ impl Rejected {
     }
 }
 
-/// Reads the configuration as it is at one time.
-fn read(files: &[PathBuf]) -> (Identity, Result<Config, Faults>) {
-    // So that what is read is put together, and not into many small gaps, each of which would keep a page.
-    kernel::trim_heap();
-    for _ in 0..TRIES {
-        let before = Identity::of(files);
-        let config = config::load(files);
-        if Identity::of(files) == before {
-            return (before, config);
+/// A configuration as it was at one time, valid or not.
+pub struct Read {
+    identity: Identity,
+    pub config: Result<Config, Faults>,
+}
+
+impl Sources {
+    pub fn read(&self) -> Read {
+        let files = &self.files;
+        for _ in 0..TRIES {
+            let before = Identity::of(files);
+            let config = config::load(files);
+            if Identity::of(files) == before {
+                return Read { identity: before, config };
+            }
         }
+        let mut faults = Faults::default();
+        let what = Problem::plain("changes while it is read".to_owned());
+        let place = files.first().map_or_else(|| Path::new("the configuration"), PathBuf::as_path);
+        faults.add(&Place { file: place.into(), position: None }, &what);
+        Read { identity: Identity::default(), config: faults.or(None) }
     }
-    let mut faults = Faults::default();
-    let what = Problem::plain("changes while it is read".to_owned());
-    let place = files.first().map_or_else(|| Path::new("the configuration"), PathBuf::as_path);
-    faults.add(&Place { file: place.into(), position: None }, &what);
-    (Identity::default(), faults.or(None))
 }
 
 /// Whether the files are other ones than those that were read, and all that is to change in them has changed.
@@ -87,21 +92,18 @@ fn differs(files: &[PathBuf], read: &Identity) -> bool {
 
 impl Service {
     /// What the service comes up with.
-    pub(super) fn load_first(&mut self) -> Result<(), Faults> {
-        let (identity, config) = read(&self.sources.files);
+    pub(super) fn begin_with(&mut self, Read { identity, config }: Read) {
         let configuration = match config {
             Ok(config) => {
                 self.looked = Arc::new(Mutex::new(Looked { identity, began: None }));
                 Configuration::new(config, &self.sources.token, &self.base, None)
             }
-            Err(faults) if !self.places.is_backed() => return Err(faults),
             Err(faults) => {
                 records::faults(&faults);
                 Configuration::Faulty(faults)
             }
         };
         self.put_in_force(configuration);
-        Ok(())
     }
 
     /// Takes a new configuration, and trusts no value until it is confirmed; a faulty configuration changes nothing.
@@ -128,7 +130,7 @@ impl Service {
     }
 
     fn take(&self, looked: &mut Looked) {
-        let (identity, config) = read(&self.sources.files);
+        let Read { identity, config } = self.sources.read();
         // What is faulty is read anew at each look: it need not be the files' fault.
         looked.identity = if config.is_ok() { identity } else { Identity::default() };
         let old = self.configuration();

@@ -19,7 +19,8 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         // The token, to be looked through.
         ("providers/ask/service_account/token.rs", 1),
         // The token: compared with that of the child that is kept, and passed on to it.
-        ("providers/child/mod.rs", 4),
+        ("providers/child/connection.rs", 1),
+        ("providers/child/mod.rs", 3),
         // A value to the service, which is the only one that the child talks to.
         ("providers/child/process.rs", 1),
         // The token in force, once more for whoever asks with it.
