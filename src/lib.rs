@@ -59,7 +59,7 @@ pub mod internals {
     pub use crate::template::Template;
 
     pub mod asker {
-        pub use crate::systemd::asker::ask;
+        pub use crate::systemd::asker::{ask, connect_as};
     }
     pub mod config {
         pub use crate::config::{

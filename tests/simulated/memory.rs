@@ -1,13 +1,16 @@
 //! What must not grow: the memory that a configuration takes, and what a peak leaves behind.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use opnix::internals::asker::connect_as;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, UNIT};
-use crate::helpers::{status, wait_for};
+use crate::helpers::{LIMIT, status, wait_for};
 use crate::host::{Host, VAULT};
 use crate::simulators::http::Fault;
 
@@ -78,5 +81,56 @@ fn requests_that_wait_through_reloads_keep_no_old_configuration() {
     });
     let over = || resident(&daemon).saturating_sub(before);
     // What is left are gaps: the new configuration lies between what the old ones and their requests have left.
-    wait_for("the memory", Duration::from_secs(60), || over() < 6 * 1024 * KIB);
+    wait_for("the memory", Duration::from_secs(60), || over() < 8 * 1024 * KIB);
+}
+
+/// Units that ask and do not read, clients that stall, half a message to the control socket, answers, refreshes, reloads. With
+/// `OPNIX_LOAD` many times as much: `tests/long/load`.
+#[test]
+fn a_load_leaves_nothing_behind_and_holds_up_nobody() {
+    let times: usize = std::env::var("OPNIX_LOAD").map_or(1, |times| times.parse().unwrap());
+    let host = Host::new(&["item-0", "item-1"]);
+    let config = |deadline: usize| {
+        let mut config = host.config(json!({"deadline": format!("{deadline}s")}), &[]);
+        config["secrets"] = many(2, &json!({}))["secrets"].take();
+        config
+    };
+    let daemon = host.start(&config(10));
+    let ask = |number: usize| {
+        let name = number % 2;
+        let value = daemon.ask(&format!("secret-{name}"));
+        assert_eq!(value, Some(format!("canary-item-{name}")), "{}", daemon.log());
+    };
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let files = || fs::read_dir(&host.state).unwrap().count();
+    (0..2).for_each(ask);
+    let before = (at_rest(&daemon), descriptors(), files());
+
+    let silent: Vec<UnixStream> =
+        (0..200).map(|_| connect_as(&daemon.socket(), "silent.service", "key").unwrap()).collect();
+    let unnamed: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(daemon.socket()).unwrap()).collect();
+    let halves: Vec<UnixStream> = (0..100)
+        .map(|_| {
+            let mut half = UnixStream::connect(daemon.control()).unwrap();
+            half.write_all(b"{\"method\": \"io.opnix.Sta").unwrap();
+            half
+        })
+        .collect();
+    let began = Instant::now();
+    (0..10_000 * times).for_each(ask);
+    let took = began.elapsed();
+    for number in 0..20 * times {
+        assert_eq!(daemon.command(&["refresh"]).1, 0);
+        daemon.configure(&config(11 + number % 2));
+        daemon.reload();
+        ask(number);
+    }
+    println!("{} answers, one after the other, in {took:?}", 10_000 * times);
+    println!("{} MiB, {} descriptors at the peak", resident(&daemon) >> 20, descriptors());
+    drop((silent, unnamed, halves));
+    wait_for("the descriptors", LIMIT, || descriptors() <= before.1);
+    assert_eq!(files(), before.2);
+    let over = || resident(&daemon).saturating_sub(before.0);
+    wait_for("the memory", LIMIT, || over() < 2048 * KIB);
+    println!("{} KiB more than before", over() / KIB);
 }
