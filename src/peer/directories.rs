@@ -43,6 +43,10 @@ impl Directories {
     /// Whether this is the number of the unit's own cgroup. What was so once is so for ever: numbers are never used again, and
     /// cgroups never renamed.
     pub fn have(&self, unit: &UnitName, cgroup: u64) -> bool {
+        // systemd puts `_` before some names, so that this could be the cgroup of another unit.
+        if unit.as_str().starts_with('_') {
+            return false;
+        }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_some_and(|(known, number)| known == unit && *number == cgroup) {
             return true;

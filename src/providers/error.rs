@@ -61,12 +61,11 @@ pub enum FetchError {
     PartFails { part: String, cause: Box<FetchError> },
     #[error("1Password did not answer within {0:?}")]
     TimedOut(Duration),
-    /// An answer that makes no sense: a fault of the provider's, or of ours.
+    /// An answer that makes no sense, or a core that crashed: a fault of the provider's, or of ours.
     #[error("the provider broke its contract: {why}")]
     Broken { why: String },
-    /// Killed from outside, or its core crashed.
-    #[error("the process that asks 1Password was ended by {signal}")]
-    Died { signal: String },
+    #[error("the process that asks 1Password was killed")]
+    Killed,
     /// 1Password's core library cannot be used, in the words of whoever tried to load it.
     #[error("{what}")]
     Core { what: String, remedy: Option<String> },
@@ -131,8 +130,8 @@ impl Remedy for FetchError {
                 "look at it in 1Password; what else is asked for is not affected".into()
             }
             Self::TimedOut(_) => "if it is only slow, raise \"deadline\" in secrets.json".into(),
-            Self::Died { .. } => {
-                "see whether this machine runs out of memory (journalctl -k); if not, please report it to the makers of opnix".into()
+            Self::Killed => {
+                "see whether this machine runs out of memory: journalctl -k".into()
             }
             Self::Broken { .. } => "please report this to the makers of opnix".into(),
             Self::Unsupported { .. }
@@ -228,7 +227,7 @@ impl FetchError {
     pub fn consequences(&self) -> Consequences {
         let (retry, cached_may_stand_in, provider_is_down) = match self {
             // Failures of the network or of the server that pass.
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::TimedOut(_) | Self::Died { .. } => {
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::TimedOut(_) | Self::Killed => {
                 (true, true, true)
             }
             // A person must act, or a limit must end; until then the machine keeps running on what it had.
@@ -270,10 +269,7 @@ impl FetchError {
 
     /// Whether the provider answered, and the answer is of no use: something else may be had all the same.
     pub fn is_about_the_answer(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable { .. } | Self::NotTaken { .. } | Self::Broken { .. } | Self::Died { .. }
-        )
+        matches!(self, Self::Unavailable { .. } | Self::NotTaken { .. } | Self::Broken { .. } | Self::Killed)
     }
 
     /// The same, as a failure of this part alone.

@@ -68,6 +68,8 @@ struct State {
 /// Records from the front.
 pub struct Batch {
     pub records: Vec<Vec<u8>>,
+    /// There were no others.
+    pub are_all: bool,
     /// Dropped since the journal was last told.
     pub untold: Dropped,
 }
@@ -164,7 +166,8 @@ impl Queue {
                 rest = next;
             }
         }
-        Batch { records, untold }
+        let read = records.iter().map(|record| 4 + record.len() as u64).sum::<u64>();
+        Batch { are_all: begin + read == end, records, untold }
     }
 
     /// These records, which were the first, are written, or cannot be.

@@ -93,7 +93,7 @@ pub fn run(queue: &Queue, target: &Target) -> ! {
             target.tell(batch.untold);
             queue.told(batch.untold);
         }
-        if batch.records.len() < AT_ONCE {
+        if batch.are_all {
             thread::sleep(GATHER);
         }
     }

@@ -53,9 +53,10 @@ impl Accepting {
             let lives = Arc::new(AtomicBool::new(true));
             let (service, ending, shown) = (service.clone(), ending.clone(), lives.clone());
             let accept = move || {
+                let mut failing = false;
                 while !ending.load(Ordering::Relaxed) {
                     shown.store(true, Ordering::Relaxed);
-                    accept_next(&listener, &service);
+                    accept_next(&listener, &service, &mut failing);
                 }
             };
             Ok((thread::Builder::new().name("accept".into()).spawn(accept)?, lives))
@@ -85,21 +86,19 @@ impl Accepting {
 }
 
 /// The next connection, if one comes in time.
-fn accept_next(listener: &UnixListener, service: &Arc<Service>) {
-    let mut failing = false;
-    let number = loop {
-        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-            Ok(number) => break number,
-            Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => return,
-            Err(errno) => {
-                // What waits is in the backlog, which survives us.
-                if !std::mem::replace(&mut failing, true) {
-                    error!("cannot accept connections for now, trying again: {errno}");
-                }
-                thread::sleep(PAUSE);
+fn accept_next(listener: &UnixListener, service: &Arc<Service>, failing: &mut bool) {
+    let number = match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+        Ok(number) => number,
+        Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => return,
+        Err(errno) => {
+            // What waits is in the backlog, which survives us.
+            if !std::mem::replace(failing, true) {
+                error!("cannot accept connections for now, trying again: {errno}");
             }
+            return thread::sleep(PAUSE);
         }
     };
+    *failing = false;
     let stream = UnixStream::from(kernel::own(number));
     match stream.peer_addr() {
         Ok(address) => {

@@ -55,7 +55,7 @@ impl Configuration {
         let inherited =
             old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |(store, _)| store.hand_over());
         let store = Store::new(asked, rules, inherited, base);
-        old.inspect(|(before, _)| before.is_succeeded_by(&store));
+        old.inspect(|(before, _)| store.succeeds(before));
         let pairs = Box::new(Pairs::of(&policy));
         Self::Valid { policy, entries, provider, store, pairs }
     }

@@ -45,7 +45,7 @@ use crate::records;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
 use crate::store::disk::Disk;
-use crate::store::{Base, Served, Store};
+use crate::store::{Base, InForce, Served, Store};
 use crate::systemd::notify::Notifier;
 
 /// A token that was brought and is not in force.
@@ -91,7 +91,13 @@ impl Service {
         first: Read,
     ) -> Self {
         let disk = Arc::new(Disk::find());
-        let base = Base { runtime, meter: Meter::new(disk.ledger()), disk, changes: Arc::default() };
+        let base = Base {
+            runtime,
+            in_force: InForce::default(),
+            meter: Meter::new(disk.ledger()),
+            disk,
+            changes: Arc::default(),
+        };
         if let Some(why) = base.disk.unsealable() {
             info!("values are kept in memory only: {why}");
         }

@@ -233,6 +233,9 @@ async fn value(
     mut store: Store,
     service: &Service,
 ) -> Result<(Grant, Served), Refusal> {
+    if !service.is_in_force(&store) {
+        (grant, store) = service.configuration().decide(grant.into_peer()).map_err(|(_, refusal)| refusal)?;
+    }
     loop {
         let deadline = store.deadline_of(&grant);
         let until = (deadline < Duration::MAX).then(|| since + deadline);

@@ -113,7 +113,8 @@ impl Shared {
         let begun: Begun = self.state().begin(Now::read());
         let mut give = |results: Vec<(usize, Fetched)>, comparable| {
             answered.store(true, Ordering::Relaxed);
-            let told: Vec<usize> = results.iter().map(|(index, _)| *index).collect();
+            let good: Vec<usize> =
+                results.iter().filter_map(|(index, result)| result.is_ok().then_some(*index)).collect();
             let mut acts = Acts::default();
             {
                 let mut state = self.state();
@@ -130,8 +131,8 @@ impl Shared {
                     acts.0.extend(arrived.0);
                 }
             }
+            self.hand_on(good.iter().filter_map(|index| references.get(*index)));
             self.act(acts);
-            self.hand_on(told.iter().filter_map(|index| references.get(*index)));
         };
         let end = self.provider.fetch(references.clone(), &mut give).await;
         let missing = end.err().unwrap_or_else(FetchError::no_result);

@@ -66,6 +66,8 @@ pub struct Rules {
 pub struct Base {
     /// Where everything that takes time runs.
     pub runtime: Handle,
+    /// The store of the configuration in force.
+    pub in_force: InForce,
     pub disk: Arc<Disk>,
     pub meter: Meter,
     /// Counts what the mirror may want to know: values that changed, and configurations.
@@ -83,7 +85,12 @@ pub struct Inherited {
     versions: Versions,
 }
 
+/// Which store others look at.
+#[derive(Clone, Default)]
+pub struct InForce(Arc<Mutex<Weak<Shared>>>);
+
 struct Shared {
+    runtime: Handle,
     provider: Arc<Provider>,
     timing: Timing,
     budget: Budget,
@@ -105,15 +112,15 @@ struct Shared {
     untried: AtomicBool,
     /// Another store has taken over: this one finishes what it has, and writes nothing.
     retired: AtomicBool,
-    /// That store.
-    successor: Mutex<Weak<Shared>>,
+    /// That store, or a later one.
+    in_force: InForce,
     /// A save waits for its turn to write.
     save_waits: AtomicBool,
 }
 
 impl Store {
     pub fn new(provider: Arc<Provider>, rules: Rules, inherited: Inherited, base: &Base) -> Self {
-        let Base { runtime, disk, meter, changes } = base;
+        let Base { runtime, in_force, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
         let Inherited { account, values, dated, unsaved, mut versions } = inherited;
         for (reference, kept) in values.iter().filter(|(_, kept)| kept.denied.is_some()) {
@@ -129,6 +136,7 @@ impl Store {
         state.unsaved |= unsaved;
         state.versions = versions;
         let shared = Arc::new(Shared {
+            runtime: runtime.clone(),
             provider,
             timing,
             budget,
@@ -143,7 +151,7 @@ impl Store {
             news: Arc::default(),
             untried: AtomicBool::new(false),
             retired: AtomicBool::new(false),
-            successor: Mutex::default(),
+            in_force: in_force.clone(),
             save_waits: AtomicBool::new(false),
         });
         // What is inherited may be another account's, whose token was in force before.
@@ -281,7 +289,8 @@ impl Shared {
     fn act(self: &Arc<Self>, acts: Acts) {
         for act in acts.0 {
             match act {
-                Act::Fetch => drop(tokio::spawn(fetch::fetch(self.clone()))),
+                // This may be the thread that accepts, which is not the runtime's.
+                Act::Fetch => drop(self.runtime.spawn(fetch::fetch(self.clone()))),
                 Act::Deliver(wanted, outcome) => {
                     let is_good = outcome.is_ok();
                     wanted.deliver(outcome);
@@ -309,7 +318,7 @@ impl Shared {
                 // One that waits for its turn is enough.
                 Act::Save if !self.save_waits.swap(true, Ordering::Relaxed) => {
                     let shared = self.clone();
-                    tokio::spawn(async move { shared.save().await });
+                    self.runtime.spawn(async move { shared.save().await });
                 }
                 Act::Save => {}
             }

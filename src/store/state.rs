@@ -436,7 +436,6 @@ impl State {
 
     pub fn forget_all_but_fetched(&mut self) {
         self.values.retain(|reference| self.fetching.contains_key(reference));
-        self.versions = Versions::default();
     }
 
     /// Nobody goes on with what is asked for: who still waits has to ask anew.

@@ -1,42 +1,58 @@
 //! What a store still fetches after another one has taken over is known to that one as well: who asks there next is not to get an
 //! older value than who waited here.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 
+use super::failure::Failure;
 use super::kept::Kept;
 use super::state::{Act, Acts, State};
-use super::{Shared, Store};
+use super::{InForce, Shared, Store};
 use crate::moment::Now;
 use crate::reference::Reference;
 
 impl Store {
-    /// From here on.
-    pub fn is_succeeded_by(&self, next: &Self) {
-        let state = self.0.state();
-        *self.0.successor.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&next.0);
+    /// This store takes over from that one.
+    pub fn succeeds(&self, before: &Self) {
+        *self.0.in_force.store() = Arc::downgrade(&self.0);
+        let state = before.0.state();
         // What came since it handed over.
         let values = state.values.iter().map(|(reference, kept)| (reference.clone(), kept.clone())).collect();
         let account = state.account.clone();
         drop(state);
-        next.0.learn(account.as_deref(), values);
+        self.0.learn(account.as_deref(), values);
+    }
+}
+
+impl InForce {
+    fn store(&self) -> MutexGuard<'_, Weak<Shared>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shared {
-    /// These have just arrived.
+    /// The values of these have just arrived.
     pub(super) fn hand_on<'r>(&self, references: impl IntoIterator<Item = &'r Reference>) {
-        let next = self.successor.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        let Some(next) = next else { return };
+        let in_force = self.in_force.store().upgrade();
+        let Some(in_force) = in_force.filter(|in_force| !std::ptr::eq(&raw const **in_force, self)) else {
+            return;
+        };
         let state = self.state();
         let kept = |reference: &Reference| Some((reference.clone(), state.values.get(reference)?.clone()));
         let values = references.into_iter().filter_map(kept).collect();
         let account = state.account.clone();
         drop(state);
-        next.learn(account.as_deref(), values);
+        in_force.learn(account.as_deref(), values);
     }
 
     fn learn(self: &Arc<Self>, account: Option<&str>, values: Vec<(Reference, Kept)>) {
-        let acts = self.state().take_over(account, values, Now::read());
+        let acts = {
+            let mut state = self.state();
+            let acts = state.take_over(account, values, Now::read());
+            if !acts.0.is_empty() {
+                self.disk.unsaved();
+            }
+            acts
+        };
         self.act(acts);
     }
 }
@@ -48,12 +64,17 @@ impl State {
         if self.account.as_deref() != account {
             return acts;
         }
+        self.versions.next();
         for (reference, new) in values {
             let Some(age) = new.fetched.age(now) else { continue };
             let known = self.values.get(&reference);
             let is_older = |known: &Kept| known.fetched.age(now).is_none_or(|known| age < known);
             let is_newer = known.is_none_or(|known| known.denied.is_none() && is_older(known));
-            if new.denied.is_some() || !is_newer {
+            // 1Password may have said since that there is none any more.
+            let was_denied = |failure: &Failure| {
+                !failure.error.consequences().cached_may_stand_in && now.moment.since(failure.at) <= age
+            };
+            if new.denied.is_some() || !is_newer || self.failures.get(&reference).is_some_and(was_denied) {
                 continue;
             }
             let before = known.map(|known| &*known.value);

@@ -63,7 +63,7 @@ fn requests_that_wait_through_reloads_keep_no_old_configuration() {
     let host = Host::new(&["item-0"]);
     let config = |deadline: u64| {
         let mut config = host.config(json!({"deadline": format!("{deadline}s")}), &[]);
-        config["secrets"] = many(1000, &json!({}))["secrets"].take();
+        config["secrets"] = many(500, &json!({}))["secrets"].take();
         config
     };
     let daemon = host.start(&config(100));
@@ -71,7 +71,7 @@ fn requests_that_wait_through_reloads_keep_no_old_configuration() {
     let before = at_rest(&daemon);
     host.simulator.server.fault("", usize::MAX, Fault::Hang);
     thread::scope(|scope| {
-        for number in 1..=100 {
+        for number in 1..=40 {
             let daemon = &daemon;
             scope.spawn(move || daemon.ask(&format!("secret-{number}")));
             daemon.configure(&config(100 + number));
@@ -81,7 +81,7 @@ fn requests_that_wait_through_reloads_keep_no_old_configuration() {
     });
     let over = || resident(&daemon).saturating_sub(before);
     // What is left are gaps: the new configuration lies between what the old ones and their requests have left.
-    wait_for("the memory", Duration::from_secs(60), || over() < 8 * 1024 * KIB);
+    wait_for("the memory", Duration::from_secs(60), || over() < 6 * 1024 * KIB);
 }
 
 /// Units that ask and do not read, clients that stall, half a message to the control socket, answers, refreshes, reloads. With

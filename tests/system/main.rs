@@ -129,6 +129,7 @@ fn main() -> std::process::ExitCode {
         mirror::whoever_is_to_be_reloaded_has_the_new_value_of_its_credential,
         mirror::what_a_service_is_told_fails_on_record,
         mirror::readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed,
+        versions::a_field_at_hand_that_is_newer_than_what_the_start_was_given_is_refused,
         versions::the_fields_of_an_item_are_of_one_version_in_each_start_and_text,
         roundtrip::a_value_arrives_byte_for_byte_by_whichever_way_it_goes,
         recovery::what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both,

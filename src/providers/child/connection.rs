@@ -137,9 +137,10 @@ impl Connection {
         }
         let has_hung_up = [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind());
         let status = if has_hung_up { self.process.end_by_itself().await } else { None };
-        match status.map(|status| (status, status.signal().map(Signal::try_from))) {
-            Some((_, Some(Ok(signal)))) => FetchError::Died { signal: signal.to_string() },
-            Some((status, _)) => broken(&format!("it ended with {status}")),
+        match status {
+            // A core that crashed would crash again.
+            Some(status) if status.signal() == Some(Signal::SIGKILL as i32) => FetchError::Killed,
+            Some(status) => broken(&format!("it ended with {status}")),
             None => broken(&format!("it answered wrongly: {error}")),
         }
     }

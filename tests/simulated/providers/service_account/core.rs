@@ -86,7 +86,7 @@ fn a_core_that_dies_is_an_error_of_one_fetch_at_the_most() {
             thread::sleep(Duration::from_millis(50));
         }
         let refusal = refusal.join().unwrap();
-        assert!(refusal.contains("the process that asks 1Password was ended by SIGKILL"), "{refusal}");
+        assert!(refusal.contains("the process that asks 1Password was killed"), "{refusal}");
     });
     simulator.server.clear_faults();
     assert!(other.ask("key").is_some());
