@@ -47,19 +47,21 @@ fn main() {
         return;
     }
     let cgroup = join_cgroup();
-    let records = cgroup.is_some().then(journal);
+    // Within a unit of a running systemd, its journal takes them, if that is wanted.
+    let is_ours = env::var_os("OPNIX_BENCH_JOURNAL").is_none();
+    let records = (cgroup.is_some() && is_ours).then(journal);
     let identified = if cgroup.is_some() { "by pidfd and cgroup" } else { "NOT: run as root for that" };
     println!("an answer of 64 bytes from memory; opnix identifies peers {identified}");
     println!(
         "{ROUNDS} rounds of {ONE_BY_ONE} requests one by one and {} from {CLIENTS} clients at once",
         CLIENTS * PER_CLIENT
     );
-    measure("on all cores", records.as_ref());
+    measure("on all cores", cgroup.is_some(), records.as_ref());
     let mut one = CpuSet::new();
     one.set(0).expect("a core");
     // Of this process, its threads and the servers.
     sched_setaffinity(Pid::from_raw(0), &one).expect("to run on one core");
-    measure("on one core", records.as_ref());
+    measure("on one core", cgroup.is_some(), records.as_ref());
     if let Some(cgroup) = cgroup {
         // A cgroup goes only when nobody is in it.
         let _ = fs::write(
@@ -70,14 +72,14 @@ fn main() {
     }
 }
 
-fn measure(cores: &str, journal: Option<&UnixDatagram>) {
+fn measure(cores: &str, identify: bool, journal: Option<&UnixDatagram>) {
     let directory = env::temp_dir().join(format!("opnix-bench-{}", std::process::id()));
     fs::create_dir(&directory).expect("a directory for the benchmark");
     let sockets = ["barest", "asking", "opnix"].map(|name| directory.join(name));
     let mut servers = [
         start_barest(BAREST, &sockets[0]),
         start_barest(ASKING, &sockets[1]),
-        start_opnix(&directory, &sockets[2], journal.is_some()),
+        start_opnix(&directory, &sockets[2], identify),
     ];
     let (ended, records) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (mut times, mut rates) = (<[Vec<f64>; 3]>::default(), <[Vec<f64>; 3]>::default());

@@ -44,13 +44,14 @@ pub fn clone_with_shared_descriptors() -> io::Result<Twin> {
     }
 }
 
-/// One heap for all threads: what one of them frees another one uses, and the end of the heap can be given back. To be called before
-/// there are several.
+/// One heap for all threads: what one of them frees another one uses. What is larger than this lies outside of it, whatever was freed
+/// before, and is given back at once. To be called before there are several threads.
 pub fn use_one_heap() {
-    // SAFETY: it sets a number of the allocator's.
+    // SAFETY: it sets two numbers of the allocator's.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
     }
 }
 

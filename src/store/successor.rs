@@ -33,7 +33,7 @@ impl Shared {
     /// The values of these have just arrived.
     pub(super) fn hand_on<'r>(&self, references: impl IntoIterator<Item = &'r Reference>) {
         let in_force = self.in_force.store().upgrade();
-        let Some(in_force) = in_force.filter(|in_force| !std::ptr::eq(&raw const **in_force, self)) else {
+        let Some(in_force) = in_force.filter(|in_force| !std::ptr::eq(Arc::as_ptr(in_force), self)) else {
             return;
         };
         let state = self.state();
