@@ -86,6 +86,7 @@ pub struct Manager {
     directories: Option<Directories>,
     /// Why no claim of any peer can hold, if that is so.
     obstacle: Option<Legacy>,
+    /// See [`Trust::let_go`].
     last: Mutex<Option<Peer>>,
 }
 
@@ -112,7 +113,7 @@ impl Trust {
     }
 
     /// The peer has its answer. Its process is held until the next one has: who starts a unit asks for one credential after the
-    /// other, and each time the kernel would make anew what we hold a process by, which takes longer than all else that it is asked.
+    /// other, and each time the kernel would make anew what we hold a process by (docs/performance.md).
     pub fn let_go(&self, peer: Peer) {
         if let Some(manager) = self.manager() {
             *manager.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
@@ -193,7 +194,7 @@ fn verify(
         return Err(Unidentified::Legacy(obstacle));
     }
     let (pin, number) = Pin::of(stream)?;
-    // This is enough for most units, and takes a third of the time of what follows.
+    // This is enough for most units, and takes less time than what follows (docs/performance.md).
     let is_numbered = |number| manager.directories.as_ref().is_some_and(|all| all.have(&claim.unit, number));
     if number.is_some_and(is_numbered) {
         return Ok((credentials.pid(), Some(pin)));

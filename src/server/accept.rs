@@ -30,8 +30,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How often a loop that is to end is woken, until it has.
 const WAKE: Duration = Duration::from_millis(5);
 
-/// The threads that accept, one for each listener: it sleeps in the call that gives it a connection, which takes half as long as
-/// to learn first that there is one.
+/// The threads that accept, one for each listener: it sleeps in the call that gives it a connection, which takes less time than to
+/// learn first that there is one (docs/performance.md).
 pub struct Accepting {
     threads: Vec<(JoinHandle<()>, Arc<AtomicBool>)>,
     ending: Arc<AtomicBool>,

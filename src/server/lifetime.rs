@@ -31,7 +31,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
 /// How often the counts of repeated records are looked at.
 const REPEATS: Duration = Duration::from_secs(5);
-
 /// How often memory is given back.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
