@@ -10,6 +10,7 @@ pub mod units;
 use std::path::PathBuf;
 
 use super::{ConfigArguments, Exit, fail, faulty};
+use crate::cli::output::{complain, say};
 use crate::config;
 use crate::systemd::unit_files::UnitFiles;
 
@@ -40,12 +41,12 @@ pub fn run(arguments: Arguments) -> Exit {
         Err(faults) => return faulty(&faults),
     };
     for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
     let (credentials, files) = (config.policy.rules().count(), config.files.len());
     if arguments.units.is_empty() {
         if !arguments.quiet {
-            println!("valid: {credentials} credentials, {files} files");
+            say!("valid: {credentials} credentials, {files} files");
         }
         return Exit::Ok;
     }
@@ -56,11 +57,11 @@ pub fn run(arguments: Arguments) -> Exit {
         Err(error) => return fail(Exit::Unavailable, error),
     };
     for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+        complain!("warning: {warning}");
     }
     if !report.faults.is_empty() {
         for fault in &report.faults {
-            eprintln!("{fault}");
+            complain!("{fault}");
         }
         let count = report.faults.len();
         let s = if count == 1 { "" } else { "s" };
@@ -68,7 +69,7 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     if !arguments.quiet {
         let asked = report.asked;
-        println!(
+        say!(
             "valid: {credentials} credentials, {files} files; {asked} LoadCredential= lines agree with them"
         );
     }

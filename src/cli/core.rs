@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Exit, fail};
+use crate::cli::output::say;
 use crate::providers::ask::service_account::library::{self, InstallError};
 use crate::remedy::Remedy;
 
@@ -32,7 +33,7 @@ pub fn run(arguments: Arguments) -> Exit {
     let Action::Install { source, to } = arguments.action;
     match library::install(&source, &to) {
         Ok((release, path)) => {
-            println!(
+            say!(
                 "installed 1Password's core {} ({}) as {}",
                 release.version,
                 release.architecture,

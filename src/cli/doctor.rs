@@ -10,6 +10,7 @@ use super::check;
 use super::check::credentials::{Credentials, Why};
 use super::control::ControlArguments;
 use super::{ConfigArguments, Exit};
+use crate::cli::output::say;
 use crate::config::{self, Fault};
 use crate::control::interface::{Health, whole_status};
 use crate::mirror::install::in_memory;
@@ -51,7 +52,7 @@ pub fn run(arguments: Arguments) -> Exit {
                 ("fault", what)
             }
         };
-        println!("{word:<8} {}", what.replace('\n', "\n         "));
+        say!("{word:<8} {}", what.replace('\n', "\n         "));
     };
     say(match config::load(&arguments.config.config) {
         Ok(config) => {

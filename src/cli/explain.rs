@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::control::{ControlArguments, Unanswered};
 use super::{Exit, fail, faulty};
+use crate::cli::output::say;
 use crate::config;
 use crate::control::answers;
 use crate::control::interface::{Control, Explanation, State};
@@ -41,7 +42,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Err(error) => return fail(Exit::Usage, error.lines()),
     };
     if own != arguments.unit {
-        println!("{} is another name of {own}, by which systemd asks", arguments.unit);
+        say!("{} is another name of {own}, by which systemd asks", arguments.unit);
     }
     let files = match arguments.config {
         files if !files.is_empty() => files,
@@ -76,21 +77,21 @@ fn own_name(name: &str, control: &ControlArguments) -> String {
 
 fn show(unit: &str, credential: &str, explanation: &Explanation) -> Exit {
     let Some(rule) = explanation.rule.as_ref().filter(|_| explanation.granted) else {
-        println!("refused: {unit} does not get \"{credential}\"");
-        println!("  because   {}", explanation.reason.as_deref().unwrap_or_default());
+        say!("refused: {unit} does not get \"{credential}\"");
+        say!("  because   {}", explanation.reason.as_deref().unwrap_or_default());
         for rule in &explanation.others {
-            println!("  but       {} gets \"{}\", by {}", rule.units, rule.credential, rule.place);
+            say!("  but       {} gets \"{}\", by {}", rule.units, rule.credential, rule.place);
         }
-        println!("  remedy    add \"{unit}\" to the `units` of the secret in secrets.json");
+        say!("  remedy    add \"{unit}\" to the `units` of the secret in secrets.json");
         return Exit::Denied;
     };
-    println!("granted: {unit} gets \"{}\"", rule.credential);
-    println!("  by        {} ({})", rule.place, rule.units);
-    println!("  secret    \"{}\"", explanation.name.as_deref().unwrap_or_default());
+    say!("granted: {unit} gets \"{}\"", rule.credential);
+    say!("  by        {} ({})", rule.place, rule.units);
+    say!("  secret    \"{}\"", explanation.name.as_deref().unwrap_or_default());
     for reference in &explanation.references {
-        println!("  from      {reference}");
+        say!("  from      {reference}");
     }
-    println!("  the unit  LoadCredential={}:{}", rule.credential, crate::systemd::SOCKET);
+    say!("  the unit  LoadCredential={}:{}", rule.credential, crate::systemd::SOCKET);
     if let Some(secret) = &explanation.secret {
         let age = secret.age.map(|age| humantime::format_duration(Duration::from_secs(age)).to_string());
         let age = age.map_or("not kept".to_owned(), |age| format!("kept, {age} old"));
@@ -101,9 +102,9 @@ fn show(unit: &str, credential: &str, explanation: &Explanation) -> Exit {
             State::Missing => "1Password would be asked",
             State::Refused => "1Password is not to be asked for now: the unit would not start",
         };
-        println!("  value     {age}: {now}");
+        say!("  value     {age}: {now}");
         if let Some(error) = &secret.error {
-            println!("  last      {}", error.replace('\n', "\n            "));
+            say!("  last      {}", error.replace('\n', "\n            "));
         }
     }
     Exit::Ok

@@ -9,6 +9,7 @@ mod explain;
 mod fetch;
 mod from_opnix;
 mod mirror;
+mod output;
 mod refresh;
 mod schema;
 mod serve;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use output::complain;
 
 /// Exit codes, after sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,21 +119,21 @@ pub fn main() -> ExitCode {
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     crate::records::flush();
-    exit.into()
+    output::finish(exit).into()
 }
 
 /// Says on standard error why the command failed.
 fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
     // After the records of what led to it.
     crate::records::flush();
-    eprintln!("opnix: {message}");
+    complain!("opnix: {message}");
     exit
 }
 
 /// Says on standard error everything that is wrong with the configuration.
 fn faulty(faults: &crate::config::Faults) -> Exit {
     let count = faults.iter().len();
-    eprintln!("{faults}");
+    complain!("{faults}");
     fail(
         Exit::Config,
         format_args!("the configuration has {count} fault{}", if count == 1 { "" } else { "s" }),

@@ -8,6 +8,7 @@ use zlink::tokio::unix::Connection;
 
 use super::control::ControlArguments;
 use super::{ConfigArguments, Exit, faulty};
+use crate::cli::output::say;
 use crate::config::{self, MirrorFile, OnChange};
 use crate::control::interface::{Control, Outcome, Renewal};
 use crate::mirror::plan::{self, Contents};
@@ -52,10 +53,10 @@ pub fn run(arguments: Arguments) -> Exit {
             Outcome::Changed => "changed",
             Outcome::Failed => "FAILED",
         };
-        println!("{:<width$}  {outcome}", renewal.name);
+        say!("{:<width$}  {outcome}", renewal.name);
         if let Some(error) = &renewal.error {
             exit = Exit::Unavailable;
-            println!("    {}", error.replace('\n', "\n    "));
+            say!("    {}", error.replace('\n', "\n    "));
         }
     }
     if dry_run { consequences(&arguments.config.config, &refreshed.secrets).unwrap_or(exit) } else { exit }
@@ -113,9 +114,9 @@ fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
     let rows = rows.chain(acts);
     for (number, (what, on)) in rows.enumerate() {
         if number == 0 {
-            println!();
+            say!();
         }
-        println!("{what:<17} {on}");
+        say!("{what:<17} {on}");
     }
     None
 }

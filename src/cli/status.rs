@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::control::ControlArguments;
 use super::{Exit, fail};
+use crate::cli::output::say;
 use crate::control::interface::{
     Control, Health, Missed, Provider, Request, State, Status, Window, whole_status,
 };
@@ -38,7 +39,7 @@ pub fn run(arguments: Arguments) -> Exit {
     };
     if arguments.json {
         match serde_json::to_string_pretty(&status) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => say!("{text}"),
             Err(error) => return fail(Exit::Software, error),
         }
     } else {
@@ -46,11 +47,11 @@ pub fn run(arguments: Arguments) -> Exit {
         let outdated = arguments.control.ask(async |mut service| service.outdated().await);
         let outdated = outdated.map_or_else(|_| Vec::new(), |outdated| outdated.credentials);
         let outdated = unit::what_runs(outdated, arguments.control.manager());
-        print!(
+        crate::cli::output::to_stdout(format_args!(
             "{}{}",
             describe(&status, SystemTime::now()),
             unit::describe_outdated(&outdated, SystemTime::now())
-        );
+        ));
     }
     match &status {
         Status { faults: Some(_), .. }

@@ -39,6 +39,7 @@ pub fn status(service: &Service) -> Status {
         records: Records { queued, dropped: dropped.iter().sum() },
         requests: service.requests().into_iter().map(Request::from).collect(),
         obstacle: service.obstacle().map(|obstacle| obstacle.lines()),
+        refusals: Vec::new(),
     };
     match &*service.configuration() {
         Configuration::Valid { provider, store, entries, .. } => {

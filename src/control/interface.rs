@@ -45,6 +45,26 @@ pub struct Status {
     /// What keeps the service from serving any unit; it refuses every request then. An older service does not report it.
     #[serde(default)]
     pub obstacle: Option<String>,
+    /// What units were refused, for whatever reason, and have not got since, the last first. An older service does not report it.
+    #[serde(default)]
+    pub refusals: Vec<Refusal>,
+}
+
+/// A credential that a unit asked for and was refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct Refusal {
+    pub unit: String,
+    pub credential: String,
+    /// The name of the secret in the configuration, if the unit may have it.
+    pub secret: Option<String>,
+    /// When it was last refused.
+    pub at: u64,
+    /// How often, in this run of the service.
+    pub times: u64,
+    /// The check that failed, as in the journal's OPNIX_CHECK.
+    pub check: String,
+    /// Why, and what to do, each on a line of its own.
+    pub reason: String,
 }
 
 impl Status {
@@ -60,6 +80,7 @@ impl Status {
                 next = Some(Self {
                     secrets: Vec::new(),
                     missed: Vec::new(),
+                    refusals: Vec::new(),
                     requests: Vec::new(),
                     ..page.clone()
                 });

@@ -24,7 +24,8 @@ use super::answers;
 use super::connection::{self, End};
 use super::interface::{
     Budget, Cache, Changes, Error, Explanation, Health, Held, Missed, Outcome, Outdated, Provider, Records,
-    Refreshed, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
+    Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState,
+    Window,
 };
 use crate::peer::is_named;
 use crate::server::{Service, request};
@@ -114,7 +115,7 @@ struct Control {
 /// No value of a secret ever goes through here. A connection on which nothing is said for ten seconds ends.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),

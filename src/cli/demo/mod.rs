@@ -6,6 +6,7 @@ mod manager;
 use std::time::{Duration, Instant};
 
 use super::{Exit, fail};
+use crate::cli::output::say;
 use host::{Host, SECRETS};
 use manager::{Manager, Outcome};
 
@@ -30,11 +31,11 @@ pub fn run(_: Arguments) -> Exit {
 fn show() -> Result<bool, Failure> {
     let manager = Manager::at_hand();
     let host = Host::start(&manager)?;
-    println!("opnix demo: five made-up secrets, five units, one vault, nobody's account.");
-    println!("Asking: {manager}.\n");
+    say!("opnix demo: five made-up secrets, five units, one vault, nobody's account.");
+    say!("Asking: {manager}.\n");
 
     let mut well = true;
-    println!("Each unit says LoadCredential=NAME:{}, and finds:\n", host.socket.display());
+    say!("Each unit says LoadCredential=NAME:{}, and finds:\n", host.socket.display());
     for secret in &SECRETS {
         let begun = Instant::now();
         let outcome = manager.start(&host.socket, secret.unit, secret.name)?;
@@ -48,26 +49,26 @@ fn show() -> Result<bool, Failure> {
         row(secret.unit, secret.name, &shortened(&found), Some(time));
     }
 
-    println!("\nA unit that asks for a secret which is not mapped to it does not start:\n");
+    say!("\nA unit that asks for a secret which is not mapped to it does not start:\n");
     let outcome = manager.start(&host.socket, "intruder.service", "openai-api-key")?;
     well &= outcome == Outcome::Refused;
     row("intruder.service", "openai-api-key", &verdict(&outcome, &host.last_reason()), None);
 
-    println!("\nA process that takes the name of a unit is caught by its cgroup:\n");
+    say!("\nA process that takes the name of a unit is caught by its cgroup:\n");
     let (outcome, reason) = host.forge("opencode.service", "openai-api-key")?;
     well &= outcome == Outcome::Refused && reason.contains("forged");
     row("\"opencode.service\"", "openai-api-key", &verdict(&outcome, &reason), None);
 
     if let Some(median) = host.time_from_memory(&manager)? {
-        println!("\nFrom memory, an answer takes {} (median of {} requests).", human(median), host::TIMED);
+        say!("\nFrom memory, an answer takes {} (median of {} requests).", human(median), host::TIMED);
     }
-    println!("\nNext: README.md shows the unit file and the configuration for secrets of your own.");
+    say!("\nNext: README.md shows the unit file and the configuration for secrets of your own.");
     Ok(well)
 }
 
 fn row(unit: &str, credential: &str, what: &str, time: Option<Duration>) {
     let time = time.map(|time| format!("  {}", human(time))).unwrap_or_default();
-    println!("  {unit:<20} {credential:<26} {what:<36}{time}");
+    say!("  {unit:<20} {credential:<26} {what:<36}{time}");
 }
 
 fn verdict(outcome: &Outcome, reason: &str) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::super::{Exit, fail};
+use crate::cli::output::complain;
 use crate::config::{self, Provider};
 use crate::quote::Form;
 use crate::reference::{Reference, ReferenceError};
@@ -107,7 +108,7 @@ pub fn run(arguments: Arguments) -> Exit {
             None => match fetched.next() {
                 Some(Ok(secret)) => Value::Secret(secret),
                 Some(Err(error)) if variable.optional => {
-                    eprintln!("opnix: warning: {} is left out: {}", variable.name, error.lines());
+                    complain!("opnix: warning: {} is left out: {}", variable.name, error.lines());
                     continue;
                 }
                 Some(Err(error)) => {

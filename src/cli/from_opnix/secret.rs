@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::super::{Exit, fail, faulty};
+use crate::cli::output::{complain, say};
 use crate::config;
 use crate::mirror::accounts::Accounts;
 use crate::mirror::install::{self, Wanted};
@@ -51,7 +52,7 @@ pub fn run(arguments: Arguments) -> Exit {
     match way::directory(&output).and_then(|directory| install::in_memory(&directory)) {
         Ok(true) => {}
         Ok(false) => {
-            eprintln!(
+            complain!(
                 "opnix: warning: {} is on a disk: the secrets stay there in plain text",
                 output.display()
             );
@@ -78,7 +79,7 @@ pub fn run(arguments: Arguments) -> Exit {
 
     let mut worst = Exit::Ok;
     let mut failed = |path: &Path, exit: Exit, why: String| {
-        eprintln!("opnix: {}: {why}", path.display());
+        complain!("opnix: {}: {why}", path.display());
         // The limit is the cause of the failures after it.
         if worst != Exit::Limited {
             worst = exit;
@@ -112,7 +113,7 @@ pub fn run(arguments: Arguments) -> Exit {
             Err(why) => failed(&file.path, Exit::General, why),
         }
     }
-    println!("wrote {written} of {} files", config.files.len());
+    say!("wrote {written} of {} files", config.files.len());
     worst
 }
 

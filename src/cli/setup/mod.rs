@@ -15,6 +15,7 @@ use chacha20poly1305::aead::Generate;
 use zeroize::Zeroizing;
 
 use super::{Exit, fail};
+use crate::cli::output::{complain, say};
 use crate::files::StateDirectory;
 use crate::store::sealed::KEY_LENGTH;
 use aside::{KEPT, Pairs, Paths};
@@ -64,14 +65,14 @@ pub fn run(arguments: Arguments) -> Exit {
         was_in_vain: Cell::new(false),
         arguments,
     };
-    let done = setup.run(&mut |line| println!("{line}"));
+    let done = setup.run(&mut |line| say!("{line}"));
     let noted = match &tried {
         Some(tried) if setup.was_in_vain.get() => tried.replace(TRIED, &[]),
         Some(tried) if done.is_ok() => tried.remove(TRIED),
         _ => Ok(()),
     };
     if let Err(error) = noted {
-        eprintln!("opnix: that the key was tried cannot be remembered: {error}");
+        complain!("opnix: that the key was tried cannot be remembered: {error}");
     }
     done.map_or_else(|why| fail(Exit::System, why), |()| Exit::Ok)
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::{describe_missed, describe_request, relative};
 use crate::cli::control::ControlArguments;
+use crate::cli::output::say;
 use crate::cli::{Exit, fail};
 use crate::control::interface::{Control, Held, UnitState};
 use crate::names::{NameError, UnitName};
@@ -25,11 +26,14 @@ pub fn run(name: &str, json: bool, control: &ControlArguments) -> Exit {
     };
     if json {
         match serde_json::to_string_pretty(&state) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => say!("{text}"),
             Err(error) => return fail(Exit::Software, error),
         }
     } else {
-        print!("{}", describe(name, own, unit.as_ref(), &state, SystemTime::now()));
+        crate::cli::output::to_stdout(format_args!(
+            "{}",
+            describe(name, own, unit.as_ref(), &state, SystemTime::now())
+        ));
     }
     if state.missed.is_empty() { Exit::Ok } else { Exit::Unavailable }
 }

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use zlink::tokio::unix::Connection;
 
 use crate::cli::control::{ControlArguments, Unanswered};
+use crate::cli::output::say;
 use crate::cli::{Exit, fail};
 use crate::control::interface::{Control, TokenTaken};
 use crate::files::{self, Identity};
@@ -63,7 +64,7 @@ pub fn take(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     };
     match bring(&loaded, control) {
         Ok(taken) => {
-            println!("{}", if taken.changed { "took the new token" } else { "there is no new token" });
+            say!("{}", if taken.changed { "took the new token" } else { "there is no new token" });
             Exit::Ok
         }
         Err(Trouble::Token(why)) => fail(Exit::Unavailable, why),

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use crate::cli::output::{complain, say};
 use crate::cli::{Exit, fail};
 use crate::files::{self, Attributes};
 use crate::providers::ask::service_account::token::Token;
@@ -36,7 +37,7 @@ pub fn set(named: Option<PathBuf>) -> Exit {
         }
     };
     if io::stdin().is_terminal() {
-        eprintln!("Paste the token, then Enter and Ctrl-D:");
+        complain!("Paste the token, then Enter and Ctrl-D:");
     }
     // Not through the standard library's buffer, which nobody wipes.
     let input = io::stdin().as_fd().try_clone_to_owned().map(File::from);
@@ -60,7 +61,7 @@ pub fn set(named: Option<PathBuf>) -> Exit {
     }
     match store(&path, token) {
         Ok(()) => {
-            println!("stored the token in {}", path.display());
+            say!("stored the token in {}", path.display());
             Exit::Ok
         }
         Err(error) => fail(Exit::General, format_args!("{}: {error}", path.display())),

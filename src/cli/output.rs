@@ -1,0 +1,51 @@
+//! What commands print. Whoever reads may stop at any line: that is no fault of ours, and the rest is not printed.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Mutex, PoisonError};
+
+use super::Exit;
+
+/// Why standard output takes nothing more.
+static CLOSED: Mutex<Option<ErrorKind>> = Mutex::new(None);
+
+/// To standard output, with a line end; styles are left out where nobody sees them.
+macro_rules! say {
+    () => { $crate::cli::output::to_stdout(format_args!("\n")) };
+    ($($words:tt)*) => { $crate::cli::output::to_stdout(format_args!("{}\n", format_args!($($words)*))) };
+}
+/// To standard error, likewise.
+macro_rules! complain {
+    ($($words:tt)*) => { $crate::cli::output::to_stderr(format_args!("{}\n", format_args!($($words)*))) };
+}
+pub(super) use {complain, say};
+
+pub fn to_stdout(text: fmt::Arguments<'_>) {
+    let mut closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if closed.is_none()
+        && let Err(error) = write(&mut anstream::stdout().lock(), text)
+    {
+        *closed = Some(error.kind());
+    }
+}
+
+/// Where nobody reads what went wrong, the exit code still tells it.
+pub fn to_stderr(text: fmt::Arguments<'_>) {
+    let _ = write(&mut anstream::stderr().lock(), text);
+}
+
+fn write(to: &mut impl Write, text: fmt::Arguments<'_>) -> io::Result<()> {
+    to.write_fmt(text)?;
+    to.flush()
+}
+
+/// A command that printed only a part of what it had to say has failed, unless nobody wanted the rest.
+pub fn finish(exit: Exit) -> Exit {
+    let closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match closed {
+        Some(kind) if kind != ErrorKind::BrokenPipe && exit == Exit::Ok => {
+            super::fail(Exit::System, format_args!("not all of the output could be written: {kind}"))
+        }
+        _ => exit,
+    }
+}
