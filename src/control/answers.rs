@@ -135,6 +135,7 @@ pub async fn refresh(service: &Service, names: &[String], dry_run: bool) -> Resu
 pub fn take_token(
     service: &Service,
     trouble: Option<String>,
+    dry_run: bool,
     pipe: Vec<OwnedFd>,
 ) -> Result<TokenTaken, Error> {
     let bad = |reason: String| Error::BadToken { reason };
@@ -146,7 +147,8 @@ pub fn take_token(
     let text = pipe.into_iter().next().map(read).transpose().map_err(|error| error.to_string());
     let token = text.map(|text| text.and_then(|text| secret::Secret::copy_from(text.trim_ascii()).ok()));
     let token = trouble.map_or(token, Err);
-    let changed = service.take_token(token).map_err(bad)?;
+    let changed =
+        if dry_run { service.would_take_token(token) } else { service.take_token(token) }.map_err(bad)?;
     Ok(TokenTaken { changed })
 }
 
@@ -158,6 +160,8 @@ fn provider(store: &Store, kind: &str) -> Provider {
         health: report.health.into(),
         down_since: report.down.as_ref().map(|down| seconds(down.since.date())),
         tried: report.down.as_ref().map(|down| seconds(down.tried.date())),
+        error_kind: report.down.as_ref().map(|down| down.error.kind().to_owned()),
+        account_before: report.account_before,
         error: report.down.map(|down| down.error.lines()),
         next_refresh: report.next_refresh.map(|moment| seconds(moment.date())),
     }
@@ -310,7 +314,7 @@ impl From<renew::Renewal> for Renewal {
             renew::Outcome::Changed => Outcome::Changed,
             renew::Outcome::Failed => Outcome::Failed,
         };
-        Self { name: renewal.name, outcome, error: renewal.error }
+        Self { name: renewal.name, outcome, error: renewal.error, kind: renewal.kind.map(str::to_owned) }
     }
 }
 

@@ -193,6 +193,12 @@ pub struct Provider {
     pub down_since: Option<u64>,
     /// Why it does not work.
     pub error: Option<String>,
+    /// What kind of error that is, in one word. An older service does not report it.
+    #[serde(default)]
+    pub error_kind: Option<String>,
+    /// The account before: its values are still kept, and none is served. An older service does not report it.
+    #[serde(default)]
+    pub account_before: Option<String>,
     /// If it does not work: when it was last tried.
     #[serde(default)]
     pub tried: Option<u64>,
@@ -329,6 +335,9 @@ pub struct Renewal {
     pub outcome: Outcome,
     /// Why it failed.
     pub error: Option<String>,
+    /// What kind of error that is, in one word. An older service does not report it.
+    #[serde(default)]
+    pub kind: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, CustomType)]
@@ -416,6 +425,7 @@ pub trait Control {
     async fn take_token(
         &mut self,
         trouble: Option<&str>,
+        dry_run: Option<bool>,
         #[zlink(fds)] pipe: Vec<std::os::fd::OwnedFd>,
     ) -> zlink::Result<Result<TokenTaken, Error>>;
     #[zlink(more)]

@@ -153,15 +153,16 @@ impl Control {
     }
 
     /// Takes the token that is in the pipe that comes with the call, whose other end is closed; without a pipe there is no token,
-    /// or this is why it cannot be read.
+    /// or this is why it cannot be read. A dry run only says what would come of it.
     async fn take_token(
         &self,
         trouble: Option<String>,
+        dry_run: Option<bool>,
         #[zlink(fds)] pipe: Vec<OwnedFd>,
     ) -> Result<TokenTaken, Error> {
         // It is judged by the configuration that comes with it, whose reload may come later.
         self.service.look().await;
-        answers::take_token(&self.service, trouble, pipe)
+        answers::take_token(&self.service, trouble, dry_run.unwrap_or(false), pipe)
     }
 
     /// How much has changed so far, and again whenever something does. When too many hear of it, the answer is the last.

@@ -262,6 +262,35 @@ impl FetchError {
         Consequences { retry, cached_may_stand_in, provider_is_down }
     }
 
+    /// One word for the kind, for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TokenMissing { .. } => "token-missing",
+            Self::TokenMalformed { .. } => "token-invalid",
+            Self::TokenRejected => "token-rejected",
+            Self::AccountRefused => "account-refused",
+            Self::Forbidden { .. } => "forbidden",
+            Self::VaultNotFound { .. } => "vault-not-found",
+            Self::ItemNotFound { .. } => "item-not-found",
+            Self::SectionNotFound { .. } | Self::FieldNotFound { .. } | Self::FileNotFound { .. } => {
+                "field-not-found"
+            }
+            Self::Ambiguous { .. } => "ambiguous",
+            Self::Empty { .. } => "value-empty",
+            Self::Unsupported { .. } | Self::Malformed { .. } => "value-unusable",
+            Self::RateLimited { .. } => "rate-limited",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Unavailable { .. } | Self::NotTaken { .. } | Self::NoConnect { .. } => "out-of-order",
+            Self::PartFails { cause, .. } => cause.kind(),
+            Self::TimedOut(_) => "too-slow",
+            Self::Core { .. } => "core-unusable",
+            Self::Certificates { .. } | Self::HttpClient { .. } => "certificates-unusable",
+            Self::Broken { .. } | Self::Killed => "provider-broken",
+            Self::Process { .. } | Self::Runtime { .. } => "machine-short",
+            Self::VaultFile { .. } => "vault-file-unusable",
+        }
+    }
+
     /// A provider that says that it is done, and gave no result.
     pub fn no_result() -> Self {
         Self::Broken { why: "it gave no result".into() }

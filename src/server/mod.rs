@@ -133,43 +133,54 @@ impl Service {
     /// Takes a token that was replaced, or says why not; `None`: there is none any more; an error: why it cannot be read. Says
     /// whether it is another one.
     pub fn take_token(&self, token: Result<Option<Secret>, String>) -> Result<bool, String> {
-        let configuration = self.configuration();
-        let Some(store) = configuration.store() else {
-            return Err("there is no valid configuration, which says what kind of token it has to be".into());
-        };
-        let taken = self.try_token(store, token);
+        let taken = self.new_token(token).map(|token| self.hand_over(token));
         let mut bad = self.bad_token.lock().unwrap_or_else(PoisonError::into_inner);
         *bad = match &taken {
             Ok(_) => None,
-            Err(why) => {
+            Err(why) if self.configuration().store().is_some() => {
                 let since = bad.as_ref().map_or_else(Moment::now, |bad| bad.since);
                 Some(BadToken { why: why.clone(), since })
             }
+            Err(_) => bad.take(),
         };
         taken
     }
 
-    fn try_token(&self, store: &Store, token: Result<Option<Secret>, String>) -> Result<bool, String> {
-        if !store.provider().needs_token() {
-            return Ok(false);
+    /// Whether it would be taken, and is another one.
+    pub fn would_take_token(&self, token: Result<Option<Secret>, String>) -> Result<bool, String> {
+        self.new_token(token).map(|token| token.is_some())
+    }
+
+    fn hand_over(&self, token: Option<Secret>) -> bool {
+        let is_new = token.is_some();
+        if let Some(token) = token {
+            self.sources.token.hand_over(token);
+            records::token_taken();
         }
-        if self.sources.token.is_read_anew() {
+        if let Some(store) = self.configuration().store()
+            && (is_new || self.sources.token.is_read_anew())
+        {
             store.notice_new_token();
-            return Ok(false);
+        }
+        is_new
+    }
+
+    /// The token, if it is another one than that in force.
+    fn new_token(&self, token: Result<Option<Secret>, String>) -> Result<Option<Secret>, String> {
+        let configuration = self.configuration();
+        let Some(store) = configuration.store() else {
+            return Err("there is no valid configuration, which says what kind of token it has to be".into());
+        };
+        if !store.provider().needs_token() || self.sources.token.is_read_anew() {
+            return Ok(None);
         }
         let in_force = self.sources.token.read();
         let token = match token? {
             None if in_force.is_ok() => return Err("it is not there any more, or empty".into()),
-            None => return Ok(false),
+            None => return Ok(None),
             Some(token) => store.provider().check_token(token).map_err(|error| error.lines())?,
         };
-        if in_force.is_ok_and(|in_force| in_force.is_same_as(&token)) {
-            return Ok(false);
-        }
-        self.sources.token.hand_over(token);
-        records::token_taken();
-        store.notice_new_token();
-        Ok(true)
+        Ok((!in_force.is_ok_and(|in_force| in_force.is_same_as(&token))).then_some(token))
     }
 
     /// Why the token in its file is not the one in force, as far as it was brought.

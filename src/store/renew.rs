@@ -24,6 +24,8 @@ pub struct Renewal {
     pub outcome: Outcome,
     /// Why it failed.
     pub error: Option<String>,
+    /// What kind of error that is, if it is one of fetching.
+    pub kind: Option<&'static str>,
 }
 
 /// For a template, the outcome of one of its references that comes last in this list.
@@ -43,6 +45,8 @@ pub enum Outcome {
 /// How the provider is, as far as the last requests tell.
 pub struct ProviderReport {
     pub account: Option<String>,
+    /// The account before, of which values are still kept and none is served.
+    pub account_before: Option<String>,
     pub health: Health,
     pub down: Option<Down>,
     pub next_refresh: Option<Moment>,
@@ -72,6 +76,7 @@ impl Store {
         let state = self.0.state();
         ProviderReport {
             account: state.account.clone().or_else(|| self.0.provider.account()),
+            account_before: state.former.as_ref().map(|(account, _)| account.clone()),
             health: state.health(&self.0.limits(), Now::read()),
             down: state.breaker.down().cloned(),
             next_refresh: state.next_refresh,
@@ -157,24 +162,25 @@ impl Store {
         renewals
     }
 
-    /// What a refresh would bring; nothing of it is kept.
+    /// What a refresh would bring, and what a start would get of what is never kept; nothing of it is kept.
     pub async fn peek(&self, entries: &[&Entry]) -> Vec<Renewal> {
-        let keeps = |reference: &&Reference| {
-            let state = self.0.state();
-            state.values.settings().get(*reference).is_some_and(|settings| settings.keep > Keep::Never)
-        };
-        let all = entries.iter().flat_map(|entry| entry.content.references());
-        let mut wanted: Vec<Reference> = all.filter(keeps).cloned().collect();
+        let mut wanted: Vec<Reference> =
+            entries.iter().flat_map(|entry| entry.content.references()).cloned().collect();
         wanted.sort_unstable();
         wanted.dedup();
         let fetched = self.0.provider.fetch_all(&wanted, self.deadline()).await;
         let state = self.0.state();
+        let keeps = |reference: &Reference| {
+            state.values.settings().get(reference).is_some_and(|settings| settings.keep > Keep::Never)
+        };
         let renewal = |entry: &&Entry| {
             let mut renewal = Renewal::of(entry);
             for reference in entry.content.references() {
                 let Ok(at) = wanted.binary_search(reference) else { continue };
                 let before = state.values.get(reference).map(|kept| &*kept.value);
-                renewal.add(Some(fetched[at].as_ref()), before);
+                if fetched[at].is_err() || keeps(reference) {
+                    renewal.add(Some(fetched[at].as_ref()), before);
+                }
             }
             renewal
         };
@@ -189,7 +195,7 @@ impl Renewal {
     }
 
     fn of(entry: &Entry) -> Self {
-        Self { name: entry.name.clone(), outcome: Outcome::NotKept, error: None }
+        Self { name: entry.name.clone(), outcome: Outcome::NotKept, error: None, kind: None }
     }
 
     /// What a fetch brought for one reference, compared with what was kept. `None`: the fetch was given up.
@@ -202,6 +208,9 @@ impl Renewal {
             (None, _) => (Outcome::Failed, Some("the fetch was given up".to_owned())),
         };
         self.outcome = self.outcome.max(outcome);
-        self.error = self.error.take().or(error);
+        if self.error.is_none() {
+            self.kind = now.and_then(|now| now.err()).map(FetchError::kind);
+            self.error = error;
+        }
     }
 }

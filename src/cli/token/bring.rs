@@ -62,7 +62,7 @@ pub fn take(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
             );
         }
     };
-    match bring(&loaded, control) {
+    match bring(&loaded, control, false) {
         Ok(taken) => {
             say!("{}", if taken.changed { "took the new token" } else { "there is no new token" });
             Exit::Ok
@@ -141,7 +141,7 @@ impl Watched {
         if !is_settled || self.done.as_ref() == Some(&now) || self.refused.as_ref().is_some_and(waits) {
             return None;
         }
-        Some(match bring(loaded, control) {
+        Some(match bring(loaded, control, false) {
             Ok(taken) => {
                 if taken.changed {
                     info!("the service took the token that is in {}", loaded.path().display());
@@ -167,8 +167,17 @@ fn see_what_systemd_sees() {
     }
 }
 
+/// Whether the service would take what is in the file, and has another one in force; or why not. `None`: it cannot be asked.
+pub fn try_out(loaded: &Loaded, control: &ControlArguments) -> Option<Result<TokenTaken, String>> {
+    match bring(loaded, control, true) {
+        Ok(taken) => Some(Ok(taken)),
+        Err(Trouble::Token(why)) => Some(Err(why)),
+        Err(Trouble::Service(..)) => None,
+    }
+}
+
 /// Has the service take what is in the file.
-fn bring(loaded: &Loaded, control: &ControlArguments) -> Result<TokenTaken, Trouble> {
+fn bring(loaded: &Loaded, control: &ControlArguments, dry_run: bool) -> Result<TokenTaken, Trouble> {
     let path = loaded.path().display();
     let named = |why: String| Trouble::Token(format!("{path}: {why}"));
     // Of what is not there, or empty, the service says whether it can do without.
@@ -187,7 +196,8 @@ fn bring(loaded: &Loaded, control: &ControlArguments) -> Result<TokenTaken, Trou
         Err(why) => (None, Some(why)),
     };
     let pipe: Vec<_> = pipe.into_iter().collect();
-    let ask = async |mut service: Connection| service.take_token(trouble.as_deref(), pipe).await;
+    let ask =
+        async |mut service: Connection| service.take_token(trouble.as_deref(), Some(dry_run), pipe).await;
     control.ask_within(PATIENCE, ask).map_err(|why| match why {
         Unanswered::Refused(error) => named(error.lines()),
         why => {
@@ -197,7 +207,7 @@ fn bring(loaded: &Loaded, control: &ControlArguments) -> Result<TokenTaken, Trou
     })
 }
 
-fn read(loaded: &Loaded) -> Result<Secret, FetchError> {
+pub fn read(loaded: &Loaded) -> Result<Secret, FetchError> {
     match loaded {
         Loaded::Plain(path) => token::read_file(path),
         Loaded::Sealed(path) => {

@@ -1,6 +1,6 @@
 //! `opnix token`: stores the token, and brings a new one to the running service.
 
-mod bring;
+pub mod bring;
 mod set;
 
 use std::path::PathBuf;
