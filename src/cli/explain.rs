@@ -50,7 +50,7 @@ pub fn run(arguments: Arguments) -> Exit {
             let (unit, credential) = (unit.to_string(), credential.to_string());
             match arguments.control.ask(async |mut service| service.explain(&unit, &credential).await) {
                 Ok(explanation) => return show(&unit, &credential, &explanation),
-                Err(Unanswered::NoService(_)) => {
+                Err(Unanswered::NoService(_) | Unanswered::Stopped | Unanswered::DoesNotStart(_)) => {
                     [config::DEFAULT_PATH, config::DEFAULT_DIRECTORY].map(PathBuf::from).into()
                 }
                 Err(why) => return arguments.control.fail(why),
