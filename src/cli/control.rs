@@ -20,7 +20,7 @@ use crate::systemd::manager::Manager;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the service has to come up, if it is about to.
-const COMING_UP: Duration = Duration::from_secs(3);
+const COMING_UP: Duration = Duration::from_millis(1500);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(100);
 
