@@ -27,6 +27,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::counted::counted;
+
 pub use self::queue::Dropped;
 use self::queue::{Class, Queue};
 pub use self::requests::*;
@@ -75,7 +77,8 @@ pub fn init(found: Option<File>) -> io::Result<()> {
         warn!(
             message_id = id::LEFT_BEHIND,
             opnix_records = count,
-            "found {count} records that the last instance could not write; they stand before this one"
+            "what the last instance could not write stands before this one: {}",
+            counted(count, "record")
         );
     }
     Ok(())

@@ -36,6 +36,7 @@ use self::starts::Starts;
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
+use crate::counted::counted;
 use crate::files::StateDirectory;
 use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
@@ -280,7 +281,9 @@ impl Service {
             return rejected.line();
         }
         match &*self.configuration() {
-            Configuration::Valid { policy, .. } => format!("Serving {} credentials.", policy.rules().count()),
+            Configuration::Valid { policy, .. } => {
+                format!("Serving {}.", counted(policy.rules().count(), "credential"))
+            }
             Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),
         }
     }
