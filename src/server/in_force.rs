@@ -10,7 +10,7 @@ use crate::config::{self, Config, Faults};
 use crate::moment::Moment;
 use crate::names::{CREDENTIALS_MAX, CredentialName, UnitName};
 use crate::peer::{Claim, Peer};
-use crate::policy::{Entry, Grant, MIRROR, Policy};
+use crate::policy::{Entry, Grant, MIRROR, Meant, Policy};
 use crate::providers::Provider;
 use crate::providers::child::token::TokenSource;
 use crate::secret::Secret;
@@ -75,6 +75,14 @@ impl Configuration {
     pub fn entry_for(&self, claim: &Claim) -> Option<&Entry> {
         match self {
             Self::Valid { policy, .. } => policy.entry_for(&claim.unit, &claim.credential),
+            Self::Faulty(_) => None,
+        }
+    }
+
+    /// What was probably meant, where the policy allows nothing.
+    pub fn meant(&self, claim: &Claim) -> Option<Meant> {
+        match self {
+            Self::Valid { policy, .. } => policy.meant(&claim.unit, &claim.credential),
             Self::Faulty(_) => None,
         }
     }

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn unreachable() -> FetchError {
-        FetchError::Unreachable { why: "down".into() }
+        FetchError::Unreachable { why: "down".into(), at: Default::default() }
     }
 
     fn probe(breaker: &Breaker) -> Moment {
