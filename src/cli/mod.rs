@@ -94,10 +94,9 @@ pub fn main() -> ExitCode {
     let command = match Command::try_parse_from(from_opnix::flags(arguments)) {
         Ok(command) => command,
         Err(error) => {
-            // Output that nobody reads is no reason to fail.
-            let _ = error.print();
+            let printed = error.print();
             return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::finish_after(printed, Exit::Ok),
                 _ => Exit::Usage,
             }
             .into();
