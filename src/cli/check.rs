@@ -3,6 +3,7 @@
 pub mod credentials;
 mod files;
 mod mapping;
+mod meant;
 mod others;
 mod start;
 pub mod units;
