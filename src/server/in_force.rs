@@ -52,8 +52,11 @@ impl Configuration {
         let asked = asked.unwrap_or_else(|| Arc::new(new()));
         // The old store writes nothing any more. What it knows is newer than what is on disk, whichever provider gave it; if it is
         // another account's, it is not served.
-        let inherited =
-            old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |(store, _)| store.hand_over());
+        let inherited = match old {
+            None => Inherited::load(&base.disk, asked.account()),
+            Some((store, true)) => store.hand_over(),
+            Some((store, false)) => store.hand_over().of_another_provider(),
+        };
         let store = Store::new(asked, rules, inherited, base);
         old.inspect(|(before, _)| store.succeeds(before));
         let pairs = Box::new(Pairs::of(&policy));

@@ -175,7 +175,10 @@ impl Service {
 
     /// Why the token in its file is not the one in force, as far as it was brought.
     pub fn bad_token(&self) -> Option<BadToken> {
-        self.bad_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        // A provider that needs none may be in force since.
+        let configuration = self.configuration();
+        let is_needed = configuration.store().is_none_or(|store| store.provider().needs_token());
+        self.bad_token.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| is_needed)
     }
 
     /// A unit was refused. One that has a right to its secret is helped to it as soon as that can be had.
