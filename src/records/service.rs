@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::id;
 use crate::config::Faults;
+use crate::counted::counted;
 use crate::peer::Legacy;
 use crate::providers::FetchError;
 use crate::remedy::Remedy;
@@ -44,11 +45,11 @@ pub fn token_taken() {
 
 /// Requests that the last instance left in systemd's store.
 pub fn found(requests: usize) {
-    info!(message_id = id::FOUND, "found {requests} waiting requests in the store");
+    info!(message_id = id::FOUND, "found {} in the store", counted(requests, "waiting request"));
 }
 
 pub fn left(requests: usize) {
-    info!(message_id = id::LEFT, "left {requests} requests to the next instance");
+    info!(message_id = id::LEFT, "left {} to the next instance", counted(requests, "request"));
 }
 
 pub fn cache_unreadable(path: &Path, error: &std::io::Error) {

@@ -36,6 +36,7 @@ use self::starts::Starts;
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
+use crate::counted::counted;
 use crate::files::StateDirectory;
 use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
@@ -185,7 +186,10 @@ impl Service {
 
     /// Why the token in its file is not the one in force, as far as it was brought.
     pub fn bad_token(&self) -> Option<BadToken> {
-        self.bad_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        // A provider that needs none may be in force since.
+        let configuration = self.configuration();
+        let is_needed = configuration.store().is_none_or(|store| store.provider().needs_token());
+        self.bad_token.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| is_needed)
     }
 
     /// A unit was refused. One that has a right to its secret is helped to it as soon as that can be had.
@@ -291,7 +295,9 @@ impl Service {
             return rejected.line();
         }
         match &*self.configuration() {
-            Configuration::Valid { policy, .. } => format!("Serving {} credentials.", policy.rules().count()),
+            Configuration::Valid { policy, .. } => {
+                format!("Serving {}.", counted(policy.rules().count(), "credential"))
+            }
             Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::in_force::{Configuration, Sources};
 use super::{Service, look_for};
 use crate::config::{self, Config, Faults, Identity};
+use crate::counted::counted;
 use crate::moment::Moment;
 use crate::place::Place;
 use crate::records;
@@ -44,9 +45,8 @@ pub struct Rejected {
 
 impl Rejected {
     pub fn line(&self) -> String {
-        let count = self.faults.iter().len();
-        let s = if count == 1 { "" } else { "s" };
-        format!("Kept the old configuration: the new one has {count} fault{s}.")
+        let count = counted(self.faults.iter().len(), "fault");
+        format!("Kept the old configuration: the new one has {count}.")
     }
 }
 
