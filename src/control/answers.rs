@@ -9,8 +9,9 @@ use std::time::SystemTime;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated, Provider, Records, Refreshed,
-    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
+    Budget, Cache, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated, Provider,
+    Records, Refreshed, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState,
+    Window,
 };
 use crate::config::{self, nearest};
 use crate::files;

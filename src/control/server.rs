@@ -23,9 +23,9 @@ use zlink::{Reply, Server, service};
 use super::answers;
 use super::connection::{self, End};
 use super::interface::{
-    Budget, Cache, Changes, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated, Provider, Records,
-    Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState,
-    Window,
+    Budget, Cache, Changes, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated,
+    Provider, Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status,
+    TokenTaken, UnitState, Window,
 };
 use crate::peer::is_named;
 use crate::server::{Service, request};

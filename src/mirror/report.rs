@@ -104,7 +104,10 @@ impl Mirror {
         let text = serde_json::to_vec(report).unwrap_or_default();
         let wrote = directory.replace(FILE, &text);
         if let Err(error) = &wrote {
-            warn!("how the files are cannot be told to `opnix status`: {}: {error}", directory.path(FILE).display());
+            warn!(
+                "how the files are cannot be told to `opnix status`: {}: {error}",
+                directory.path(FILE).display()
+            );
         }
         wrote.is_ok()
     }
