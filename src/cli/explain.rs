@@ -185,7 +185,7 @@ impl<'a> Case<'a> {
             State::Stale => "1Password would be asked, and if it does not answer, it would be served",
             State::Kept => "would be served at once: 1Password does not work, or is not to be asked",
             State::Missing if self.can_be_had(secret) => "1Password would be asked",
-            State::Missing => "1Password would be asked, and its last answer was no good",
+            State::Missing => "1Password would have to be asked, and does not give it",
             State::Refused => "1Password is not to be asked for now: the unit would not start",
         }
     }

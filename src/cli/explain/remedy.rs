@@ -9,6 +9,9 @@ use crate::policy::MIRROR;
 use crate::systemd::SOCKET;
 use crate::systemd::unit_files::UnitFiles;
 
+/// Names of units that are shorter are all alike.
+const SHORT: usize = 4;
+
 /// `others` are the lines of the mapping that come near. `written` finds the line of the unit's files that asks for the credential.
 pub fn of(
     unit: &str,
@@ -31,7 +34,8 @@ pub fn of(
         ];
     }
     let same: Vec<&Rule> = foreign.iter().copied().filter(|rule| rule.credential == credential).collect();
-    if let Some(meant) = nearest(stem(unit), same.iter().map(|rule| stem(&rule.units)))
+    let stems = same.iter().map(|rule| stem(&rule.units)).filter(|stem| stem.len() >= SHORT);
+    if let Some(meant) = nearest(stem(unit), stems)
         && let Some(rule) = same.iter().find(|rule| stem(&rule.units) == meant)
     {
         return vec![

@@ -28,6 +28,10 @@ pub fn good<T>(what: T) -> Styled<T> {
     Styled(AnsiColor::Green.on_default(), what)
 }
 
+pub fn plain<T>(what: T) -> Styled<T> {
+    Styled(Style::new(), what)
+}
+
 /// To be looked at.
 pub fn doubtful<T>(what: T) -> Styled<T> {
     Styled(AnsiColor::Yellow.on_default(), what)
@@ -68,8 +72,8 @@ impl Page {
         self.heading = name.to_owned();
         let what = what.to_string();
         let mut lines = what.split('\n').flat_map(|line| self.wrapped(line)).collect::<Vec<_>>().into_iter();
-        let name = heading(format!("{shown:<0$}", INDENT - 1));
-        let _ = writeln!(self.text, "{name} {}", lines.next().unwrap_or_default());
+        let style = if shown.is_empty() { plain(shown) } else { heading(shown) };
+        let _ = writeln!(self.text, "{style:<0$} {1}", INDENT - 1, lines.next().unwrap_or_default());
         for line in lines {
             let _ = writeln!(self.text, "{:INDENT$}{line}", "");
         }

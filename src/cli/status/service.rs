@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::page::{Page, bad, doubtful, good};
+use super::page::{Page, bad, doubtful, good, plain};
 use super::verdict::{Verdict, is_servable, list};
 use super::{Seen, describe_refusal, describe_request, duration, files, relative};
 use crate::control::interface::{Cache, Health, Missed, Provider, Secret, State, Status, Window};
@@ -87,7 +87,11 @@ fn trouble(page: &mut Page, status: &Status, now: SystemTime) {
 }
 
 fn provider(page: &mut Page, provider: &Provider, now: SystemTime) {
-    let account = provider.account.as_deref().unwrap_or("account unknown: there is no token");
+    let unknown = match provider.token_error {
+        Some(_) => "account unknown",
+        None => "account unknown: there is no token",
+    };
+    let account = provider.account.as_deref().unwrap_or(unknown);
     page.line("provider", format_args!("{}, {account}", provider.kind));
     page.line("provider", describe_health(provider, now));
     if let Some(until) = provider.not_before {
@@ -186,20 +190,21 @@ fn secrets(page: &mut Page, status: &Status) {
 
 /// In a word, with the age.
 pub fn describe_state(secret: &Secret, status: &Status) -> String {
-    let mut text = match secret.state {
-        State::Fresh => format!("{:<8}", good("fresh")),
-        State::Stale | State::Kept => format!("{:<8}", doubtful("stale")),
-        State::Missing if is_servable(secret, status) => format!("{:<8}", "not kept"),
-        State::Missing => format!("{:<8}", bad("missing")),
-        State::Refused => format!("{:<8}", bad("refused")),
+    let state = match secret.state {
+        State::Fresh => good("fresh"),
+        State::Stale | State::Kept => doubtful("stale"),
+        State::Missing if is_servable(secret, status) => plain("not kept"),
+        State::Missing => bad("missing"),
+        State::Refused => bad("refused"),
     };
-    if let Some(age) = secret.age {
-        text.push_str(&format!(" {} old", duration(age)));
-    }
+    let mut text = match secret.age {
+        Some(age) => format!("{state:<8} {} old", duration(age)),
+        None => state.to_string(),
+    };
     if let Some(denied) = secret.denied_for {
         text.push_str(&format!(", denied by 1Password for {}", duration(denied)));
     }
-    text.trim_end().to_owned()
+    text
 }
 
 /// What went wrong, each error once, with the secrets that it concerns.

@@ -128,6 +128,7 @@ impl About<'_> {
             page.line("may have", "nothing: the mapping has no secret for it");
         }
         let width = state.credentials.iter().map(|held| held.credential.len()).max().unwrap_or(0) + 2;
+        let mut told = None;
         for held in &state.credentials {
             let credential = format!("\"{}\"", held.credential);
             let now_is = held.state.as_ref().map_or(String::new(), |secret| describe_state(secret, status));
@@ -137,13 +138,23 @@ impl About<'_> {
             }
             page.line("may have", format_args!("    {}", describe_held(held, *unit, now)));
             if let Some(secret) = held.state.as_ref().filter(|secret| !is_servable(secret, status)) {
-                page.line("may have", format_args!("    {}", bad("cannot be had now")));
                 let provider = status.provider.as_ref();
                 let of_the_provider =
                     || provider.and_then(|it| it.error.as_ref().or(it.token_error.as_ref()));
-                if let Some(why) = secret.error.as_ref().or_else(of_the_provider) {
-                    page.line("may have", format_args!("    {}", why.replace('\n', "\n    ")));
+                let why = secret.error.as_ref().or_else(of_the_provider);
+                let cannot = bad("cannot be had now");
+                match why {
+                    // Once is enough.
+                    Some(why) if told == Some(why) => {
+                        page.line("may have", format_args!("    {cannot}, as above"))
+                    }
+                    Some(why) => {
+                        let why = why.replace('\n', "\n    ");
+                        page.line("may have", format_args!("    {cannot}\n    {why}"));
+                    }
+                    None => page.line("may have", format_args!("    {cannot}")),
                 }
+                told = why;
             }
         }
         for load in &self.denied {
