@@ -837,7 +837,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__status)
-            opts="-h --json --control --help"
+            opts="-h --json --watch --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

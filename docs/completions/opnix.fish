@@ -29,7 +29,7 @@ complete -c opnix -n "__fish_opnix_needs_command" -s V -l version -d 'Print vers
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "serve" -d 'Serve credentials to units: what opnix.service runs'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "check" -d 'Check the configuration, and unit files against it'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "explain" -d 'Say whether a unit would get a credential, and why; never its value'
-complete -c opnix -n "__fish_opnix_needs_command" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, and each secret\'s age; never a value'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, each secret\'s age, and the files; never a value'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "refresh" -d 'Ask 1Password for the values of secrets now, instead of when they are next due'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "mirror" -d 'Write the files of the configuration, keep them current, act on units whose secret changed, and start those that missed theirs: what opnix-mirror.service runs'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "doctor" -d 'Look for what keeps units from their secrets, now or after the next boot; to be run as root'
@@ -59,6 +59,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand explain" -l control -d 'The 
 complete -c opnix -n "__fish_opnix_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand status" -l control -d 'The control socket of the service' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand status" -l json -d 'As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink'
+complete -c opnix -n "__fish_opnix_using_subcommand status" -l watch -d 'Show it anew every two seconds, until Ctrl-C or nobody reads it; as JSON, one line each time'
 complete -c opnix -n "__fish_opnix_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand refresh" -l timeout -d 'How long to wait for 1Password; what comes later is kept all the same' -r
 complete -c opnix -n "__fish_opnix_using_subcommand refresh" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
@@ -124,7 +125,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand fetch" -s h -l help -d 'Prin
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "serve" -d 'Serve credentials to units: what opnix.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "check" -d 'Check the configuration, and unit files against it'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "explain" -d 'Say whether a unit would get a credential, and why; never its value'
-complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, and each secret\'s age; never a value'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "status" -d 'Show how the service is: provider, cache, budget of requests, each secret\'s age, and the files; never a value'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "refresh" -d 'Ask 1Password for the values of secrets now, instead of when they are next due'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "mirror" -d 'Write the files of the configuration, keep them current, act on units whose secret changed, and start those that missed theirs: what opnix-mirror.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help" -f -a "doctor" -d 'Look for what keeps units from their secrets, now or after the next boot; to be run as root'

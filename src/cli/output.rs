@@ -29,6 +29,17 @@ pub fn to_stdout(text: fmt::Arguments<'_>) {
     }
 }
 
+/// Whether standard output takes nothing more.
+pub fn is_closed() -> bool {
+    CLOSED.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
+/// Makes a terminal empty. That is no style: it is done whatever `NO_COLOR` says.
+pub fn clear() {
+    // What stands in the way of it shows with what is printed next.
+    let _ = write(&mut io::stdout().lock(), format_args!("\x1b[H\x1b[2J\x1b[3J"));
+}
+
 /// Where nobody reads what went wrong, the exit code still tells it.
 pub fn to_stderr(text: fmt::Arguments<'_>) {
     let _ = write(&mut anstream::stderr().lock(), text);

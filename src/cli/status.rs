@@ -1,185 +1,223 @@
-//! `opnix status`: how the service is.
+//! `opnix status`: how the service is, and what of this machine belongs to it.
 
+mod files;
+mod page;
+mod service;
 mod unit;
+pub mod verdict;
 
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
-use super::control::ControlArguments;
-use super::{Exit, fail};
-use crate::cli::output::say;
-use crate::control::interface::{
-    Control, Health, Missed, Provider, Request, State, Status, Window, whole_status,
-};
-use crate::policy::MIRROR;
+use serde::Serialize;
 
-/// Show how the service is: provider, cache, budget of requests, and each secret's age; never a value
+use self::files::{Look, Mirror};
+use self::page::Page;
+pub use self::page::{bad, doubtful, good, heading};
+pub use self::unit::{own_name, show as show_unit};
+use self::verdict::{Over, Refused, judge, over};
+use super::control::{ControlArguments, Unanswered};
+use super::{Exit, fail};
+use crate::cli::output::{self, complain, say};
+use crate::control::interface::{Control, Held, MirroredFile, Refusal, Request, Status, whole_status};
+
+/// How often to look again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Show how the service is: provider, cache, budget of requests, each secret's age, and the files; never a value
 ///
-/// Exits with 0 if every secret could be served now, with 69 if the service is not there, a secret could not be
-/// served, or this machine keeps it from serving any, with 78 if the configuration or the token is faulty, also where
-/// the one from before is still in force.
+/// Exits with 0 if every secret that is mapped would be served now, as far as 1Password's last answers tell, which is not asked
+/// for that; with 69 if one would not, if a unit was refused one and has not got it since, if a file that has to be there is
+/// not, or if the service is not there; with 78 if the configuration or the token is faulty, also where the one from before is
+/// still in force.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only what concerns this unit, under any of its names: what it was given, whether that is the newest, what it waits
-    /// for. Exits with 69 if it was refused something that it has not got since
+    /// Only what concerns this unit, under any of its names: what it may have, from where, and would get now; what it was given,
+    /// whether that is the newest, what it was refused and waits for. Exits with 69 if it would not get all of it, or was
+    /// refused something that it has not got since
     unit: Option<String>,
     /// As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink
     #[arg(long)]
     json: bool,
+    /// Show it anew every two seconds, until Ctrl-C or nobody reads it; as JSON, one line each time
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     control: ControlArguments,
 }
 
+/// What there is to show.
+pub struct View {
+    text: String,
+    json: Result<String, serde_json::Error>,
+    exit: Exit,
+}
+
+/// What is seen of this machine beside what the service says.
+#[derive(Default)]
+pub struct Seen {
+    /// In the order in which the service tells of them.
+    looks: Vec<Look>,
+    mirror: Mirror,
+    refused: Vec<Refused>,
+    outdated: Vec<Held>,
+}
+
 pub fn run(arguments: Arguments) -> Exit {
-    if let Some(unit) = &arguments.unit {
-        return unit::run(unit, arguments.json, &arguments.control);
-    }
-    let status = match arguments.control.ask(async |mut service| whole_status(&mut service).await) {
-        Ok(status) => status,
-        Err(why) => return arguments.control.fail(why),
+    let look = || match &arguments.unit {
+        Some(unit) => unit::look(unit, !arguments.watch, &arguments.control),
+        None => look(!arguments.watch, &arguments.control),
     };
-    if arguments.json {
-        match serde_json::to_string_pretty(&status) {
-            Ok(text) => say!("{text}"),
-            Err(error) => return fail(Exit::Software, error),
-        }
-    } else {
-        // An older service does not tell.
-        let outdated = arguments.control.ask(async |mut service| service.outdated().await);
-        let outdated = outdated.map_or_else(|_| Vec::new(), |outdated| outdated.credentials);
-        let outdated = unit::what_runs(outdated, arguments.control.manager());
-        crate::cli::output::to_stdout(format_args!(
-            "{}{}",
-            describe(&status, SystemTime::now()),
-            unit::describe_outdated(&outdated, SystemTime::now())
-        ));
+    if arguments.watch {
+        return watch(look, arguments.json, &arguments.control);
     }
-    match &status {
-        Status { faults: Some(_), .. }
-        | Status { rejected: Some(_), .. }
-        | Status { bad_token: Some(_), .. } => Exit::Config,
-        Status { obstacle: Some(_), .. } => Exit::Unavailable,
-        // A missing value can still be had, unless the provider is known not to work.
-        status if status.secrets.iter().all(|secret| is_servable(secret.state, status)) => Exit::Ok,
-        _ => Exit::Unavailable,
+    match look() {
+        Ok(view) => view.show(arguments.json),
+        Err(why) => arguments.control.fail(why),
     }
 }
 
-/// More records than this wait only when the journal takes none.
-const RECORDS_ON_THEIR_WAY: u64 = 100;
-
-fn is_servable(state: State, status: &Status) -> bool {
-    let up = status.provider.as_ref().is_some_and(|provider| provider.health != Health::Down);
-    match state {
-        State::Fresh | State::Stale | State::Kept => true,
-        State::Missing => up,
-        State::Refused => false,
-    }
-}
-
-/// The status as people read it.
-pub fn describe(status: &Status, now: SystemTime) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, what: String| text.push_str(&format!("{name:<10} {what}\n"));
-    line("opnix", format!("{}, {} requests waiting", status.version, status.waiting));
-    if let Some(obstacle) = &status.obstacle {
-        line("obstacle", format!("every request is refused: {}", obstacle.replace('\n', "\n           ")));
-    }
-    if let Some(bad) = &status.bad_token {
-        let since = relative(bad.since, now);
-        line("token", format!("the one in its file is not in force, as was first seen {since}"));
-        line("", bad.faults.replace('\n', "\n           "));
-    }
-    if let Some(faults) = &status.faults {
-        line("faulty", faults.replace('\n', "\n           "));
-        return text;
-    }
-    if let Some(rejected) = &status.rejected {
-        let since = relative(rejected.since, now);
-        line(
-            "faulty",
-            format!("an older configuration is in force: the files are faulty, as was first seen {since}"),
-        );
-        line("", rejected.faults.replace('\n', "\n           "));
-    }
-    if let Some(provider) = &status.provider {
-        let account = provider.account.as_deref().unwrap_or("account unknown: there is no token");
-        line("provider", format!("{}, {account}", provider.kind));
-        line("", describe_health(provider, now));
-        if let Some(error) = &provider.error {
-            line("", error.replace('\n', "\n           "));
-        }
-        let next = provider.next_refresh.map_or("not planned".to_owned(), |at| relative(at, now));
-        let name = if provider.health == Health::Down { "next try" } else { "refresh" };
-        line(name, next);
-    }
-    let cache = &status.cache;
-    let written = cache.written_at.map_or(String::new(), |at| format!(", written {}", relative(at, now)));
-    let kept = match (&cache.unsealed_because, &cache.unwritable_because) {
-        (Some(why), _) => format!("in memory only: {why}"),
-        (None, None) => format!("{} of them sealed on disk{written}", cache.sealable),
-        (None, Some(_)) => format!("sealed on disk as they were before{written}"),
+/// Until nobody reads it any more.
+fn watch(look: impl Fn() -> Result<View, Unanswered>, json: bool, control: &ControlArguments) -> Exit {
+    let mut exit = match look() {
+        Ok(view) => view.show_anew(json),
+        Err(why) => return control.fail(why),
     };
-    line("cache", format!("{} values, {kept}", cache.in_memory));
-    if let (Some(why), Some(since)) = (&cache.unwritable_because, cache.unwritable_since) {
-        line("", format!("NOTHING CAN BE WRITTEN to disk since {}: {why}", relative(since, now)));
-    }
-    let (hour, day) = (window(&status.budget.hour), window(&status.budget.day));
-    line("requests", format!("{hour} in the last hour, {day} in the last day"));
-    let half = |window: &Window| window.limit.is_some_and(|limit| window.used * 2 >= limit);
-    if half(&status.budget.hour) || half(&status.budget.day) {
-        line(
-            "",
-            "half of the budget is spent: the background asks less often, the rest is for starts".to_owned(),
-        );
-    }
-    if let Some(until) = status.budget.limited_until {
-        line("", format!("a limit is reached; the background goes on {}", relative(until, now)));
-    }
-    let (queued, dropped) = (status.records.queued, status.records.dropped);
-    // A few are always on their way.
-    if queued > RECORDS_ON_THEIR_WAY || dropped > 0 {
-        let what = format!(
-            "{queued} wait for the journal, {dropped} were dropped: see systemctl status systemd-journald"
-        );
-        line("records", what);
-    }
-    for (number, request) in status.requests.iter().enumerate() {
-        let what =
-            format!("{} for \"{}\": {}", request.unit, request.credential, describe_request(request, now));
-        line(if number == 0 { "waiting" } else { "" }, what);
-    }
-    let width = status.secrets.iter().map(|secret| secret.name.len()).max().unwrap_or(0);
-    for (number, secret) in status.secrets.iter().enumerate() {
-        let state = match secret.state {
-            State::Fresh => "fresh",
-            State::Stale | State::Kept => "stale",
-            State::Missing => "missing",
-            State::Refused => "refused",
+    while !output::is_closed() {
+        sleep(AGAIN);
+        exit = match look() {
+            Ok(view) => view.show_anew(json),
+            // The service may come back.
+            Err(why) => {
+                let (exit, message) = control.describe(&why);
+                match json {
+                    true => complain!("opnix: {message}"),
+                    false => {
+                        separate();
+                        say!("{}", bad(message));
+                    }
+                }
+                exit
+            }
         };
-        let age = secret.age.map_or(String::new(), |age| format!("{} old", duration(age)));
-        let name = if number == 0 { "secrets" } else { "" };
-        line(name, format!("{:<width$}  {state:<7}  {age}", secret.name).trim_end().to_owned());
-        if let Some(denied) = secret.denied_for {
-            line("", format!("    1Password has denied it for {}", duration(denied)));
-        }
-        if let (Some(error), Some(at)) = (&secret.error, secret.error_at) {
-            line("", format!("    {}: {}", relative(at, now), error.replace('\n', "; ")));
-        }
     }
-    for (number, missed) in status.missed.iter().enumerate() {
-        let name = if number == 0 { "left out" } else { "" };
-        line(name, format!("{} {}", missed.unit, describe_missed(missed, now)));
-        line("", format!("    {}", missed.reason));
-    }
-    text
+    exit
 }
 
-fn describe_missed(missed: &Missed, now: SystemTime) -> String {
-    // The mirror asks by names of its own.
-    let what = missed.secret.as_ref().filter(|_| missed.unit == MIRROR).unwrap_or(&missed.credential);
-    let (since, now) =
-        (relative(missed.since, now), if missed.ready { ", which it would get now" } else { "" });
-    format!("was refused \"{what}\" {since}{now}")
+fn separate() {
+    if std::io::stdout().is_terminal() { output::clear() } else { say!() }
+}
+
+impl View {
+    fn new(page: Page, answer: &impl Serialize, pretty: bool, exit: Exit) -> Self {
+        let json = if pretty { serde_json::to_string_pretty(answer) } else { serde_json::to_string(answer) };
+        Self { text: page.into_text(), json, exit }
+    }
+
+    pub fn show(self, json: bool) -> Exit {
+        match self.json {
+            Ok(text) if json => say!("{text}"),
+            Err(error) if json => return fail(Exit::Software, error),
+            _ => output::to_stdout(format_args!("{}", self.text)),
+        }
+        self.exit
+    }
+
+    fn show_anew(self, json: bool) -> Exit {
+        if !json {
+            separate();
+        }
+        self.show(json)
+    }
+}
+
+fn look(pretty: bool, control: &ControlArguments) -> Result<View, Unanswered> {
+    let status = control.ask(async |mut service| whole_status(&mut service).await)?;
+    let mut seen = Seen::of(&status, control);
+    // An older service does not tell.
+    let outdated = control.ask(async |mut service| service.outdated().await);
+    let outdated = outdated.map_or_else(|_| Vec::new(), |outdated| outdated.credentials);
+    seen.outdated = unit::what_runs(outdated, control.manager());
+    let now = SystemTime::now();
+    let verdict = judge(&status, &seen.refused, seen.files(&status), now);
+    let mut page = Page::for_the_terminal();
+    service::describe(&mut page, &status, &seen, &verdict, now);
+    unit::describe_outdated(&mut page, &seen.outdated, now);
+    Ok(View::new(page, &status, pretty, verdict.exit))
+}
+
+/// The status as people read it, without what is seen of the machine.
+pub fn describe(status: &Status, now: SystemTime) -> String {
+    let (mut page, seen) = (Page::new(), Seen::default());
+    let verdict = judge(status, &[], seen.files(status), now);
+    service::describe(&mut page, status, &seen, &verdict, now);
+    page.into_plain()
+}
+
+impl Seen {
+    fn of(status: &Status, control: &ControlArguments) -> Self {
+        let mut manager = control.manager();
+        let refused = refused(status, |refusal| {
+            let unit = manager.as_mut()?.unit(&refusal.unit).ok()?;
+            over(&refusal.credential, refusal.at, &unit, &socket(control))
+        });
+        Self {
+            looks: files::look_at(&status.files),
+            mirror: files::mirror(manager.as_mut()),
+            refused,
+            outdated: Vec::new(),
+        }
+    }
+
+    /// Each file with how it is, as far as it was looked at.
+    fn files<'s>(&'s self, status: &'s Status) -> impl Iterator<Item = (&'s MirroredFile, &'s Look)> + Clone {
+        status.files.iter().zip(&self.looks)
+    }
+}
+
+/// Where the service gives credentials.
+fn socket(control: &ControlArguments) -> PathBuf {
+    let system = std::path::Path::new(crate::systemd::SOCKET);
+    control.control.with_file_name(system.file_name().unwrap_or_default())
+}
+
+/// What units were refused and have not got since, also what is known from before the service was started.
+fn refused(status: &Status, mut over: impl FnMut(&Refusal) -> Option<Over>) -> Vec<Refused> {
+    let mut all = status.refusals.clone();
+    for missed in &status.missed {
+        let is_it =
+            |refusal: &Refusal| (&refusal.unit, &refusal.credential) == (&missed.unit, &missed.credential);
+        if !all.iter().any(is_it) {
+            all.push(Refusal {
+                unit: missed.unit.clone(),
+                credential: missed.credential.clone(),
+                secret: missed.secret.clone(),
+                at: missed.since,
+                times: 1,
+                check: String::new(),
+                reason: missed.reason.clone(),
+            });
+        }
+    }
+    all.into_iter().map(|refusal| Refused { over: over(&refusal), refusal }).collect()
+}
+
+fn describe_refusal(page: &mut Page, refused: &Refused, status: &Status, now: SystemTime) {
+    let Refused { refusal, over } = refused;
+    let what = status.asked_for(&refusal.unit, &refusal.credential, refusal.secret.as_deref());
+    let times = if refusal.times > 1 { format!(" ({} times)", refusal.times) } else { String::new() };
+    let at = relative(refusal.at, now);
+    match over {
+        Some(over) => {
+            page.line("refused", format_args!("{} {what} {at}{times}; {}", refusal.unit, over.words()))
+        }
+        None => {
+            page.line("refused", format_args!("{} {what} {}{times}", refusal.unit, doubtful(at)));
+            page.line("refused", format_args!("    {}", refusal.reason.replace('\n', "\n    ")));
+        }
+    }
 }
 
 fn describe_request(request: &Request, now: SystemTime) -> String {
@@ -189,52 +227,22 @@ fn describe_request(request: &Request, now: SystemTime) -> String {
     format!("asked {}, {until}", relative(request.since, now))
 }
 
-fn describe_health(provider: &Provider, now: SystemTime) -> String {
-    match provider.health {
-        Health::Up => "works, as far as the last requests tell".to_owned(),
-        Health::Down => {
-            let since =
-                provider.down_since.map_or(String::new(), |at| format!(" since {}", relative(at, now)));
-            let tried =
-                provider.tried.map_or(String::new(), |at| format!(", last tried {}", relative(at, now)));
-            format!("DOES NOT WORK{since}{tried}")
-        }
-        Health::Spent => {
-            "is asked only for what is not kept: the budget is used up, or a limit is reached".to_owned()
-        }
-        Health::Limited => "is not asked: its limit is reached".to_owned(),
-    }
-}
-
-fn window(window: &Window) -> String {
-    match window.limit {
-        Some(limit) => format!("{} of {limit}", window.used),
-        None => window.used.to_string(),
-    }
-}
-
 /// Relative to now, in seconds: "5m ago", "in 2h".
 pub fn relative(at: u64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if at > now { format!("in {}", duration(at - now)) } else { format!("{} ago", duration(now - at)) }
 }
 
-fn duration(seconds: u64) -> String {
+pub fn duration(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_time_that_the_service_tells_has_words() {
-        let first = SystemTime::UNIX_EPOCH;
-        for at in [0, 1, i64::MAX as u64, u64::MAX] {
-            assert!(!duration(at).is_empty());
-            for now in [first, first - Duration::from_secs(1), SystemTime::now()] {
-                assert!(relative(at, now).starts_with("in ") || relative(at, now).ends_with(" ago"));
-            }
-        }
-    }
+/// Of seconds since 1970, as far as a date can be written.
+pub fn date(seconds: u64) -> SystemTime {
+    /// The end of the year 9999.
+    const LAST: u64 = 253_402_300_799;
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))
 }
+
+#[cfg(test)]
+mod tests;

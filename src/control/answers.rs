@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Held, Missed, Outcome, Outdated, Provider, Records, Refreshed,
-    Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState, Window,
+    Budget, Cache, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated, Provider,
+    Records, Refreshed, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState,
+    Window,
 };
+use crate::config;
 use crate::files;
 use crate::moment::Now;
 use crate::names::{CredentialName, UnitName};
@@ -20,6 +24,7 @@ use crate::records;
 use crate::remedy::Remedy;
 use crate::secret;
 use crate::server::{self, Configuration, Miss, Service, Wait};
+use crate::similar::nearest;
 use crate::store::decide::{self, Decision};
 use crate::store::{Store, renew};
 
@@ -40,13 +45,20 @@ pub fn status(service: &Service) -> Status {
         requests: service.requests().into_iter().map(Request::from).collect(),
         obstacle: service.obstacle().map(|obstacle| obstacle.lines()),
         refusals: Vec::new(),
+        files: Vec::new(),
     };
     match &*service.configuration() {
-        Configuration::Valid { provider, store, entries, .. } => {
+        configuration @ Configuration::Valid { provider, store, entries, files, .. } => {
+            let (answers, needed) = (store.answers(), configuration.needed());
+            let secret = |entry: &Arc<Entry>| Secret {
+                needed: Some(needed.contains(entry.name.as_str())),
+                ..secret(store, entry, answers)
+            };
             status.provider = Some(self::provider(store, provider.kind()));
             status.cache = cache(store);
             status.budget = budget(store);
-            status.secrets = entries.iter().map(|entry| secret(store, entry)).collect();
+            status.secrets = entries.iter().map(secret).collect();
+            status.files = files.iter().map(MirroredFile::from).collect();
         }
         Configuration::Faulty(faults) => status.faults = Some(faults.to_string()),
     }
@@ -63,6 +75,9 @@ pub fn outdated(service: &Service) -> Outdated {
             credential: claim.credential.to_string(),
             given_at: Some(seconds(at.date())),
             is_newest,
+            place: None,
+            references: Vec::new(),
+            state: None,
         })
     });
     Outdated { credentials: held.collect() }
@@ -77,8 +92,16 @@ pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
         .parse::<UnitName>()
         .map_err(|error| Error::InvalidName { name: unit.to_owned(), reason: error.lines() })?;
     let given = service.given(|claim| claim.unit == name);
+    let answers = configuration.store().is_some_and(Store::answers);
     let held = |(credential, secret): (CredentialName, String)| {
         let claim = Claim { unit: name.clone(), credential };
+        let (rule, store) = match &*configuration {
+            Configuration::Valid { policy, store, .. } => {
+                (policy.rule_for(&name, &claim.credential).ok(), Some(store))
+            }
+            Configuration::Faulty(_) => (None, None),
+        };
+        let references = rule.iter().flat_map(|rule| rule.entry.content.references());
         let gift = given.get(&claim).copied();
         Held {
             unit: unit.to_owned(),
@@ -86,6 +109,9 @@ pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
             secret: Some(secret),
             given_at: gift.map(|(at, _)| seconds(at.date())),
             is_newest: gift.and_then(|(_, is_newest)| is_newest),
+            place: rule.map(|rule| rule.place.to_string()),
+            references: references.map(ToString::to_string).collect(),
+            state: rule.zip(store).map(|(rule, store)| self::secret(store, &rule.entry, answers)),
         }
     };
     Ok(UnitState {
@@ -97,6 +123,7 @@ pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
             .map(Request::from)
             .filter(|request| request.unit == unit)
             .collect(),
+        refusals: Vec::new(),
     })
 }
 
@@ -107,7 +134,8 @@ pub fn explanation(service: &Service, unit: &str, credential: &str) -> Result<Ex
         credential.parse::<CredentialName>().map_err(|error| invalid(credential, error.lines()))?;
     match &*service.configuration() {
         Configuration::Valid { policy, store, .. } => {
-            Ok(explain(policy, &unit, &credential, |entry: &Entry| Some(secret(store, entry))))
+            let answers = store.answers();
+            Ok(explain(policy, &unit, &credential, |entry: &Entry| Some(secret(store, entry, answers))))
         }
         Configuration::Faulty(faults) => Err(Error::Unconfigured { faults: faults.to_string() }),
     }
@@ -163,6 +191,8 @@ fn provider(store: &Store, kind: &str) -> Provider {
         error_kind: report.down.as_ref().map(|down| down.error.kind().to_owned()),
         account_before: report.account_before,
         error: report.down.map(|down| down.error.lines()),
+        token_error: report.token_error.map(|error| error.lines()),
+        not_before: report.told_until.map(|until| seconds(until.date())),
         next_refresh: report.next_refresh.map(|moment| seconds(moment.date())),
     }
 }
@@ -188,6 +218,7 @@ fn cache(store: &Store) -> Cache {
         in_memory: report.in_memory as u64,
         sealable: report.sealable as u64,
         written_at: report.written.map(seconds),
+        on_disk: report.on_disk.map(|count| count as u64),
         unwritable_since: report.trouble.as_ref().map(|trouble| seconds(trouble.since.date())),
         unwritable_because: report.trouble.map(|trouble| trouble.why),
     }
@@ -209,8 +240,8 @@ fn budget(store: &Store) -> Budget {
 }
 
 /// For a template, the worst of its references counts.
-fn secret(store: &Store, entry: &Entry) -> Secret {
-    let report = store.secret_report(entry);
+fn secret(store: &Store, entry: &Entry, answers: bool) -> Secret {
+    let report = store.secret_report(entry, answers);
     let states = report.decisions.iter().map(|decision| match decision {
         Decision::Serve => State::Fresh,
         Decision::Fetch { fall_back: true } => State::Stale,
@@ -225,6 +256,8 @@ fn secret(store: &Store, entry: &Entry) -> Secret {
         denied_for: report.denied_for.map(|denied| denied.as_secs()),
         error: report.failure.as_ref().map(|failure| failure.error.lines()),
         error_at: report.failure.map(|failure| seconds(failure.at.date())),
+        ready: Some(report.is_servable),
+        needed: None,
     }
 }
 
@@ -235,21 +268,33 @@ pub fn explain(
     credential: &CredentialName,
     secret: impl Fn(&Entry) -> Option<Secret>,
 ) -> Explanation {
+    let granted = |rule: Rule, entry: &Entry| Explanation {
+        granted: true,
+        reason: None,
+        rule: Some(rule),
+        name: Some(entry.name.clone()),
+        secret: secret(entry),
+        references: entry.content.references().map(ToString::to_string).collect(),
+        others: Vec::new(),
+    };
     match policy.rule_for(unit, credential) {
-        Ok(rule) => Explanation {
-            granted: true,
-            reason: None,
-            rule: Some(Rule::from(rule)),
-            name: Some(rule.entry.name.clone()),
-            secret: secret(&rule.entry),
-            references: rule.entry.content.references().map(ToString::to_string).collect(),
-            others: Vec::new(),
-        },
+        Ok(rule) => granted(Rule::from(rule), &rule.entry),
         Err(denied) => {
-            let mut others: Vec<&policy::Rule> = match denied {
-                Denied::NotForUnit => policy.rules().filter(|rule| rule.credential == *credential).collect(),
-                Denied::UnknownCredential => policy.rules().filter(|rule| rule.units.matches(unit)).collect(),
+            // The mirror asks by names of its own, which no line of the configuration has.
+            if let Some(entry) = policy.entry_for(unit, credential) {
+                let (units, credential) = (unit.to_string(), credential.to_string());
+                let rule = Rule { units, credential, place: entry.place.to_string() };
+                return granted(rule, entry);
+            }
+            let all = || policy.rules().map(|rule| rule.credential.as_str());
+            let meant = nearest(credential.as_str(), all());
+            let is_near = |rule: &&policy::Rule| match denied {
+                Denied::NotForUnit => rule.credential == *credential || rule.units.matches(unit),
+                Denied::UnknownCredential => {
+                    rule.units.matches(unit) || meant.is_some_and(|meant| rule.credential.as_str() == meant)
+                }
             };
+            let mut others: Vec<&policy::Rule> = policy.rules().filter(is_near).collect();
             others.sort_by_key(|rule| (rule.credential.clone(), rule.units.clone()));
             Explanation {
                 granted: false,
@@ -270,6 +315,23 @@ impl From<&policy::Rule> for Rule {
             units: rule.units.to_string(),
             credential: rule.credential.to_string(),
             place: rule.place.to_string(),
+        }
+    }
+}
+
+impl From<&config::MirrorFile> for MirroredFile {
+    fn from(file: &config::MirrorFile) -> Self {
+        let text = |path: &PathBuf| path.display().to_string();
+        Self {
+            secret: file.entry.name.clone(),
+            credential: file.entry.content.mirror_name().to_string(),
+            path: text(&file.path),
+            owner: file.owner.clone(),
+            group: file.group.clone(),
+            mode: format!("{:04o}", file.mode),
+            symlinks: file.symlinks.iter().map(text).collect(),
+            optional: file.optional,
+            services: file.services.iter().map(|(unit, _)| unit.to_string()).collect(),
         }
     }
 }

@@ -3,14 +3,11 @@
 //! It is public: things are added to it, never changed or taken away. Times are seconds since 1970 (UTC), ages seconds.
 //! No value of a secret ever goes through it.
 
-use std::iter::from_fn;
-use std::pin::pin;
-
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{self, CustomType, Type};
 use zlink::{ReplyError, proxy};
 
+pub use super::pages::whole_status;
 use crate::remedy::Remedy;
 
 /// What `Status` answers.
@@ -48,6 +45,30 @@ pub struct Status {
     /// What units were refused, for whatever reason, and have not got since, the last first. An older service does not report it.
     #[serde(default)]
     pub refusals: Vec<Refusal>,
+    /// The files that opnix-mirror.service is to write. An older service does not report them.
+    #[serde(default)]
+    pub files: Vec<MirroredFile>,
+}
+
+/// A file of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomType)]
+pub struct MirroredFile {
+    /// The name of its secret in the configuration.
+    pub secret: String,
+    /// The name by which the mirror asks for it.
+    pub credential: String,
+    pub path: String,
+    pub owner: String,
+    /// None: that of the mirror.
+    pub group: Option<String>,
+    /// The permission bits, octal.
+    pub mode: String,
+    /// The links that lead to it.
+    pub symlinks: Vec<String>,
+    /// Whether it may be missing.
+    pub optional: bool,
+    /// The units that are told of another content.
+    pub services: Vec<String>,
 }
 
 /// A credential that a unit asked for and was refused.
@@ -67,46 +88,6 @@ pub struct Refusal {
     pub reason: String,
 }
 
-impl Status {
-    /// As several answers, with so many secrets at most in each, and whether another one follows.
-    pub fn pages(mut self, most: usize) -> impl Iterator<Item = (Self, bool)> {
-        let mut secrets = std::mem::take(&mut self.secrets).into_iter();
-        let mut next = Some(self);
-        from_fn(move || {
-            let mut page = next.take()?;
-            page.secrets = secrets.by_ref().take(most).collect();
-            let continues = secrets.len() > 0;
-            if continues {
-                next = Some(Self {
-                    secrets: Vec::new(),
-                    missed: Vec::new(),
-                    refusals: Vec::new(),
-                    requests: Vec::new(),
-                    ..page.clone()
-                });
-            }
-            Some((page, continues))
-        })
-    }
-}
-
-/// Asks for all of it.
-pub async fn whole_status(service: &mut impl Control) -> zlink::Result<Result<Status, Error>> {
-    let mut answers = pin!(service.status().await?);
-    let gone = || zlink::Error::UnexpectedEof;
-    let mut whole = match answers.next().await.ok_or_else(gone)?? {
-        Ok(first) => first,
-        Err(error) => return Ok(Err(error)),
-    };
-    while let Some(next) = answers.next().await {
-        match next? {
-            Ok(next) => whole.secrets.extend(next.secrets),
-            Err(error) => return Ok(Err(error)),
-        }
-    }
-    Ok(Ok(whole))
-}
-
 /// What `Outdated` answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
 pub struct Outdated {
@@ -122,6 +103,9 @@ pub struct UnitState {
     pub missed: Vec<Missed>,
     /// Its requests that wait for their value.
     pub requests: Vec<Request>,
+    /// What it was refused, for whatever reason, and has not got since, the last first. An older service does not report it.
+    #[serde(default)]
+    pub refusals: Vec<Refusal>,
 }
 
 /// A credential of a unit.
@@ -135,6 +119,15 @@ pub struct Held {
     pub given_at: Option<u64>,
     /// Whether that was the newest value that opnix knows; none: it was not given, or keeps no value, or is another each time.
     pub is_newest: Option<bool>,
+    /// The line of the configuration that says so. An older service does not report it.
+    #[serde(default)]
+    pub place: Option<String>,
+    /// Where it comes from: secret references. An older service does not report them.
+    #[serde(default)]
+    pub references: Vec<String>,
+    /// The state of its secret; only with `Unit`. An older service does not report it.
+    #[serde(default)]
+    pub state: Option<Secret>,
 }
 
 /// A configuration or token that is faulty, so that the one before stays in force.
@@ -204,6 +197,12 @@ pub struct Provider {
     pub tried: Option<u64>,
     /// When it is asked next in the background.
     pub next_refresh: Option<u64>,
+    /// What is wrong with the token that it would be asked with now, if it needs one. An older service does not report it.
+    #[serde(default)]
+    pub token_error: Option<String>,
+    /// It said that it is not to be asked before that. An older service does not report it.
+    #[serde(default)]
+    pub not_before: Option<u64>,
 }
 
 /// How the provider is, as far as the last requests tell.
@@ -235,6 +234,9 @@ pub struct Cache {
     pub sealable: u64,
     /// When the file was last written.
     pub written_at: Option<u64>,
+    /// How many values the file has; none: one that does not open is there. An older service does not report it.
+    #[serde(default)]
+    pub on_disk: Option<u64>,
     /// Since when it cannot be written any more: what is on disk is older than what is served. An older service does not report it.
     #[serde(default)]
     pub unwritable_since: Option<u64>,
@@ -275,6 +277,12 @@ pub struct Secret {
     pub error: Option<String>,
     /// When that was.
     pub error_at: Option<u64>,
+    /// Whether a unit would be given it now, as far as the last answers of 1Password tell. An older service does not report it.
+    #[serde(default)]
+    pub ready: Option<bool>,
+    /// Whether a unit needs it, or a file that has to be there. An older service does not report it.
+    #[serde(default)]
+    pub needed: Option<bool>,
 }
 
 /// What becomes of a unit that asks for a secret now. For a template, the worst of its references counts.

@@ -3,6 +3,7 @@
 pub mod answers;
 mod connection;
 pub mod interface;
+mod pages;
 pub mod server;
 
 /// Where it listens: `ListenStream=` in `systemd/opnix-control.socket`.

@@ -23,9 +23,9 @@ use zlink::{Reply, Server, service};
 use super::answers;
 use super::connection::{self, End};
 use super::interface::{
-    Budget, Cache, Changes, Error, Explanation, Health, Held, Missed, Outcome, Outdated, Provider, Records,
-    Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState,
-    Window,
+    Budget, Cache, Changes, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated,
+    Provider, Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status,
+    TokenTaken, UnitState, Window,
 };
 use crate::peer::is_named;
 use crate::server::{Service, request};
@@ -115,14 +115,14 @@ struct Control {
 /// No value of a secret ever goes through here. A connection on which nothing is said for ten seconds ends.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, MirroredFile, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),
 )]
 impl Control {
     /// The state of the service: its provider, cache, budget and secrets. Who asks for more than one answer gets some of many secrets
-    /// with each, which takes less time; what else is a list is in the first.
+    /// and files with each, which takes less time; what else is a list is in the first.
     #[zlink(more)]
     async fn status(&self, more: bool) -> impl Stream<Item = Reply<Status>> + Unpin {
         let most = if more { PAGE } else { usize::MAX };

@@ -16,6 +16,7 @@ mod pass;
 pub mod plan;
 mod recover;
 pub mod reload;
+pub mod report;
 mod startable;
 mod state;
 mod units;
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 
@@ -36,6 +37,7 @@ use self::install::Mark;
 use self::pass::{Done, Pass};
 use self::plan::Tasks;
 use self::recover::Provided;
+use self::report::Report;
 pub use self::state::Memory;
 use self::state::State;
 use self::units::Acts;
@@ -92,6 +94,8 @@ pub struct Mirror {
     has_news: bool,
     /// What was known when units were last looked at, and when that was.
     looked: Option<(Option<BTreeMap<String, bool>>, Instant)>,
+    /// What was said last.
+    reported: Option<Report>,
 }
 
 /// Why a file is not as it should be.
@@ -100,6 +104,7 @@ struct Trouble {
     /// When to try again; `None`: when the service says that something changed.
     again: Option<Instant>,
     pause: Duration,
+    since: SystemTime,
 }
 
 /// When the mirror looks at everything.
@@ -135,6 +140,7 @@ impl Mirror {
             acts: Acts::default(),
             has_news: true,
             looked: None,
+            reported: None,
         })
     }
 
@@ -258,7 +264,8 @@ impl Mirror {
         }
         let pause = before.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
         let again = again.then(|| Instant::now() + pause);
-        self.troubles.insert(file.path.clone(), Trouble { why, again, pause });
+        let since = before.map_or_else(SystemTime::now, |before| before.since);
+        self.troubles.insert(file.path.clone(), Trouble { why, again, pause, since });
     }
 
     /// Whether it was written once, as far as that is known.
@@ -351,34 +358,6 @@ impl Mirror {
         {
             warn!("that a reload is done cannot be told: {error}");
         }
-    }
-
-    /// How everything is, in one line, for `systemctl status`.
-    pub fn status(&self) -> String {
-        let is_wanted = |file: &&MirrorFile| !file.optional || self.is_written(file);
-        let files = self.config.iter().flat_map(|config| &config.files).filter(is_wanted);
-        let missing = files.clone().filter(|file| self.troubles.contains_key(&file.path)).count();
-        let mut text = match (files.count(), missing) {
-            (0, _) => "There are no files to write.".to_owned(),
-            (all, 0) => format!("All {all} files are in place."),
-            (all, missing) => format!("{} of {all} files are in place.", all - missing),
-        };
-        if let Some(faults) = &self.faults {
-            text.push_str(&format!(" The new configuration is faulty, the old one is in force: {faults}"));
-        }
-        for (path, why) in &self.stuck {
-            text.push_str(&format!(
-                " {} left the configuration and cannot be removed: {why};",
-                path.display()
-            ));
-        }
-        for failure in self.acts.failures() {
-            text.push_str(&format!(" A secret changed, and {failure};"));
-        }
-        for (path, trouble) in &self.troubles {
-            text.push_str(&format!(" {}: {};", path.display(), trouble.why));
-        }
-        text.replace('\n', "; ")
     }
 }
 

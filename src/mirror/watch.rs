@@ -80,7 +80,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
     let mut hangup = signal(SignalKind::hangup())?;
     let (say, mut changes) = unbounded_channel();
     // Whoever sends a signal has waited for this.
-    Notifier::direct().ready(&mirror.status());
+    Notifier::direct().ready(&mirror.report());
     let mut telling = pin!(tell_changes(control.clone(), say));
     let (mut next_look, mut is_up) = (Instant::now(), true);
     loop {
@@ -130,7 +130,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
                     }
                 }
             }
-            Notifier::direct().status(&mirror.status());
+            Notifier::direct().status(&mirror.report());
             if occasion == Some(Occasion::Reload) {
                 mirror.tell_reloaded(wanted);
             }

@@ -95,6 +95,14 @@ impl Provider {
         }
     }
 
+    /// What is wrong with the token, as far as that shows without a request.
+    pub fn token_error(&self) -> Option<FetchError> {
+        match self {
+            Self::Remote(remote) => remote.token_error(),
+            Self::Local(_) => None,
+        }
+    }
+
     pub fn needs_token(&self) -> bool {
         matches!(self, Self::Remote(_))
     }

@@ -1,12 +1,12 @@
 //! The configuration in force, and what it answers with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::refusal::Refusal;
 use super::starts::Pairs;
-use crate::config::{self, Config, Faults};
+use crate::config::{self, Config, Faults, MirrorFile};
 use crate::moment::Moment;
 use crate::names::{CREDENTIALS_MAX, CredentialName, UnitName};
 use crate::peer::{Claim, Peer};
@@ -31,6 +31,8 @@ pub enum Configuration {
         /// Where the store's values come from.
         provider: config::Provider,
         store: Store,
+        /// What the mirror is to write.
+        files: Vec<MirrorFile>,
         /// What belongs together in a start.
         pairs: Box<Pairs>,
     },
@@ -41,7 +43,7 @@ pub enum Configuration {
 impl Configuration {
     /// `old` is the configuration that this one replaces.
     pub fn new(config: Config, token: &TokenSource, base: &Base, old: Option<&Self>) -> Self {
-        let Config { provider, timing, budget, settings, policy, entries, .. } = config;
+        let Config { provider, timing, budget, settings, policy, entries, files, .. } = config;
         let rules = Rules { timing, budget, settings };
         let old = match old {
             Some(Self::Valid { provider: same, store, .. }) => Some((store, *same == provider)),
@@ -60,7 +62,7 @@ impl Configuration {
         let store = Store::new(asked, rules, inherited, base);
         old.inspect(|(before, _)| store.succeeds(before));
         let pairs = Box::new(Pairs::of(&policy));
-        Self::Valid { policy, entries, provider, store, pairs }
+        Self::Valid { policy, entries, provider, store, files, pairs }
     }
 
     /// The right to a value, with the store that has it or gets it.
@@ -109,6 +111,13 @@ impl Configuration {
         let names = policy.rules().filter(|rule| rule.units.matches(unit)).map(|rule| &rule.credential);
         let entry = |name: &CredentialName| Some(policy.entry_for(unit, name)?.name.clone());
         names.filter_map(|name| Some((name.clone(), entry(name)?))).collect()
+    }
+
+    /// What a unit needs, or a file that has to be there. All others are of no use, or do without.
+    pub fn needed(&self) -> HashSet<&str> {
+        let Self::Valid { policy, files, .. } = self else { return HashSet::new() };
+        let files = files.iter().filter(|file| !file.optional).map(|file| &file.entry);
+        policy.rules().map(|rule| &rule.entry).chain(files).map(|entry| entry.name.as_str()).collect()
     }
 
     /// A unit was refused for want of its value: it is looked for in the background.

@@ -83,6 +83,7 @@ pub async fn run(
     spawn_local(service.missed.clone().keep_saved());
     spawn_local(service.given.clone().keep_saved());
     spawn_local(service.clone().keep_looking());
+    spawn_local(service.clone().keep_told());
     service.notifier.ready(&service.status());
     if let Some(path) = path {
         info!("listening on {}", path.display());

@@ -53,6 +53,8 @@ pub struct Disk {
 struct Written {
     /// The name of the cache that has all that was ever given; empty if there is none.
     last: String,
+    /// How many values the cache on disk has, as far as that is known.
+    holds: Option<usize>,
     trouble: Option<Trouble>,
 }
 
@@ -117,6 +119,7 @@ impl Disk {
         let mut contents = sealed::open(key, &file, Now::read(), self.boot.as_ref())
             .inspect_err(|error| records::cache_unused(&path, error))
             .ok()?;
+        self.written().holds = Some(contents.entries.len());
         if contents.name != self.written().last || self.is_marked() {
             warn!(
                 "the sealed cache may not have the newest values: none of it is served as fresh before 1Password has confirmed it"
@@ -171,12 +174,17 @@ impl Disk {
             };
             let named = ledger.to_file(now, self.boot.as_ref(), &last).map_err(io::Error::from);
             let named = named.and_then(|ledger| directory.replace_alone(REQUESTS, &ledger));
+            let holds = snapshot.map_or(0, |snapshot| snapshot.entries.len());
             let cache = match (new, snapshot) {
-                (Some(new), _) => directory.replace_alone(CACHE, &new.file),
+                (Some(new), _) => directory.replace_alone(CACHE, &new.file).map(|()| Some(holds)),
                 // What a key that does not open now has sealed is not ours to remove.
-                (None, Some(_)) if self.key.is_ok() => directory.remove(CACHE),
-                (None, _) => Ok(()),
+                (None, Some(_)) if self.key.is_ok() => directory.remove(CACHE).map(|()| Some(0)),
+                (None, _) => Ok(None),
             };
+            let cache = cache.map(|holds| {
+                let mut written = self.written();
+                written.holds = holds.or(written.holds);
+            });
             named.and(cache)
         });
         self.note(wrote)
@@ -258,6 +266,11 @@ impl Disk {
     /// When the cache was last written, if there is one.
     pub fn written_at(&self) -> Option<SystemTime> {
         fs::metadata(self.directory.as_ref()?.path(CACHE)).ok()?.modified().ok()
+    }
+
+    /// How many values the cache on disk has, by what was read and written of it; `None`: one that does not open may be there.
+    pub fn holds(&self) -> Option<usize> {
+        self.written().holds
     }
 }
 

@@ -49,6 +49,10 @@ pub struct ProviderReport {
     pub account_before: Option<String>,
     pub health: Health,
     pub down: Option<Down>,
+    /// What is wrong with the token, if one is needed.
+    pub token_error: Option<FetchError>,
+    /// Before when it is not to be asked again, as it said itself.
+    pub told_until: Option<Moment>,
     pub next_refresh: Option<Moment>,
 }
 
@@ -58,6 +62,8 @@ pub struct CacheReport {
     pub in_memory: usize,
     pub sealable: usize,
     pub written: Option<SystemTime>,
+    /// How many values that file has; `None`: that is not known.
+    pub on_disk: Option<usize>,
     /// Why and since when nothing can be written, if that is so.
     pub trouble: Option<Trouble>,
 }
@@ -69,16 +75,33 @@ pub struct SecretReport {
     pub age: Option<Duration>,
     pub denied_for: Option<Duration>,
     pub failure: Option<Failure>,
+    /// Whether a unit would be given it now, as far as the last answers tell.
+    pub is_servable: bool,
+}
+
+impl ProviderReport {
+    /// Whether it gives what it is asked for, as far as its last answers tell.
+    pub fn answers(&self, limited: bool) -> bool {
+        // A budget that is used up keeps no start from asking, unlike a limit of the provider's.
+        let is_up = self.health == Health::Up || self.health == Health::Spent && !limited;
+        is_up && self.token_error.is_none()
+    }
 }
 
 impl Store {
     pub fn provider_report(&self) -> ProviderReport {
+        // Not while the state is locked: the token may be in a file.
+        let token_error = self.0.provider.token_error();
+        let now = Now::read();
+        let told_until = self.0.meter.ledger().told_until(now);
         let state = self.0.state();
         ProviderReport {
             account: state.account.clone().or_else(|| self.0.provider.account()),
             account_before: state.former.as_ref().map(|(account, _)| account.clone()),
-            health: state.health(&self.0.limits(), Now::read()),
+            health: state.health(&self.0.limits(), now),
             down: state.breaker.down().cloned(),
+            token_error,
+            told_until,
             next_refresh: state.next_refresh,
         }
     }
@@ -95,6 +118,7 @@ impl Store {
             in_memory: state.values.iter().count(),
             sealable: state.values.sealable().count(),
             written,
+            on_disk: written.map_or(Some(0), |_| self.0.disk.holds()),
             trouble: self.0.disk.trouble(),
         }
     }
@@ -104,13 +128,31 @@ impl Store {
         (self.0.budget, self.0.meter.ledger().clone())
     }
 
-    pub fn secret_report(&self, entry: &Entry) -> SecretReport {
+    /// Whether the provider gives what it is asked for, as far as its last answers tell: see [`Self::secret_report`].
+    pub fn answers(&self) -> bool {
+        let limited = self.0.meter.ledger().limited_until(Now::read()).is_some();
+        self.provider_report().answers(limited)
+    }
+
+    /// `answers`: the provider gives what it is asked for, see [`Self::answers`].
+    pub fn secret_report(&self, entry: &Entry, answers: bool) -> SecretReport {
         let now = Now::read();
         let state = self.0.state();
         let limits = self.0.limits();
         let known = |reference: &Reference| state.values.get(reference).map(|kept| kept.known(now));
         let all = || entry.content.references();
+        // What failed because the provider did not work tells nothing about the value.
+        let failed = |reference: &Reference| {
+            let failure = state.failures.get(reference);
+            failure.is_some_and(|failure| !failure.error.consequences().provider_is_down)
+        };
+        let is_servable = |reference: &Reference| match state.decide(reference, &limits, now) {
+            Decision::Serve | Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => true,
+            Decision::Fetch { fall_back: false } => answers && !failed(reference),
+            Decision::Refuse => false,
+        };
         SecretReport {
+            is_servable: all().all(is_servable),
             decisions: all().map(|reference| state.decide(reference, &limits, now)).collect(),
             age: all().filter_map(|reference| known(reference)?.age).max(),
             denied_for: all().filter_map(|reference| known(reference)?.denied_for).max(),

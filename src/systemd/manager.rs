@@ -342,6 +342,18 @@ impl Unit {
     /// Whether it failed because one of its processes was not given its credentials, or nothing is known against that: systemd
     /// forgets how all processes but the main one ended when it reads its unit files anew.
     pub fn may_have_lacked_credentials(&self) -> bool {
+        let ends = self.ends();
+        self.result() == "exit-code"
+            && (self.lacked_credentials() || ends.iter().all(|(_, status)| *status == 0))
+    }
+
+    /// Whether it failed because one of its processes was not given its credentials.
+    pub fn lacked_credentials(&self) -> bool {
+        self.result() == "exit-code" && self.ends().iter().any(|(_, status)| *status == CREDENTIALS)
+    }
+
+    /// How its processes ended, with code and status, as far as that is known.
+    fn ends(&self) -> Vec<(i128, i128)> {
         let is_command = |name: &str| name.starts_with("Exec");
         let commands =
             self.properties.iter().filter(|(name, _)| is_command(name)).flat_map(|(_, value)| value.list());
@@ -353,9 +365,7 @@ impl Unit {
         ends.extend(
             Some((self.number("ExecMainCode"), self.number("ExecMainStatus"))).filter(|(code, _)| *code != 0),
         );
-        self.result() == "exit-code"
-            && (ends.iter().any(|(_, status)| *status == CREDENTIALS)
-                || ends.iter().all(|(_, status)| *status == 0))
+        ends
     }
 }
 

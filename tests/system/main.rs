@@ -38,6 +38,7 @@ mod refusals;
 mod roundtrip;
 #[path = "../simulators/mod.rs"]
 mod simulators;
+mod status;
 mod store;
 mod stores;
 mod strace;
@@ -136,6 +137,8 @@ fn main() -> std::process::ExitCode {
         recovery::what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both,
         recovery::units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do,
         recovery::units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do,
+        status::a_refusal_counts_until_the_unit_has_its_secret_or_is_gone,
+        status::the_files_are_told_as_they_are_and_why_not_as_they_are_to_be,
         recovery::what_stands_in_the_way_of_a_file_is_tried_again_until_it_is_gone,
         recovery::the_mirror_is_back_whatever_becomes_of_it_and_a_reload_returns_when_the_files_are_there,
         recovery::a_unit_that_failed_over_its_old_value_starts_with_the_new_one,

@@ -114,6 +114,11 @@ impl Remote {
         }
     }
 
+    /// What is wrong with the token that it would be asked with now.
+    pub fn token_error(&self) -> Option<FetchError> {
+        self.token.read().and_then(|token| self.check_token(token)).err()
+    }
+
     /// The token, unless something is wrong with it that shows without a request.
     pub fn check_token(&self, token: Secret) -> Result<Secret, FetchError> {
         match &self.sign_in.endpoint {

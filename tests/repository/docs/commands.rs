@@ -88,7 +88,7 @@ fn status() -> String {
         "version": env!("CARGO_PKG_VERSION"),
         "provider": {"kind": "service_account", "health": "up", "next_refresh": NOW + 6192,
             "account": "machine@1passwordserviceaccounts.com at acme.1password.com"},
-        "cache": {"sealed": true, "in_memory": 2, "sealable": 2, "written_at": NOW - 181},
+        "cache": {"sealed": true, "in_memory": 2, "sealable": 2, "on_disk": 2, "written_at": NOW - 181},
         "budget": {"hour": {"used": 8, "left": 92, "limit": 100}, "day": {"used": 14, "left": 186, "limit": 200}},
         "secrets": [secret("openai-api-key"), secret("datadog-api-key")],
         "waiting": 0,
