@@ -1,6 +1,6 @@
 //! `opnix status`: how the service is, and what of this machine belongs to it.
 
-mod files;
+pub mod files;
 mod page;
 mod service;
 mod unit;

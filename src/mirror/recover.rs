@@ -142,6 +142,12 @@ impl Left {
         self.0.is_empty()
     }
 
+    /// Those that lacked files, with what they lacked.
+    pub fn for_want_of_files(&self) -> impl Iterator<Item = (String, Vec<PathBuf>)> {
+        let lacked = self.0.iter().filter(|(_, wait)| !wait.files.is_empty());
+        lacked.map(|(unit, wait)| (unit.clone(), wait.files.iter().cloned().collect()))
+    }
+
     /// Whether the end of a job of this unit may tell something.
     pub fn concerns(&self, unit: &str, result: &str) -> bool {
         self.0.contains_key(unit) || ["assert", "dependency"].contains(&result)

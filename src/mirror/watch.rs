@@ -141,6 +141,8 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
         let missed = missed(&control).await;
         mirror = spawn_blocking(move || {
             mirror.recover(missed);
+            // Which units wait may be other ones now.
+            mirror.report();
             mirror
         })
         .await?;

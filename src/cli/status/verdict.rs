@@ -115,9 +115,14 @@ pub fn judge<'f>(
             relative(*at, now)
         ));
     }
-    for (file, _) in files.filter(|(file, look)| **look == Look::Missing && !file.optional) {
+    for (file, look) in files {
+        match look {
+            Look::Missing if !file.optional => reasons.push(format!("{} is not there", file.path)),
+            // Who is to read it cannot, or others can.
+            Look::Other(what) => reasons.push(format!("{} {what}", file.path)),
+            _ => continue,
+        }
         lacks = true;
-        reasons.push(format!("{} is not there", file.path));
     }
     let exit = match (is_faulty, lacks) {
         (true, _) => Exit::Config,

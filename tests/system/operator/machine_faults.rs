@@ -107,7 +107,7 @@ pub fn each_fault_of_the_machine_is_named_mended_and_gone(_: &Machine) {
          "chmod go-w /etc/opnix/secrets.json", 78, "chmod 0644 /etc/opnix/secrets.json; systemctl reload opnix.service"),
         ("others can write a directory on its way", "chmod 0777 /etc/opnix; systemctl reload opnix.service || true".into(), "configuration-faulty",
          "chmod go-w /etc/opnix", 78, "chmod 0755 /etc/opnix; systemctl reload opnix.service"),
-        ("it was edited and not loaded", "cp -p /etc/opnix/secrets.json /etc/opnix/before; sed -i 's/\"name\":\"key\"/\"name\":\"key2\",\"as\":\"key\"/' /etc/opnix/secrets.json".into(),
+        ("it was edited and not loaded", "cp -p /etc/opnix/secrets.json /etc/opnix/before; sed -i 's/\"name\":\"file\"/\"name\":\"file2\"/' /etc/opnix/secrets.json".into(),
          "configuration-old", "systemctl reload", 0, RESTORE),
         // The mapping and the units.
         ("the credential is misspelt", edit_app("s/=key:/=kye:/"), "unit-file", "kye", 69, RESTORE_APP),
