@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect::{self, CustomType, Type};
 use zlink::{ReplyError, proxy};
 
+use super::unserved::Unserved;
 use crate::remedy::Remedy;
 
 /// What `Status` answers.
@@ -68,14 +69,16 @@ pub struct Refusal {
 }
 
 impl Status {
-    /// As several answers, with so many secrets at most in each, and whether another one follows.
+    /// As several answers, with so many secrets and refusals at most in each, and whether another one follows.
     pub fn pages(mut self, most: usize) -> impl Iterator<Item = (Self, bool)> {
         let mut secrets = std::mem::take(&mut self.secrets).into_iter();
+        let mut refusals = std::mem::take(&mut self.refusals).into_iter();
         let mut next = Some(self);
         from_fn(move || {
             let mut page = next.take()?;
             page.secrets = secrets.by_ref().take(most).collect();
-            let continues = secrets.len() > 0;
+            page.refusals = refusals.by_ref().take(most).collect();
+            let continues = secrets.len() + refusals.len() > 0;
             if continues {
                 next = Some(Self {
                     secrets: Vec::new(),
@@ -100,7 +103,10 @@ pub async fn whole_status(service: &mut impl Control) -> zlink::Result<Result<St
     };
     while let Some(next) = answers.next().await {
         match next? {
-            Ok(next) => whole.secrets.extend(next.secrets),
+            Ok(next) => {
+                whole.secrets.extend(next.secrets);
+                whole.refusals.extend(next.refusals);
+            }
             Err(error) => return Ok(Err(error)),
         }
     }
@@ -422,4 +428,9 @@ pub trait Control {
     async fn watch(
         &mut self,
     ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Changes, Error>>>>;
+    #[zlink(more)]
+    async fn unserved(
+        &mut self,
+        after: Option<u64>,
+    ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Unserved, Error>>>>;
 }

@@ -4,6 +4,8 @@ pub mod answers;
 mod connection;
 pub mod interface;
 pub mod server;
+pub mod teller;
+pub mod unserved;
 
 /// Where it listens: `ListenStream=` in `systemd/opnix-control.socket`.
 pub const SOCKET: &str = "/run/opnix/control.sock";

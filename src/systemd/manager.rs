@@ -20,6 +20,27 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// The exit status of a process that could not be given its credentials.
 pub const CREDENTIALS: i128 = 243;
 
+/// The exit statuses of a process whose unit systemd could not set up, by the step that failed, as far as a service like ours has
+/// them: systemd.exec(5).
+const STEPS: [(i128, &str); 16] = [
+    (200, "CHDIR"),
+    (203, "EXEC"),
+    (205, "LIMITS"),
+    (206, "OOM_ADJUST"),
+    (209, "STDOUT"),
+    (216, "GROUP"),
+    (217, "USER"),
+    (218, "CAPABILITIES"),
+    (219, "CGROUP"),
+    (225, "NETWORK"),
+    (226, "NAMESPACE"),
+    (228, "SECCOMP"),
+    (233, "RUNTIME_DIRECTORY"),
+    (237, "KEYRING"),
+    (238, "STATE_DIRECTORY"),
+    (CREDENTIALS, "CREDENTIALS"),
+];
+
 pub struct Manager(Bus);
 
 /// A unit as it is now.
@@ -156,6 +177,32 @@ impl Unit {
         self.text("Result")
     }
 
+    /// Whether it waits to be started again by itself after a failure.
+    pub fn is_between_starts(&self) -> bool {
+        self.text("SubState").starts_with("auto-restart")
+    }
+
+    /// When it last ended after it had been up, in microseconds of systemd's clock; 0: it has not been up.
+    pub fn ran_until(&self) -> i128 {
+        self.number("ActiveExitTimestampMonotonic")
+    }
+
+    /// How its last start failed, if it is down by that, or about to be started again: `exit-code, 226/NAMESPACE`.
+    pub fn start_failure(&self) -> Option<String> {
+        let is_down = ["activating", "deactivating", "failed"].contains(&self.state());
+        if !is_down || ["", "success"].contains(&self.result()) {
+            return None;
+        }
+        let status = self.number("ExecMainStatus");
+        let end = match (self.number("ExecMainCode"), STEPS.iter().find(|(number, _)| *number == status)) {
+            // As systemctl shows it.
+            (1, Some((_, step))) => format!(", {status}/{step}"),
+            (1..=3, _) if status != 0 => format!(", status {status}"),
+            _ => String::new(),
+        };
+        Some(format!("{}{end}", self.result()))
+    }
+
     pub fn has_job(&self) -> bool {
         self.properties.get("Job").and_then(|job| job.list().first()?.number()).is_some_and(|id| id != 0)
     }
@@ -210,6 +257,12 @@ impl Unit {
     /// remembers. A start that fails by an assertion or a dependency is none.
     pub fn started_at(&self) -> i128 {
         self.number("InactiveExitTimestampMonotonic")
+    }
+
+    /// When somebody last had it started, by the same clock, whatever came of that.
+    pub fn tried_at(&self) -> i128 {
+        let tests = ["ConditionTimestampMonotonic", "AssertTimestampMonotonic"].map(|name| self.number(name));
+        tests.into_iter().fold(self.started_at(), i128::max)
     }
 
     /// When it was last started, in seconds since 1970, by the wall clock as it was then, or as it is now if it was set back since.
