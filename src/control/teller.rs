@@ -15,8 +15,10 @@ use super::unserved::{Delay, Unserved};
 use crate::records;
 use crate::server::{Feed, Service};
 
-/// How often one refusal is told that comes again and again; what comes between is counted.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How often one refusal is told that comes again and again; what comes between is counted. `systemctl status` shows what is on
+/// record since the last start, so each start of a unit that is started again all the time is to have its line, as it has those of
+/// systemd.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long it is remembered how often a unit was refused.
 const MEMORY: Duration = Duration::from_secs(60);
 /// How many requests that wait are remembered: as many as can.
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_again_and_again_is_told_once_a_second_and_the_rest_is_put_off() {
+    fn who_is_refused_again_and_again_is_told_from_time_to_time_and_the_rest_is_put_off() {
         let mut teller = Teller::default();
         for times in 1..=10 {
             teller.tell(Unserved { number: times, refusals: vec![refusal(times)], delays: Vec::new() });

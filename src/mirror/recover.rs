@@ -185,7 +185,11 @@ impl Left {
             },
         };
         if !wait.files.is_empty() || !wait.needs.is_empty() {
-            self.note(unit.id, wait);
+            self.note(unit.id.clone(), wait);
+            if result == "assert" {
+                // Each is told, although systemd may have forgotten when it was.
+                self.0.entry(unit.id).and_modify(|wait| wait.told = None);
+            }
         }
     }
 

@@ -74,11 +74,8 @@ impl Hearing {
     async fn run(mut self) {
         loop {
             let begun = Instant::now();
-            let heard = if service_is_up(&self.control).await { self.hear().await } else { Ok(()) };
-            if heard.is_err() {
-                self.look_at_the_service(begun).await
-            } else {
-                self.is_up()
+            if !service_is_up(&self.control).await || self.hear().await.is_err() {
+                self.look_at_the_service(begun).await;
             }
             self.catch_up().await;
             sleep(AGAIN / 2).await;
@@ -93,7 +90,11 @@ impl Hearing {
         let mut service = timeout(PATIENCE, connect(&self.control)).await.map_err(late)??;
         let mut answers = pin!(service.unserved(self.teller.heard().number).await?);
         let mut next = timeout(PATIENCE, answers.next()).await.map_err(late)?;
-        self.is_up();
+        if !matches!(next, Some(Ok(Ok(_)))) {
+            // Its socket was closed, or it is an older one.
+            return Err(zlink::Error::UnexpectedEof);
+        }
+        (self.down, self.told) = (None, BTreeSet::new());
         while let Some(Ok(Ok(unserved))) = next {
             if tells && self.teller.tell(unserved) {
                 self.save();
@@ -109,11 +110,6 @@ impl Hearing {
             };
         }
         Ok(())
-    }
-
-    fn is_up(&mut self) {
-        self.down = None;
-        self.told.clear();
     }
 
     /// What was put off is told although the service went away.

@@ -189,7 +189,9 @@ impl Unit {
 
     /// How its last start failed, if it is down by that, or about to be started again: `exit-code, 226/NAMESPACE`.
     pub fn start_failure(&self) -> Option<String> {
-        let is_down = ["activating", "deactivating", "failed"].contains(&self.state());
+        // What it needs is started before it.
+        let is_down = ["activating", "deactivating", "failed"].contains(&self.state())
+            || self.state() == "inactive" && self.has_job();
         if !is_down || ["", "success"].contains(&self.result()) {
             return None;
         }
