@@ -41,5 +41,5 @@ fn every_kind_of_record_is_in_the_catalog() {
     let ids = |code: &String| after(&code.replace("\"8e3f0c5f", "\"id 8e3f0c5f"), "\"id ");
     let used: BTreeSet<String> = sources().values().flat_map(ids).collect();
     assert_eq!(used, after(&shipped("opnix.catalog"), "\n-- "));
-    assert_eq!(used.len(), 24);
+    assert_eq!(used.len(), 28);
 }
