@@ -1,5 +1,6 @@
 //! Records in the journals of units themselves, which `systemctl status UNIT` and `journalctl -u UNIT` show: those of root with the
-//! field OBJECT_SYSTEMD_UNIT, and in a user's manager those of that user with OBJECT_SYSTEMD_USER_UNIT.
+//! field OBJECT_SYSTEMD_UNIT, and in a user's manager those of that user with OBJECT_SYSTEMD_USER_UNIT. They name the unit, because
+//! they are in the journal of who wrote them as well.
 
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ pub fn unit_refused(unit: &str, credential: &str, check: &str, reason: &str, tim
         opnix_credential = credential,
         opnix_check = check,
         opnix_reason = reason,
-        "opnix refused it the credential \"{credential}\"{often}: {reason}. See: {see}"
+        "opnix refused {unit} the credential \"{credential}\"{often}: {reason}. See: {see}"
     );
 }
 
@@ -97,7 +98,7 @@ pub fn unit_waits(unit: &str, credential: &str, why: Option<&str>, left: Option<
         object_systemd_user_unit = of_user,
         opnix_credential = credential,
         opnix_reason = why,
-        "it waits for the credential \"{credential}\" from opnix, {end}: {why}. See: {see}"
+        "{unit} waits for the credential \"{credential}\" from opnix, {end}: {why}. See: {see}"
     );
 }
 
@@ -112,7 +113,7 @@ pub fn unit_lacks_file(unit: &str, path: &str, why: &str, comes: bool) {
         object_systemd_user_unit = of_user,
         opnix_path = path,
         opnix_reason = why,
-        "it needs {path}, which is not there: {why}; {then}. See: {see}"
+        "{unit} needs {path}, which is not there: {why}; {then}. See: {see}"
     );
 }
 
@@ -125,6 +126,6 @@ pub fn unit_waits_for_service(unit: &str, service: &str, how: &str) {
         object_systemd_unit = of_system,
         object_systemd_user_unit = of_user,
         opnix_reason = how,
-        "it waits for {service}, which does not start ({how}): systemctl{manager} status {service}"
+        "{unit} waits for {service}, which does not start ({how}): systemctl{manager} status {service}"
     );
 }

@@ -382,3 +382,35 @@ impl Unit {
         Self { id: id.to_owned(), properties }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_start_failed_is_said_as_systemctl_says_it() {
+        let failure = |state: &str, result: &str, [code, status, job]: [i128; 3]| {
+            let text = |text: &str| Value::Text(text.into());
+            let properties = [
+                ("ActiveState", text(state)),
+                ("Result", text(result)),
+                ("ExecMainCode", Value::Number(code)),
+                ("ExecMainStatus", Value::Number(status)),
+                ("Job", Value::List(vec![Value::Number(job)])),
+            ];
+            Unit::made_up("opnix.service", &properties).start_failure()
+        };
+        assert_eq!(
+            failure("activating", "exit-code", [1, 226, 0]).as_deref(),
+            Some("exit-code, 226/NAMESPACE")
+        );
+        assert_eq!(failure("failed", "exit-code", [1, 78, 0]).as_deref(), Some("exit-code, status 78"));
+        assert_eq!(failure("activating", "signal", [2, 9, 0]).as_deref(), Some("signal, status 9"));
+        assert_eq!(failure("failed", "resources", [0, 0, 0]).as_deref(), Some("resources"));
+        assert_eq!(failure("inactive", "exit-code", [1, 203, 5]).as_deref(), Some("exit-code, 203/EXEC"));
+        // It is being started, was stopped, or runs.
+        assert_eq!(failure("activating", "success", [1, 226, 0]), None);
+        assert_eq!(failure("inactive", "exit-code", [1, 203, 0]), None);
+        assert_eq!(failure("active", "exit-code", [1, 203, 0]), None);
+    }
+}

@@ -58,11 +58,11 @@ pub fn a_unit_that_is_refused_or_waits_says_why_in_its_own_status(machine: &Mach
     machine.unit("told-loop.service", &holder("absent", "Restart=always\nRestartSec=50ms\n"));
 
     machine.systemctl(&["start", "told-key.service"]).fails();
-    let line = "opnix refused it the credential \"kye\": no secret is configured under this credential name. \
+    let line = "opnix refused told-key.service the credential \"kye\": no secret is configured under this credential name. \
                 See: opnix explain told-key.service kye";
     told(machine, "told-key.service", line);
     machine.systemctl(&["start", "told-absent.service"]).fails();
-    let line = "opnix refused it the credential \"absent\": there is no item \"absent\" in vault \"Vault\"";
+    let line = "opnix refused told-absent.service the credential \"absent\": there is no item \"absent\" in vault \"Vault\"";
     told(machine, "told-absent.service", line);
     told(machine, "told-absent.service", "See: opnix status told-absent.service");
     let records = machine.journal(&[&kind("20"), "OBJECT_SYSTEMD_UNIT=told-key.service"]);
@@ -77,7 +77,7 @@ pub fn a_unit_that_is_refused_or_waits_says_why_in_its_own_status(machine: &Mach
     let begun = Instant::now();
     machine.systemctl(&["start", "--no-block", "told-loop.service"]).ok();
     for _ in 0..3 {
-        told(machine, "told-loop.service", "opnix refused it the credential \"absent\"");
+        told(machine, "told-loop.service", "opnix refused told-loop.service the credential \"absent\"");
         std::thread::sleep(Duration::from_millis(200));
     }
     machine.systemctl(&["stop", "told-loop.service"]).ok();
@@ -89,7 +89,11 @@ pub fn a_unit_that_is_refused_or_waits_says_why_in_its_own_status(machine: &Mach
     machine.systemctl(&["restart", "opnix.service", "opnix-mirror.service"]).ok();
     let _vault = slow_vault(machine);
     machine.systemctl(&["start", "--no-block", "told-slow.service"]).ok();
-    told(machine, "told-slow.service", "it waits for the credential \"key\" from opnix, for up to 2");
+    told(
+        machine,
+        "told-slow.service",
+        "told-slow.service waits for the credential \"key\" from opnix, for up to 2",
+    );
     told(machine, "told-slow.service", "See: opnix status told-slow.service");
     machine.systemctl(&["restart", "opnix.service", "opnix-mirror.service"]).ok();
     machine.systemctl(&["start", "told-key.service"]).fails();
@@ -134,7 +138,7 @@ pub fn a_unit_whose_file_is_not_there_says_why_in_its_own_status(machine: &Machi
         ("told-assert.service", "start it when that is there"),
     ] {
         let why = "the service refused it: there is no item \"gone\" in vault \"Vault\"";
-        told(machine, unit, &format!("it needs {path}, which is not there: {why}"));
+        told(machine, unit, &format!("{unit} needs {path}, which is not there: {why}"));
         told(machine, unit, &format!("; {then}. See: opnix status"));
     }
     // Each start is told once.
@@ -160,10 +164,11 @@ pub fn a_unit_that_waits_for_an_opnix_that_does_not_start_says_so_in_its_own_sta
     let lines = Lines::of(machine, "opnix.service", "[Service]\nBindPaths=/nowhere:/mnt\n");
     let _ = machine.systemctl(&["restart", "opnix.service"]);
     machine.systemctl(&["start", "--no-block", "told-simple.service", "told-exec.service"]).ok();
-    let line = "it waits for opnix.service, which does not start (exit-code, 226/NAMESPACE): systemctl status opnix.service";
-    told(machine, "told-simple.service", line);
-    told(machine, "told-exec.service", line);
-    assert!(!shown(machine, "told-served.service").contains("it waits for"));
+    let line = "waits for opnix.service, which does not start (exit-code, 226/NAMESPACE): systemctl status opnix.service";
+    for unit in ["told-simple.service", "told-exec.service"] {
+        told(machine, unit, &format!("{unit} {line}"));
+    }
+    assert!(!shown(machine, "told-served.service").contains("waits for opnix.service"));
     // They come up when it does, and nothing is told twice.
     drop(lines);
     let is_up = || machine.show("told-exec.service", "ActiveState") == "active";

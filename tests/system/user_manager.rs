@@ -87,7 +87,7 @@ pub fn a_users_units_get_their_secrets_and_nobody_else_does(machine: &Machine) {
             ["setpriv", &reuid, &regid, "--groups=systemd-journal", "env", &runtime, "sh", "-c", status];
         machine.run(&reader).text()
     };
-    let line = "opnix refused it the credential \"kye\": no secret is configured under this credential name. \
+    let line = "opnix refused wrong.service the credential \"kye\": no secret is configured under this credential name. \
                 See: journalctl --user -u opnix.service";
     machine.wait("its line", || shown().matches(line).count() == 2, LONG);
 
