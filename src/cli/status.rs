@@ -141,7 +141,10 @@ fn look(pretty: bool, control: &ControlArguments) -> Result<View, Unanswered> {
     let outdated = outdated.map_or_else(|_| Vec::new(), |outdated| outdated.credentials);
     seen.outdated = unit::what_runs(outdated, control.manager());
     let now = SystemTime::now();
-    let verdict = judge(&status, &seen.refused, seen.files(&status), now);
+    let mut verdict = judge(&status, &seen.refused, seen.files(&status), now);
+    if let Some(why) = control.unheard() {
+        verdict.but(why);
+    }
     let mut page = Page::for_the_terminal();
     service::describe(&mut page, &status, &seen, &verdict, now);
     unit::describe_outdated(&mut page, &seen.outdated, now);

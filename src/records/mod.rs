@@ -12,6 +12,7 @@ mod queue;
 mod repeats;
 mod requests;
 mod service;
+mod units;
 mod writer;
 
 use std::fs::File;
@@ -34,6 +35,7 @@ pub use self::queue::Dropped;
 use self::queue::{Class, Queue};
 pub use self::requests::*;
 pub use self::service::*;
+pub use self::units::*;
 use self::writer::Target;
 
 /// The name of the queue in systemd's descriptor store.

@@ -170,6 +170,9 @@ impl Service {
         *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = configuration.clone();
         // Only now: who is refused meanwhile is looked for under the new one.
         look_for(&self.missed, &configuration);
+        if configuration.store().is_some() {
+            self.refusals.judge(|claim| configuration.entry_for(claim).is_some());
+        }
     }
 
     /// Returns when the files have been looked at since it was called, and other ones, if they are valid, are in force. A file

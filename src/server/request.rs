@@ -258,6 +258,7 @@ fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     }
     let claim = grant.claim();
     service.missed.settle(&claim);
+    service.refusals.settle(&claim);
     records::granted(grant);
     if claim.unit.as_str() != MIRROR {
         service.given.note(claim, served.value.clone());

@@ -44,6 +44,7 @@ mod stores;
 mod strace;
 mod suite;
 mod token;
+mod told;
 mod unit_files;
 mod user_manager;
 mod versions;
@@ -146,6 +147,9 @@ fn main() -> std::process::ExitCode {
         nixos::a_host_that_boots_while_1password_is_down_comes_up_by_itself,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
         token::the_token_is_stored_where_the_service_reads_it,
+        told::a_unit_that_is_refused_or_waits_says_why_in_its_own_status,
+        told::a_unit_whose_file_is_not_there_says_why_in_its_own_status,
+        told::a_unit_that_waits_for_an_opnix_that_does_not_start_says_so_in_its_own_status,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         journal::units_start_at_once_and_whole_while_the_journal_hangs,
         journal::the_service_is_restarted_while_the_journal_hangs,

@@ -62,6 +62,16 @@ pub struct Refused {
     pub over: Option<Over>,
 }
 
+impl Verdict {
+    /// Nothing would be served, because of something that the service does not see.
+    pub fn but(&mut self, why: String) {
+        self.reasons.insert(0, why);
+        if self.exit == Exit::Ok {
+            self.exit = Exit::Unavailable;
+        }
+    }
+}
+
 /// Whether a unit would be given it now.
 pub fn is_servable(secret: &Secret, status: &Status) -> bool {
     secret.ready.unwrap_or_else(|| match secret.state {
