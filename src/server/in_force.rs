@@ -148,7 +148,7 @@ pub fn ready(store: &Store, grant: &Grant) -> Option<Served> {
 
 /// The value, when it has come. `since` is when the unit first asked.
 pub async fn get(store: &Store, grant: &Grant, since: Moment) -> Result<Served, Refusal> {
-    let served = store.get(grant, since).await.map_err(Refusal::Provider)?;
+    let served = store.get(grant, since).await.map_err(|error| Refusal::Provider(Box::new(error)))?;
     within_limit(grant, &served.value).map(|()| served)
 }
 

@@ -14,7 +14,7 @@ pub enum Refusal {
     #[error("there is no valid configuration: {0}")]
     Configuration(String),
     #[error(transparent)]
-    Provider(FetchError),
+    Provider(Box<FetchError>),
     #[error("the value has {size} bytes, but systemd takes no more than {limit} under the name \"{name}\"")]
     TooLarge { size: usize, limit: usize, name: CredentialName },
     #[error(transparent)]
@@ -48,7 +48,7 @@ impl Refusal {
         match self {
             Self::Policy(_) => "policy",
             Self::Configuration(_) => "configuration",
-            Self::Provider(FetchError::TimedOut(_)) => "deadline",
+            Self::Provider(error) if matches!(**error, FetchError::TimedOut(_)) => "deadline",
             Self::Provider(_) => "provider",
             Self::TooLarge { .. } => "size",
             Self::Places(_) => "places",

@@ -245,6 +245,6 @@ pub fn check_says_nothing_of_the_units_of_a_distribution(machine: &Machine) {
     machine.write("/run/quiet/units/quiet.service", unit, "0644");
     let check = "opnix check --config /run/quiet/secrets.json --units /run/quiet/units --units /usr/lib/systemd/system 2>&1";
     let said = machine.sh(check).ok();
-    assert_eq!(said, "valid: 1 credentials, 1 files; 1 LoadCredential= lines agree with them");
+    assert_eq!(said, "valid: 1 credential, 1 file; 1 LoadCredential= line agrees with them");
     machine.sh("rm -r /run/quiet").ok();
 }

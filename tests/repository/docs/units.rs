@@ -93,7 +93,7 @@ fn the_units_and_the_configuration_of_the_readme_agree() {
     };
     let (code, text) = check();
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("; 1 LoadCredential= lines agree"), "{text}");
+    assert!(text.contains("; 1 LoadCredential= line agrees"), "{text}");
     let unit = place.join("etc/systemd/system/opencode.service");
     fs::write(&unit, fs::read_to_string(&unit).unwrap().replace("openai-api-key", "other-key")).unwrap();
     assert_eq!(check().0, Some(78));

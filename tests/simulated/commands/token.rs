@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -52,7 +53,7 @@ fn a_provider_that_needs_no_token_has_no_fault_of_one() {
     let opnix = || Command::new(env!("CARGO_BIN_EXE_opnix"));
     // The token comes as one of the service's credentials, as systemd gives it.
     let log = fs::File::create(place.path("log")).unwrap();
-    let mut service = opnix()
+    let service = opnix()
         .args(["serve", "--trust-peer-names", "--config", "secrets.json"])
         .args(["--socket", "socket", "--control", "control"])
         .current_dir(&place.directory)
@@ -60,6 +61,7 @@ fn a_provider_that_needs_no_token_has_no_fault_of_one() {
         .stderr(log)
         .spawn()
         .unwrap();
+    let service = Ends(service);
     wait("the service", || fs::read_to_string(place.path("log")).unwrap().contains("listening on"));
     let ask = |arguments: &[&str]| {
         let control = place.path("control");
@@ -70,16 +72,27 @@ fn a_provider_that_needs_no_token_has_no_fault_of_one() {
         status["bad_token"].clone()
     };
     fs::write(place.path("garbage"), "no token").unwrap();
-    let taken = ask(&["token", "take", "--token-file", "garbage"]);
+    let taken = ask(&["token", "take", "--path", "garbage"]);
     assert!(!taken.status.success(), "{taken:?}");
-    assert!(bad().is_object());
+    assert!(bad().is_object(), "{taken:?}");
     fs::write(place.path("vault.json"), r#"{"vaults": []}"#).unwrap();
+    for file in ["vault.json", "garbage"] {
+        fs::set_permissions(place.path(file), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     configure(json!({"kind": "local", "path": "vault.json"}));
-    kill(Pid::from_raw(service.id() as i32), Signal::SIGHUP).unwrap();
+    kill(Pid::from_raw(service.0.id() as i32), Signal::SIGHUP).unwrap();
     wait("the reload", || fs::read_to_string(place.path("log")).unwrap().contains("for development only"));
     wait("the fault to be gone", || bad().is_null());
-    let taken = ask(&["token", "take", "--token-file", "garbage"]);
+    let taken = ask(&["token", "take", "--path", "garbage"]);
     assert!(taken.status.success() && bad().is_null(), "{taken:?}");
-    kill(Pid::from_raw(service.id() as i32), Signal::SIGTERM).unwrap();
-    service.wait().unwrap();
+}
+
+/// A service that ends with its test.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::thread::sleep;
 use std::time::Duration;
@@ -21,6 +22,7 @@ fn daemon() -> Daemon {
     let fields = json!([{"label": "large", "value": "x".repeat(SIZE)}]);
     let content = json!({"vaults": [{"name": "v", "items": [{"title": "i", "fields": fields}]}]});
     fs::write(&vault, content.to_string()).unwrap();
+    fs::set_permissions(&vault, fs::Permissions::from_mode(0o600)).unwrap();
     let secrets = json!([{"name": "large", "reference": "op://v/i/large", "units": [UNIT]}]);
     Daemon::configured(&[], &json!({"provider": {"kind": "local", "path": vault}, "secrets": secrets}), "")
 }
@@ -41,7 +43,7 @@ fn granted_is_on_record_when_the_unit_has_its_value_and_not_before() {
     let daemon = daemon();
     let slow = connect_as(&daemon.socket(), UNIT, "large").unwrap();
     sleep(Duration::from_millis(500));
-    assert_eq!(verdicts(&daemon.log()), (0, 0), "half of it is no value");
+    assert_eq!(verdicts(&daemon.log()), (0, 0), "half of it is no value: {}", daemon.log());
     assert_eq!(read(slow), SIZE);
     wait("the record", || verdicts(&daemon.log()) == (1, 0));
     // Who goes away in the middle has nothing, and was refused nothing.

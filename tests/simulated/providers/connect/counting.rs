@@ -1,7 +1,7 @@
 //! The service counts each request that it makes.
 
 use super::{everything, with_deadline};
-use crate::helpers::status;
+use crate::helpers::{status, wait};
 use crate::simulators::http::Fault;
 
 #[test]
@@ -33,10 +33,12 @@ fn every_request_to_the_server_is_counted_whatever_comes_of_it() {
     for fault in [Fault::Status(500), Fault::Reset, Fault::Truncate, Fault::Garbage, Fault::Status(403)] {
         simulator.server.clear_faults();
         daemon.reload();
+        // An outage outlives a reload; that it is over is found out at once.
+        wait("the provider to be up", || status(&daemon)["provider"]["health"] == "up");
         let before = seen();
         simulator.server.fault("GET", usize::MAX, fault.clone());
-        // A value that is kept may stand in.
-        let _ = daemon.ask("key");
+        // A start may be served what that look has confirmed.
+        let _ = daemon.command(&["refresh", "key"]);
         assert!(seen() > before, "{fault:?}");
         assert_eq!(counted(), seen(), "{fault:?}");
     }
