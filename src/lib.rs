@@ -31,6 +31,7 @@ mod store;
 // The service and the command line around it.
 mod cli;
 mod control;
+mod counted;
 mod mirror;
 mod server;
 mod systemd;

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 use tokio::time::timeout;
@@ -18,7 +19,15 @@ use crate::systemd::manager::Manager;
 /// How long the service has for an answer that it need not ask anybody for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-#[derive(clap::Args)]
+/// How long the service has to come up, if it is about to.
+const COMING_UP: Duration = Duration::from_secs(3);
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The service's unit.
+pub const SERVICE: &str = "opnix.service";
+
+#[derive(Debug, Clone, clap::Args)]
 pub struct ControlArguments {
     /// The control socket of the service
     #[arg(long, value_name = "PATH", default_value = crate::control::SOCKET)]
@@ -30,6 +39,10 @@ pub struct ControlArguments {
 pub enum Unanswered {
     /// Nobody listens.
     NoService(io::Error),
+    /// It was stopped: a connection would start it.
+    Stopped,
+    /// It cannot start, and this is how it ends: a connection would wait for it without end.
+    DoesNotStart(String),
     /// Somebody listens, and says nothing within this time; `None`: there is not even room to ask.
     Late(Option<Duration>),
     Broken(String),
@@ -54,6 +67,9 @@ impl ControlArguments {
     where
         F: Future<Output = zlink::Result<Result<T, Error>>>,
     {
+        if let Some(obstacle) = self.obstacle() {
+            return Err(obstacle);
+        }
         let broken = |error: &dyn std::fmt::Display| Unanswered::Broken(error.to_string());
         let asked = async {
             let connection = connect(&self.control).await.map_err(|error| match error {
@@ -70,19 +86,58 @@ impl ControlArguments {
         runtime.block_on(async { timeout(limit, asked).await.unwrap_or(Err(Unanswered::Late(Some(limit)))) })
     }
 
+    /// Whether it is the one that opnix.service listens on.
+    pub fn is_systems(&self) -> bool {
+        self.control == Path::new(crate::control::SOCKET)
+    }
+
+    /// Why the service is better not asked. systemd takes connections in its place: to ask would start one that was stopped, and wait
+    /// for one that cannot start.
+    fn obstacle(&self) -> Option<Unanswered> {
+        let mut manager = (Uid::effective().is_root() && self.is_systems()).then(Manager::connect)?.ok()?;
+        let end = Instant::now() + COMING_UP;
+        let mut failed = None;
+        loop {
+            let unit = manager.unit(SERVICE).ok()?;
+            match unit.state() {
+                "active" | "reloading" | "refreshing" => return None,
+                "failed" => return Some(Unanswered::DoesNotStart(unit.end())),
+                // Nobody stopped it: it starts when it is asked for the first time.
+                "inactive" if unit.started_at() == 0 => return None,
+                // In a restart it is inactive for a moment.
+                "inactive" if !unit.has_job() => return Some(Unanswered::Stopped),
+                _ if unit.waits_for_restart() => failed = Some(unit.end()),
+                _ => {}
+            }
+            if Instant::now() >= end {
+                return failed.map(Unanswered::DoesNotStart);
+            }
+            sleep(LOOK);
+        }
+    }
+
     /// The service manager that starts the units of this service: the system's, or that of the user whose service it is.
     pub fn manager(&self) -> Option<Manager> {
-        let is_systems = self.control == Path::new(crate::control::SOCKET);
-        (Uid::effective().is_root() || !is_systems).then(Manager::connect)?.ok()
+        (Uid::effective().is_root() || !self.is_systems()).then(Manager::connect)?.ok()
+    }
+
+    /// systemd does not start a socket whose service runs already.
+    fn how_to_listen(&self) -> &'static str {
+        let mut manager = self.manager().filter(|_| self.is_systems());
+        let service = manager.as_mut().and_then(|manager| manager.unit(SERVICE).ok());
+        match service.is_some_and(|service| service.main_pid() != 0) {
+            true => "systemctl restart opnix.service",
+            false => "systemctl start opnix-control.socket",
+        }
     }
 
     pub fn fail(&self, why: Unanswered) -> Exit {
-        let (exit, message) = self.describe(why);
+        let (exit, message) = self.describe(&why);
         fail(exit, message)
     }
 
     /// Why there is no answer, and what to do.
-    pub fn describe(&self, why: Unanswered) -> (Exit, String) {
+    pub fn describe(&self, why: &Unanswered) -> (Exit, String) {
         let path = self.control.display();
         match why {
             Unanswered::NoService(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -90,14 +145,21 @@ impl ControlArguments {
             }
             Unanswered::NoService(error) => (
                 Exit::Unavailable,
+                format!("the service does not listen on {path}: {error}\n{}", self.how_to_listen()),
+            ),
+            Unanswered::Stopped => {
+                (Exit::Unavailable, format!("{SERVICE} does not run\nsystemctl start {SERVICE}"))
+            }
+            Unanswered::DoesNotStart(end) => (
+                Exit::Unavailable,
                 format!(
-                    "the service does not listen on {path}: {error}\nsystemctl start opnix-control.socket"
+                    "{SERVICE} does not start ({end}), and what asks it waits\nsystemctl status {SERVICE}; journalctl -u {SERVICE}"
                 ),
             ),
             Unanswered::Late(after) => {
                 let within = match after {
                     None => "too many others wait for it".to_owned(),
-                    Some(after) => format!("nothing came within {}", humantime::format_duration(after)),
+                    Some(after) => format!("nothing came within {}", humantime::format_duration(*after)),
                 };
                 let what = "the service does not answer on";
                 let remedy = "it hangs, or has more to do than it can: systemctl status opnix.service";

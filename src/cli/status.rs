@@ -91,7 +91,7 @@ fn watch(look: impl Fn() -> Result<View, Unanswered>, json: bool, control: &Cont
             Ok(view) => view.show_anew(json),
             // The service may come back.
             Err(why) => {
-                let (exit, message) = control.describe(why);
+                let (exit, message) = control.describe(&why);
                 match json {
                     true => complain!("opnix: {message}"),
                     false => {

@@ -22,6 +22,10 @@ impl Fault {
         &self.place
     }
 
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
     pub fn line(&self) -> String {
         let remedy = self.remedy.as_ref().map(|remedy| format!("; {}", remedy.replace('\n', "; ")));
         format!("{}: {}{}", self.place, self.what, remedy.unwrap_or_default())

@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 
 use super::bus::{Argument, Bus, Value};
+use super::exit_status;
 use super::running::Load;
 
 /// Where a service manager listens for its own user, in `/run` or the user's runtime directory, with or without a message bus.
@@ -67,7 +68,16 @@ impl Manager {
 
     /// How the system is: `running`, `degraded`, `stopping` and so on.
     pub fn state(&mut self) -> io::Result<String> {
-        let arguments = [Argument::Text(MANAGER), Argument::Text("SystemState")];
+        self.property("SystemState")
+    }
+
+    /// Of systemd, as it says it itself, such as `257.8-1~deb13u2`.
+    pub fn version(&mut self) -> io::Result<String> {
+        self.property("Version")
+    }
+
+    fn property(&mut self, name: &str) -> io::Result<String> {
+        let arguments = [Argument::Text(MANAGER), Argument::Text(name)];
         let answer = self.0.call(OBJECT, PROPERTIES, "Get", &arguments)?;
         answer.first().and_then(Value::text).map(str::to_owned).ok_or_else(unexpected)
     }
@@ -146,9 +156,43 @@ impl Unit {
         self.text("ActiveState")
     }
 
+    /// The state of its kind of unit: `running`, `exited`, `auto-restart` and so on.
+    pub fn sub_state(&self) -> &str {
+        self.text("SubState")
+    }
+
+    /// `enabled`, `disabled`, `static`, `masked` and so on.
+    pub fn file_state(&self) -> &str {
+        self.text("UnitFileState")
+    }
+
+    /// The main process; 0: there is none.
+    pub fn main_pid(&self) -> i128 {
+        self.number("MainPID")
+    }
+
+    /// The program of its (last) `ExecStart=`.
+    pub fn program(&self) -> Option<&str> {
+        self.list("ExecStart").last()?.list().first()?.text()
+    }
+
+    /// Whether it waits to be started again after a failure.
+    pub fn waits_for_restart(&self) -> bool {
+        self.sub_state().starts_with("auto-restart")
+    }
+
+    /// How it ended, as `systemctl status` shows it, such as `exit-code, 226/NAMESPACE`.
+    pub fn end(&self) -> String {
+        let status = self.number("ExecMainStatus");
+        match self.result() {
+            "exit-code" if status != 0 => format!("exit-code, {}", exit_status::describe(status)),
+            result => result.to_owned(),
+        }
+    }
+
     /// Whether it runs, so that it may go on with what it was given when it began to.
     pub fn is_running(&self) -> bool {
-        !["inactive", "failed"].contains(&self.state()) && self.text("SubState") != "exited"
+        !["inactive", "failed"].contains(&self.state()) && self.sub_state() != "exited"
     }
 
     /// Why it failed.
@@ -164,7 +208,7 @@ impl Unit {
     pub fn may_start(&self) -> bool {
         self.text("LoadState") == "loaded"
             && self.properties.get("CanStart") != Some(&Value::Flag(false))
-            && !["disabled", "masked", "masked-runtime"].contains(&self.text("UnitFileState"))
+            && !["disabled", "masked", "masked-runtime"].contains(&self.file_state())
     }
 
     pub fn can_reload(&self) -> bool {

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod asker;
 pub mod bus;
+mod exit_status;
 pub mod manager;
 pub mod notify;
 pub mod running;

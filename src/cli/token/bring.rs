@@ -201,7 +201,7 @@ fn bring(loaded: &Loaded, control: &ControlArguments, dry_run: bool) -> Result<T
     control.ask_within(PATIENCE, ask).map_err(|why| match why {
         Unanswered::Refused(error) => named(error.lines()),
         why => {
-            let (exit, message) = control.describe(why);
+            let (exit, message) = control.describe(&why);
             Trouble::Service(exit, message)
         }
     })

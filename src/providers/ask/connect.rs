@@ -59,7 +59,7 @@ pub fn bearer(token: &Secret) -> Result<HeaderValue, FetchError> {
 }
 
 /// The certificates of an authority.
-fn certificates(path: &Path) -> Result<Vec<Certificate>, FetchError> {
+pub fn certificates(path: &Path) -> Result<Vec<Certificate>, FetchError> {
     let unusable = |why: String| FetchError::Certificates { path: path.display().to_string(), why };
     let pem = files::read(path, AUTHORITY_MAX).map_err(|error| unusable(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(cause(&error)))?;

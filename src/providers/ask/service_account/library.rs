@@ -75,6 +75,12 @@ fn versions() -> String {
     ours.map(|release| release.version).collect::<Vec<_>>().join(", ")
 }
 
+/// Which release the library is; `None`: none that opnix was tested with.
+pub fn release_of(path: &Path) -> io::Result<Option<Release>> {
+    let sum = base16(&Sha256::digest(&*files::read(path, SIZE_MAX)?));
+    Ok(RELEASES.into_iter().find(|release| release.sum == sum))
+}
+
 /// Installs the library in `directory`, completely or not at all. `source` is a wheel, the library itself, or a directory
 /// that contains either.
 pub fn install(source: &Path, directory: &Path) -> Result<(Release, PathBuf), InstallError> {

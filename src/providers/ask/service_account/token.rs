@@ -19,6 +19,7 @@ pub struct Token {
     /// Of the server that it is for.
     host: String,
     port: u16,
+    is_plain: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +100,8 @@ impl Token {
         members.check()?;
         let (host, port) = check_address(members.sign_in_address, hosts)?;
         let account = format!("{} at {}", members.email.to_lowercase(), members.sign_in_address);
-        Ok(Self { secret: token, account, host, port })
+        let is_plain = members.sign_in_address.starts_with("http://");
+        Ok(Self { secret: token, account, host, port, is_plain })
     }
 
     /// The token itself, for the settings of the core.
@@ -109,6 +111,12 @@ impl Token {
 
     pub fn into_secret(self) -> Secret {
         self.secret
+    }
+
+    /// The same as a URL. Only on the loopback it can be one without TLS.
+    pub fn url(&self) -> String {
+        let scheme = if self.is_plain { "http" } else { "https" };
+        format!("{scheme}://{}:{}", self.host, self.port)
     }
 
     /// Where 1Password is for this account.

@@ -1,0 +1,169 @@
+//! `opnix doctor`: what on this machine keeps units from their secrets, now or after the next boot.
+
+mod cache;
+mod configuration;
+mod files;
+mod finding;
+mod machine;
+mod network;
+mod own_units;
+mod provider;
+mod selinux;
+mod sockets;
+mod token;
+mod units;
+
+use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use nix::unistd::Uid;
+use serde::Serialize;
+
+use self::finding::{Finding, Kind, Level};
+use super::control::{ControlArguments, Unanswered};
+use super::output::{complain, say};
+use super::{ConfigArguments, Exit, fail};
+use crate::config::{self, Config, Faults};
+use crate::control::interface::{Status, whole_status};
+use crate::counted::counted;
+use crate::systemd::manager::Manager;
+
+/// How long each step has, unless it asks 1Password.
+const STEP: Duration = Duration::from_secs(30);
+/// How long 1Password has to give everything.
+const ASKING: Duration = Duration::from_secs(120);
+
+/// Look for what keeps units from their secrets, now or after the next boot; to be run as root
+///
+/// Goes from systemd and the configuration over sockets, files, token, network and 1Password to the units, and says of each
+/// finding what it is, where, why it matters and what to do. The running service is asked to try all secrets out, which
+/// costs requests of its budget: how many is said before. Nothing is changed. Exits with 0 if nothing is at fault, else
+/// with 69. Warnings do not count, nor does what could not be looked at.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The token's file; by default the one that opnix.service loads
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Ask neither 1Password nor the network
+    #[arg(long)]
+    offline: bool,
+    /// As JSON: every finding with a name for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: ControlArguments,
+}
+
+/// What the steps look at.
+struct Case {
+    arguments: Arguments,
+    config: Result<Config, Faults>,
+    /// What the running service says.
+    status: Result<Status, Unanswered>,
+}
+
+impl Case {
+    fn manager(&self) -> Option<Manager> {
+        self.arguments.control.manager()
+    }
+
+    /// What the service says, if it does.
+    fn status(&self) -> Option<&Status> {
+        self.status.as_ref().ok()
+    }
+
+    /// The service of the system is looked at as a whole: its units, sockets and files, and by root.
+    fn is_of_the_system(&self) -> bool {
+        self.arguments.control.is_systems() && Uid::effective().is_root()
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref().ok()
+    }
+}
+
+type Look = fn(&Case) -> Vec<Finding>;
+
+/// In the order in which one thing rests on the other.
+const STEPS: [(&str, Look, Duration); 11] = [
+    ("the machine", machine::look, STEP),
+    ("the units of opnix", own_units::look, STEP),
+    ("the configuration", configuration::look, STEP),
+    ("the sockets", sockets::look, STEP),
+    ("the files", files::look, STEP),
+    ("the token", token::look, STEP),
+    ("the way to 1Password", network::look, ASKING),
+    ("1Password", provider::look, ASKING),
+    ("the cache", cache::look, STEP),
+    ("the unit files", units::files, STEP),
+    ("the units", units::states, STEP),
+];
+
+#[derive(Serialize)]
+struct Report<'f> {
+    findings: &'f [Finding],
+    faults: usize,
+    warnings: usize,
+    unseen: usize,
+}
+
+pub fn run(arguments: Arguments) -> Exit {
+    let (json, shows) = (arguments.json, stderr().is_terminal());
+    let progress = |what: &str| {
+        if shows {
+            complain!("looking at {what} ...");
+        }
+    };
+    progress("the service");
+    let config = config::load(&arguments.config.config);
+    let status = arguments.control.ask(async |mut service| whole_status(&mut service).await);
+    let case = Arc::new(Case { arguments, config, status });
+    let mut findings = Vec::new();
+    for (what, look, limit) in STEPS {
+        progress(what);
+        let found = within(limit, &case, look).unwrap_or_else(|| {
+            let took = humantime::format_duration(limit);
+            let what = format!("looking at {what} did not end within {took}");
+            vec![
+                Finding::fault(Kind::StepHangs, "doctor", what)
+                    .mend("look for a disk, mount or service that does not answer"),
+            ]
+        });
+        if !json {
+            found.iter().for_each(|finding| say!("{}", finding.text()));
+        }
+        findings.extend(found);
+    }
+    let count = |level| findings.iter().filter(|finding: &&Finding| finding.level == level).count();
+    let (faults, warnings, unseen) = (count(Level::Fault), count(Level::Warning), count(Level::Unseen));
+    if json {
+        match serde_json::to_string_pretty(&Report { findings: &findings, faults, warnings, unseen }) {
+            Ok(text) => say!("{text}"),
+            Err(error) => return fail(Exit::Software, error),
+        }
+    } else {
+        let unseen = match unseen {
+            0 => String::new(),
+            1 => "; 1 thing could not be looked at".to_owned(),
+            many => format!("; {many} things could not be looked at"),
+        };
+        say!("\n{}, {}{unseen}", counted(faults, "fault"), counted(warnings, "warning"));
+    }
+    if faults == 0 { Exit::Ok } else { Exit::Unavailable }
+}
+
+/// One that hangs is left behind: the process ends without it.
+fn within(limit: Duration, case: &Arc<Case>, look: Look) -> Option<Vec<Finding>> {
+    let (say, hear) = channel();
+    let case = case.clone();
+    thread::spawn(move || {
+        let _ = say.send(look(&case));
+    });
+    hear.recv_timeout(limit).ok()
+}

@@ -1,0 +1,142 @@
+//! Do the sockets listen, for root alone, and after the next boot as well. Nothing connects to that of credentials: to do so is to
+//! ask for one.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use super::Case;
+use super::finding::{Finding, Kind};
+use crate::cli::control::SERVICE;
+use crate::systemd::manager::{Manager, Unit};
+use crate::{control, systemd};
+
+const AREA: &str = "sockets";
+const SOCKETS: [(&str, &str); 2] =
+    [("opnix.socket", systemd::SOCKET), ("opnix-control.socket", control::SOCKET)];
+
+pub fn look(case: &Case) -> Vec<Finding> {
+    if !case.is_of_the_system() {
+        return Vec::new();
+    }
+    let Some(mut manager) = case.manager() else {
+        return vec![Finding::unseen(AREA, "systemd does not answer")];
+    };
+    let mut findings: Vec<Finding> =
+        SOCKETS.iter().flat_map(|(unit, path)| look_at(unit, path, &mut manager)).collect();
+    if findings.is_empty() {
+        findings.push(Finding::fine(AREA, "both listen, for root alone, and after the next boot"));
+    }
+    findings
+}
+
+fn look_at(name: &str, path: &str, manager: &mut Manager) -> Vec<Finding> {
+    let unit = match manager.unit(name) {
+        Ok(unit) => unit,
+        Err(error) => return vec![Finding::unseen(AREA, format!("{name}: {error}"))],
+    };
+    if !unit.is_known() {
+        let what = format!("there is no {name}");
+        return vec![
+            Finding::fault(Kind::SocketStopped, AREA, what).mend("install opnix's unit files: README"),
+        ];
+    }
+    let mut findings = Vec::new();
+    let runs = manager.unit(SERVICE).is_ok_and(|service| service.main_pid() != 0);
+    // systemd does not start a socket whose service runs; the service brings both with it.
+    let again = if runs { format!("systemctl restart {SERVICE}") } else { format!("systemctl start {name}") };
+    if unit.is_masked() {
+        let what = format!("{name} is masked");
+        findings.push(
+            Finding::fault(Kind::SocketStopped, AREA, what).mend(format!("systemctl unmask {name}; {again}")),
+        );
+    } else if unit.state() != "active" {
+        let what = format!("{name} does not listen: it is {} ({})", unit.state(), unit.end());
+        findings.push(Finding::fault(Kind::SocketStopped, AREA, what).mend(&again));
+    } else {
+        findings.extend(its_file(name, path));
+    }
+    if !unit.is_masked() && !comes_at_boot(&unit) {
+        let what = format!("{name} is not enabled");
+        let finding = if name == "opnix.socket" { Finding::fault } else { Finding::warning };
+        findings.push(
+            finding(Kind::SocketDisabled, AREA, what.as_str()).mend(format!("systemctl enable {name}")),
+        );
+    }
+    findings
+}
+
+/// Something else than opnix itself pulls it in.
+fn comes_at_boot(unit: &Unit) -> bool {
+    let mut by =
+        ["WantedBy", "RequiredBy", "UpheldBy", "BoundBy"].into_iter().flat_map(|kind| unit.texts(kind));
+    by.any(|name| !name.starts_with("opnix"))
+}
+
+/// The file that systemd made: it may have been removed, replaced or opened since.
+fn its_file(name: &str, path: &str) -> Vec<Finding> {
+    let made_anew = format!("systemctl stop {SERVICE} {name}; systemctl start {name} {SERVICE}");
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let what = format!("{name} listens, but nobody finds it: {path}: {error}");
+            return vec![Finding::fault(Kind::SocketStopped, AREA, what).mend(made_anew)];
+        }
+    };
+    let mut findings = Vec::new();
+    let listening = fs::read_to_string("/proc/net/unix").map_or(1, |table| listeners(&table, path));
+    if !metadata.file_type().is_socket() || listening != 1 {
+        let what = format!("{path} is not, or not only, the socket of {name}: somebody replaced it");
+        findings.push(Finding::fault(Kind::SocketStopped, AREA, what).mend(made_anew));
+    } else if metadata.uid() != 0 || metadata.mode() & 0o077 != 0 {
+        let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        let what =
+            format!("{path} belongs to user {uid} and has mode {mode:04o}: others than root may connect");
+        let mend = format!(
+            "chown root:root {path}; chmod 0600 {path}; and look who did that, in drop-ins too: systemctl cat {name}"
+        );
+        findings.push(Finding::fault(Kind::SocketOpen, AREA, what).mend(mend));
+    }
+    if let Some(directory) = Path::new(path).parent()
+        && let Ok(metadata) = fs::symlink_metadata(directory)
+        && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0)
+    {
+        let (shown, mode) = (directory.display(), metadata.mode() & 0o7777);
+        let what = format!(
+            "{shown} belongs to user {} and has mode {mode:04o}: others than root may replace the sockets",
+            metadata.uid()
+        );
+        findings.push(
+            Finding::fault(Kind::SocketOpen, AREA, what)
+                .mend(format!("chown root:root {shown}; chmod 0755 {shown}")),
+        );
+    }
+    findings
+}
+
+/// How many sockets listen at this path, by the kernel's table: `… flags type state inode path`.
+fn listeners(table: &str, path: &str) -> usize {
+    const LISTENS: u32 = 0x1_0000;
+    let is_one = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let flags = fields.get(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        fields.get(7) == Some(&path) && flags.is_some_and(|flags| flags & LISTENS != 0)
+    };
+    table.lines().filter(is_one).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_table_tells_who_listens() {
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0: 00000002 00000000 00010000 0001 01 41 /run/opnix/creds.sock\n\
+            0: 00000003 00000000 00000000 0001 03 42 /run/opnix/creds.sock\n\
+            0: 00000002 00000000 00010000 0001 01 43 /run/opnix/creds.sock2\n\
+            0: 00000002 00000000 00010000 0001 01 44\n";
+        assert_eq!(listeners(table, "/run/opnix/creds.sock"), 1);
+        assert_eq!(listeners(table, "/run/other"), 0);
+    }
+}

@@ -1,0 +1,243 @@
+//! The units that have secrets: what their files say, and how they are.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::Case;
+use super::finding::{Finding, Kind};
+use crate::cli::check;
+use crate::cli::status::relative;
+use crate::config::Config;
+use crate::control::interface::{Control, Refusal, Status};
+use crate::counted::counted;
+use crate::names::{CredentialName, UnitPattern};
+use crate::policy::MIRROR;
+use crate::systemd::SOCKET;
+use crate::systemd::manager::{CREDENTIALS, Manager, Unit};
+use crate::systemd::unit_files::UnitFiles;
+
+const AREA: &str = "units";
+/// A unit that has waited for longer than this, in seconds, is told of.
+const LONG: u64 = 5;
+/// Where systemd looks for a credential that has no path.
+const STORES: [&str; 3] = ["/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
+
+/// What the machine's unit files say.
+pub fn files(case: &Case) -> Vec<Finding> {
+    let unreadable = |error| vec![Finding::unseen(AREA, format!("their files cannot be read: {error}"))];
+    let files = match UnitFiles::of_the_machine() {
+        Ok(files) => files,
+        Err(error) => return unreadable(error),
+    };
+    let Some(config) = case.config() else {
+        return vec![Finding::unseen(
+            AREA,
+            "what their files ask for is held against a valid configuration only",
+        )];
+    };
+    let report = match check::units::compare(&files, SOCKET, config) {
+        Ok(report) => report,
+        Err(error) => return unreadable(error),
+    };
+    let faults = report.faults.iter().map(|fault| Finding::fault(Kind::UnitFile, AREA, "").of(fault));
+    let warnings = report.warnings.iter().map(|fault| Finding::warning(Kind::UnitFile, AREA, "").of(fault));
+    let findings: Vec<Finding> = faults.chain(warnings).collect();
+    if findings.is_empty() {
+        let lines = counted(report.asked, "LoadCredential= line");
+        return vec![Finding::fine(AREA, format!("{lines} of unit files agree with the mapping"))];
+    }
+    findings
+}
+
+/// Units that wait, were refused, or are down for want of a secret.
+pub fn states(case: &Case) -> Vec<Finding> {
+    let (Some(mut manager), true) = (case.manager(), case.is_of_the_system()) else { return Vec::new() };
+    let names = match concerned(case, &mut manager) {
+        Ok(names) => names,
+        Err(error) => return vec![Finding::unseen(AREA, format!("systemd does not list them: {error}"))],
+    };
+    let count = names.len();
+    let mut findings = Vec::new();
+    for name in names {
+        match manager.unit(&name) {
+            Ok(unit) if unit.is_known() => findings.extend(of_unit(&unit, case)),
+            // What is wrong with a name that systemd does not know is said of the mapping.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    if findings.is_empty() && count > 0 {
+        let are = if count == 1 { "is" } else { "are" };
+        findings.push(Finding::fine(
+            AREA,
+            format!("none of {} that {are} mapped, or asked, lacks a secret", counted(count, "unit")),
+        ));
+    }
+    findings
+}
+
+/// The units that the configuration names, those that ask the service, and those that failed.
+fn concerned(case: &Case, manager: &mut Manager) -> std::io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    if let Some(config) = case.config() {
+        for rule in config.policy.rules() {
+            match &rule.units {
+                UnitPattern::Unit(unit) => drop(names.insert(unit.to_string())),
+                pattern => names.extend(manager.list(&[], &[&pattern.to_string()])?),
+            }
+        }
+        let readers = config.files.iter().flat_map(|file| &file.services);
+        names.extend(readers.map(|(unit, _)| unit.to_string()));
+    }
+    if let Some(status) = case.status() {
+        names.extend(status.refusals.iter().map(|refusal| refusal.unit.clone()));
+        names.extend(status.requests.iter().map(|request| request.unit.clone()));
+    }
+    for name in manager.list(&["failed"], &[])? {
+        if manager.unit(&name).is_ok_and(|unit| asks(&unit)) {
+            names.insert(name);
+        }
+    }
+    names.retain(|name| !name.starts_with("opnix-") && name != MIRROR && name != "opnix.service");
+    Ok(names)
+}
+
+/// Whether it has a credential from us.
+fn asks(unit: &Unit) -> bool {
+    unit.loads().iter().any(|load| load.source == SOCKET)
+}
+
+fn of_unit(unit: &Unit, case: &Case) -> Vec<Finding> {
+    let (name, now) = (&unit.id, SystemTime::now());
+    let start = format!("systemctl start {name}");
+    let mut findings = Vec::new();
+    let refusals = case.status().map_or(&[][..], |status| &status.refusals);
+    for refusal in refusals.iter().filter(|refusal| refusal.unit == *name && !is_over(refusal, unit)) {
+        let what = format!(
+            "{name} ({}) was refused \"{}\" {}: ",
+            unit.state(),
+            refusal.credential,
+            relative(refusal.at, now)
+        );
+        let finding = Finding::fault(Kind::UnitRefused, AREA, what).lines(&refusal.reason);
+        let mend = finding.remedy.as_ref().map_or(start.clone(), |remedy| {
+            format!("{remedy}\nthen, if it does not come up by itself: {start}")
+        });
+        findings.push(finding.mend(mend));
+    }
+    findings.extend(waits(unit, case.status(), now));
+    if let Some(config) = case.config()
+        && findings.is_empty()
+    {
+        findings.extend(lacks_a_file(unit, config).or_else(|| fails_otherwise(unit, config, case)));
+    }
+    findings
+}
+
+/// It has started since, or asks for something else now.
+pub fn is_over(refusal: &Refusal, unit: &Unit) -> bool {
+    let has_started = unit.is_running() && unit.state() != "activating" && unit.started() >= refusal.at;
+    has_started || !unit.loads().iter().any(|load| load.source == SOCKET && load.id == refusal.credential)
+}
+
+fn waits(unit: &Unit, status: Option<&Status>, now: SystemTime) -> Option<Finding> {
+    let status = status?;
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let is_long = |since: u64| seconds.saturating_sub(since) > LONG;
+    let request = status.requests.iter().find(|request| request.unit == unit.id && is_long(request.since))?;
+    let until = request
+        .until
+        .map_or("for ever".to_owned(), |until| format!("and is refused {}", relative(until, now)));
+    let what = format!(
+        "{} has waited for \"{}\" since {}, {until}",
+        unit.id,
+        request.credential,
+        relative(request.since, now)
+    );
+    let why = status.provider.as_ref().and_then(|provider| provider.error.clone());
+    let why = why.unwrap_or_else(|| "1Password has not answered yet".to_owned());
+    Some(Finding::warning(Kind::UnitWaits, AREA, what).mend(why))
+}
+
+/// It gave up because a file of ours was not there.
+fn lacks_a_file(unit: &Unit, config: &Config) -> Option<Finding> {
+    let is_ours = |path: &str| {
+        config.files.iter().any(|file| {
+            file.path == Path::new(path) || file.symlinks.iter().any(|link| link == Path::new(path))
+        })
+    };
+    let tests = unit.tests();
+    let asserted = tests
+        .iter()
+        .filter(|test| test.failed && !test.negated)
+        .map(|test| test.parameter.as_str())
+        .find(|path| is_ours(path));
+    let read = || {
+        (unit.result() == "resources").then(|| unit.environment_files().find(|path| is_ours(path))).flatten()
+    };
+    let path = asserted.or_else(read).filter(|_| !unit.is_running())?;
+    let what = format!("{} was not started because {path} was not there", unit.id);
+    let there = Path::new(path).exists();
+    let mend = if there {
+        format!(
+            "it is there now; opnix-mirror.service starts what something wants: systemctl start {}",
+            unit.id
+        )
+    } else {
+        "see why the file is not there, above, or: systemctl status opnix-mirror.service".to_owned()
+    };
+    Some(Finding::fault(Kind::UnitGaveUp, AREA, what).mend(mend))
+}
+
+/// Its credentials could not be set up, and opnix did not refuse any.
+fn fails_otherwise(unit: &Unit, config: &Config, case: &Case) -> Option<Finding> {
+    if unit.state() != "failed" && !unit.waits_for_restart() || !unit.end().contains(&CREDENTIALS.to_string())
+    {
+        return None;
+    }
+    let loads = unit.loads();
+    let ours: Vec<&str> =
+        loads.iter().filter(|load| load.source == SOCKET).map(|load| load.id.as_str()).collect();
+    let name = unit.id.parse().ok()?;
+    let is_mapped = |id: &&&str| {
+        id.parse::<CredentialName>().is_ok_and(|id| config.policy.entry_for(&name, &id).is_some())
+    };
+    // What is not mapped is refused, whoever remembers that.
+    if ours.is_empty() || ours.iter().any(|id| !is_mapped(&id)) {
+        return None;
+    }
+    let what = format!("{} fails with 243/CREDENTIALS, and opnix refused it nothing", unit.id);
+    let finding = Finding::fault(Kind::UnitFailsOtherwise, AREA, what);
+    let missing = loads.iter().filter(|load| load.source != SOCKET).find(|load| !is_there(&load.source));
+    if let Some(load) = missing {
+        let mend = format!("its credential \"{}\" comes from {}, which is not there", load.id, load.source);
+        return Some(finding.mend(mend));
+    }
+    let long = ours.iter().find(|id| {
+        id.parse::<CredentialName>().is_ok_and(|id| UnitPattern::Unit(name.clone()).can_ask_for(&id).is_err())
+    });
+    if let Some(id) = long {
+        return Some(finding.mend(format!("the names of the unit and of its credential \"{id}\" are too long together for systemd to ask: shorten one of them")));
+    }
+    let given = case.arguments.control.ask(async |mut service| service.unit(&unit.id).await);
+    let given = given.is_ok_and(|state| {
+        let of = |id: &str| {
+            state.credentials.iter().find(|held| held.credential == id).and_then(|held| held.given_at)
+        };
+        ours.iter().all(|id| of(id).is_some_and(|at| at >= unit.started()))
+    });
+    let mend = if given {
+        "it was given all of them; all credentials of a unit together may have 1 MiB, names included: make one a file (`path`)"
+    } else {
+        "it did not ask, or the service was restarted since: start it once more, and run this again"
+    };
+    Some(finding.mend(mend))
+}
+
+fn is_there(source: &str) -> bool {
+    if source.starts_with('/') {
+        return Path::new(source).exists();
+    }
+    // Without a path it is one of the system, or of a store; if there is none, the unit starts without.
+    STORES.iter().any(|store| Path::new(store).join(source).exists()) || !source.contains('/')
+}
