@@ -213,7 +213,7 @@ pub fn without_a_key_values_are_in_memory_only_and_status_says_so(machine: &Mach
     consumer(machine, "keyless@.service", "key", "");
     machine.systemctl(&["start", "keyless@1.service"]).ok();
     let status = machine.sh("opnix status").text();
-    assert!(status.contains("1 values, in memory only: there is no key, or it does not open"), "{status}");
+    assert!(status.contains("1 value, in memory only: there is no key, or it does not open"), "{status}");
     machine
         .sh(&format!(
             "systemctl stop opnix-mirror.service opnix.service; ! test -e {CACHE}; test -e /var/lib/private/opnix/requests.json"
