@@ -8,7 +8,7 @@ use super::control::{ControlArguments, Unanswered};
 use super::status::verdict::is_servable;
 use super::status::{bad, doubtful, duration, good, heading, own_name, show_unit};
 use super::{Exit, fail, faulty};
-use crate::cli::output::say;
+use crate::cli::output::{complain, say};
 use crate::config::{self, Config};
 use crate::control::answers;
 use crate::control::interface::{Control, Explanation, MirroredFile, Secret, State, Status, whole_status};
@@ -36,10 +36,13 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Exit {
     let Arguments { unit: name, credential, config: files, control } = arguments;
-    let no_service = || [config::DEFAULT_PATH, config::DEFAULT_DIRECTORY].map(PathBuf::from).into();
+    let no_service = || {
+        complain!("opnix: the service could not be asked: this is by the files alone");
+        [config::DEFAULT_PATH, config::DEFAULT_DIRECTORY].map(PathBuf::from).into()
+    };
     if credential.is_none() && files.is_empty() {
         match show_unit(&name, &control) {
-            Err(Unanswered::NoService(_)) => {}
+            Err(why) if no_one_runs(&why) => {}
             Ok(exit) => return exit,
             Err(why) => return control.fail(why),
         }
@@ -65,9 +68,7 @@ pub fn run(arguments: Arguments) -> Exit {
                     let status = control.ask(async |mut service| whole_status(&mut service).await).ok();
                     return Case::new(&unit, &credential, &explanation, status.as_ref(), &control).show();
                 }
-                Err(Unanswered::NoService(_) | Unanswered::Stopped | Unanswered::DoesNotStart(_)) => {
-                    no_service()
-                }
+                Err(why) if no_one_runs(&why) => no_service(),
                 Err(why) => return control.fail(why),
             }
         }
@@ -78,6 +79,11 @@ pub fn run(arguments: Arguments) -> Exit {
         Ok(config) => by_files(&config, &unit, credential.as_ref(), &control),
         Err(faults) => faulty(&faults),
     }
+}
+
+/// Whether there is no service to be asked, so that its files tell what it would say.
+fn no_one_runs(why: &Unanswered) -> bool {
+    matches!(why, Unanswered::NoService(_) | Unanswered::Stopped | Unanswered::DoesNotStart(_))
 }
 
 /// By files alone, of one credential or all of the unit.

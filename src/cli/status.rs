@@ -142,6 +142,9 @@ fn look(pretty: bool, control: &ControlArguments) -> Result<View, Unanswered> {
     seen.outdated = unit::what_runs(outdated, control.manager());
     let now = SystemTime::now();
     let mut verdict = judge(&status, &seen.refused, seen.files(&status), now);
+    if let (Mirror::Down(_), false) = (&seen.mirror, status.files.is_empty()) {
+        verdict.but("opnix-mirror.service does not run: files are not kept current".to_owned());
+    }
     if let Some(why) = control.unheard() {
         verdict.but(why);
     }

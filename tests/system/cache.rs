@@ -124,7 +124,7 @@ pub fn five_units_start_at_a_boot_without_network(_: &Machine) {
     machine.wait("the reader", || machine.show("reader.service", "ActiveState") == "active", LONG);
     assert_eq!(machine.run(&["cat", "/run/reader"]).ok(), value("OpenAI"));
     let status = machine.sh("opnix status").text();
-    assert!(status.contains("5 values, 5 of them sealed on disk"), "{status}");
+    assert!(status.contains("5 values, 5 sealed on disk"), "{status}");
     // And long after: the clock is what tells.
     machine.sh("systemctl stop 'five-*' opnix.service opnix.socket").ok();
     let config =
@@ -213,7 +213,7 @@ pub fn without_a_key_values_are_in_memory_only_and_status_says_so(machine: &Mach
     consumer(machine, "keyless@.service", "key", "");
     machine.systemctl(&["start", "keyless@1.service"]).ok();
     let status = machine.sh("opnix status").text();
-    assert!(status.contains("1 values, in memory only: there is no key, or it does not open"), "{status}");
+    assert!(status.contains("1 value, in memory only: there is no key, or it does not open"), "{status}");
     machine
         .sh(&format!(
             "systemctl stop opnix-mirror.service opnix.service; ! test -e {CACHE}; test -e /var/lib/private/opnix/requests.json"
@@ -225,7 +225,7 @@ pub fn without_a_key_values_are_in_memory_only_and_status_says_so(machine: &Mach
         .ok();
     machine.systemctl(&["start", "keyless@2.service"]).ok();
     machine.wait("the cache", || machine.run(&["test", "-e", CACHE]).code == Some(0), LONG);
-    assert!(machine.sh("opnix status").text().contains("1 values, 1 of them sealed on disk"));
+    assert!(machine.sh("opnix status").text().contains("1 value, 1 sealed on disk"));
     simulator.server.fault("", usize::MAX, Fault::Reset);
     machine.sh("systemctl restart opnix.service; systemctl start keyless@3.service").ok();
     let mode = machine.sh(&format!("stat -c %a {CACHE} {KEY}")).ok();

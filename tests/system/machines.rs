@@ -21,7 +21,7 @@ pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Mach
     consumer(machine, "keyed@.service", "key", "");
     machine.sh(&format!("rm -f {KEY}* {CACHE}*; systemctl restart opnix-setup.service")).ok();
     machine.systemctl(&["start", "keyed@1.service"]).ok();
-    assert!(status(machine).contains("1 of them sealed on disk"), "{}", status(machine));
+    machine.wait("it to be on disk", || status(machine).contains("1 sealed on disk"), LONG);
     let opened = machine.sh(&format!("sha256sum <{OPENED}")).ok();
     // Nothing of it goes to disk, and the mirror, which is root, does not see it.
     let system = machine.sh(&format!("findmnt --noheadings --output FSTYPE,OPTIONS --target {OPENED}")).ok();
@@ -126,7 +126,7 @@ pub fn in_a_container_that_may_make_no_user_namespace_units_get_their_secrets(_:
     consumer(&machine, "app.service", "key", "");
     machine.systemctl(&["start", "app.service"]).ok();
     assert_eq!(found(&machine, "app.service"), value("key").into_bytes());
-    assert!(status(&machine).contains("1 of them sealed on disk"), "{}", status(&machine));
+    machine.wait("it to be on disk", || status(&machine).contains("1 sealed on disk"), LONG);
     // The mirror as well.
     machine.wait("its file", || machine.run(&["cat", "/run/secrets/key"]).text() == value("key"), LONG);
 }

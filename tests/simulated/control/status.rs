@@ -214,3 +214,20 @@ fn status_goes_on_until_nobody_reads_it() {
         assert!(matches!(exit.code(), Some(0 | 69)) && said.is_empty(), "{exit}: {said}");
     }
 }
+
+#[test]
+fn what_could_not_be_written_is_not_told_to_be_on_disk() {
+    let directory = new_directory("full");
+    fs::write(directory.join("opnix.cache-key"), [7; 32]).unwrap();
+    let vault = directory.join("vault.json");
+    super::write_vault(&vault, &[("OpenAI", "canary-1"), ("Datadog", "canary-2")]);
+    // Where nobody can write.
+    let environment =
+        [("STATE_DIRECTORY", std::path::Path::new("/proc")), ("CREDENTIALS_DIRECTORY", &directory)];
+    let daemon = Daemon::configured(&environment, &super::config(&vault), "none");
+    assert!(daemon.ask("both").is_some());
+    let text = || daemon.command(&["status"]).0;
+    wait("it to try", || text().contains("NOTHING CAN BE WRITTEN to disk since "));
+    assert!(text().contains("cache      2 values, none of 2 sealed on disk\n"), "{}", text());
+    fs::remove_dir_all(directory).unwrap();
+}

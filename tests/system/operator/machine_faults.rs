@@ -123,7 +123,7 @@ pub fn each_fault_of_the_machine_is_named_mended_and_gone(_: &Machine) {
         ("the memory is not mounted", "systemctl stop opnix-mirror.service; umount /run/secrets; systemctl mask --runtime opnix-mount.service; systemctl start opnix-mirror.service".into(),
          "memory-missing", "/run/secrets is not mounted", 69,
          "systemctl unmask --runtime opnix-mount.service; systemctl restart opnix-mount.service opnix-mirror.service"),
-        ("its owner is missing", edit("s/\"owner\":\"daemon\"/\"owner\":\"nobody-of-that-name\"/"), "file-missing", "nobody-of-that-name", 69, RESTORE),
+        ("its owner is missing", edit("s/\"owner\":\"daemon\"/\"owner\":\"nobody-of-that-name\"/"), "file-differs", "nobody-of-that-name", 69, RESTORE),
         ("the file cannot be had", edit("s|op://Vault/two|op://Vault/three|") + "; systemctl restart opnix-mirror.service", "secret-unavailable", "three", 69, RESTORE),
         ("a unit gave up for want of its file", edit("s|op://Vault/two|op://Vault/three|") + "; rm -rf /run/opnix-files/memory/file; systemctl restart reader.service || true",
          "unit-gave-up", "/run/secrets/file", 69, RESTORE),

@@ -43,6 +43,11 @@ fn each_fault_ends_in_the_refusal_that_says_what_it_is() {
             simulator.server.clear_faults();
             if matches!(fault, Fault::Limited(Some(_))) {
                 assert_eq!(cost(&simulator.server, || assert!(daemon.refusal("key").contains(says))), 0);
+                let (text, code) = daemon.command(&["status"]);
+                assert!(
+                    code == 69 && text.contains("it said that it is not to be asked before 20"),
+                    "{text}"
+                );
                 return Some(());
             }
             let answer = on_time(daemon.answer("key"), "keeper")?;
