@@ -129,7 +129,7 @@ impl Tls {
 
     /// Valid from the first day of one year to that of another.
     pub fn valid(from: i32, until: i32) -> Self {
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let names = ["127.0.0.1", "localhost", "connect.test"].map(str::to_owned);
         let mut parameters = CertificateParams::new(names).unwrap();
         (parameters.not_before, parameters.not_after) =
             (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));

@@ -216,6 +216,8 @@ fn main() -> std::process::ExitCode {
         writing::an_image_of_the_disk_at_any_moment_has_the_old_or_the_new_cache,
         operator::a_host_that_is_well_has_no_finding,
         operator::each_fault_of_the_machine_is_named_mended_and_gone,
+        operator::each_fault_of_the_token_and_of_1password_is_named_mended_and_gone,
+        operator::each_fault_of_the_way_to_1password_is_named_mended_and_gone,
         chaos::the_judge_tells_each_wrong_answer_from_a_right_one,
         chaos::each_start_ends_with_the_whole_right_secret_or_fails_whatever_happens,
         chaos::a_kill_of_the_keeper_leaves_no_wrong_answer,

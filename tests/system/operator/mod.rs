@@ -11,6 +11,7 @@ use serde_json::Value;
 
 pub use self::healthy::*;
 pub use self::machine_faults::*;
+pub use self::onepassword_faults::*;
 use crate::machine::Machine;
 
 /// How long after a fault, or its end, until it is told. The service looks at its token and units every few seconds.
