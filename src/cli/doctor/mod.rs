@@ -16,7 +16,7 @@ mod units;
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -127,13 +127,19 @@ pub fn run(arguments: Arguments) -> Exit {
     let mut findings = Vec::new();
     for (what, look, limit) in STEPS {
         progress(what);
-        let found = within(limit, &case, look).unwrap_or_else(|| {
+        let found = within(limit, &case, look).unwrap_or_else(|error| {
             let took = humantime::format_duration(limit);
-            let what = format!("looking at {what} did not end within {took}");
-            vec![
-                Finding::fault(Kind::StepHangs, "doctor", what)
-                    .mend("look for a disk, mount or service that does not answer"),
-            ]
+            let (what, mend) = match error {
+                RecvTimeoutError::Timeout => (
+                    format!("looking at {what} did not end within {took}"),
+                    "look for a disk, mount or service that does not answer",
+                ),
+                RecvTimeoutError::Disconnected => (
+                    format!("looking at {what} failed"),
+                    "please report this to the makers of opnix, with what stands above it",
+                ),
+            };
+            vec![Finding::fault(Kind::StepHangs, "doctor", what).mend(mend)]
         });
         if !json {
             found.iter().for_each(|finding| say!("{}", finding.text()));
@@ -159,11 +165,11 @@ pub fn run(arguments: Arguments) -> Exit {
 }
 
 /// One that hangs is left behind: the process ends without it.
-fn within(limit: Duration, case: &Arc<Case>, look: Look) -> Option<Vec<Finding>> {
+fn within(limit: Duration, case: &Arc<Case>, look: Look) -> Result<Vec<Finding>, RecvTimeoutError> {
     let (say, hear) = channel();
     let case = case.clone();
     thread::spawn(move || {
         let _ = say.send(look(&case));
     });
-    hear.recv_timeout(limit).ok()
+    hear.recv_timeout(limit)
 }

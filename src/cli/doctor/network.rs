@@ -144,9 +144,9 @@ impl Way {
         }
         let client = builder.build().map_err(|error| failed(error.to_string()))?;
         let runtime = process::runtime().map_err(|error| failed(error.to_string()))?;
-        let answer = runtime
-            .block_on(client.head(self.url.clone()).send())
-            .map_err(|error| self.explain(&error, proxy))?;
+        // Made inside of the runtime, because it sets its timer at once.
+        let request = async { client.head(self.url.clone()).send().await };
+        let answer = runtime.block_on(request).map_err(|error| self.explain(&error, proxy))?;
         let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
         Ok((answer.status().as_u16(), date.and_then(http_date)))
     }
