@@ -236,6 +236,17 @@ in
     systemd.services.opnix-key.stopIfChanged = false;
     systemd.services.opnix-token.stopIfChanged = false;
     systemd.services.opnix-mount.stopIfChanged = false;
+    # `journalctl -x` explains what an index of systemd's own package has; systemd from 256 on makes it of another directory, too.
+    systemd.services.opnix-catalog = {
+      description = "Explanations of opnix's journal records";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "systemd-journal-catalog-update.service" ];
+      serviceConfig = { Type = "oneshot"; RemainAfterExit = true; RuntimeDirectory = "opnix-catalog"; };
+      script = ''
+        cp -f ${config.systemd.package}/lib/systemd/catalog/*.catalog ${cfg.package}/lib/systemd/catalog/*.catalog "$RUNTIME_DIRECTORY" &&
+          SYSTEMD_CATALOG_SOURCES=$RUNTIME_DIRECTORY journalctl --update-catalog || echo "journalctl -x does not explain opnix's records" >&2
+      '';
+    };
     systemd.services.opnix-mirror = {
       wantedBy = [ "multi-user.target" ];
       # OpNix's name for it.

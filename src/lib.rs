@@ -6,6 +6,7 @@
 
 // What everything is made of.
 mod boot;
+mod counted;
 mod files;
 mod fingerprint;
 mod kernel;
@@ -18,6 +19,7 @@ mod reference;
 mod remedy;
 mod secret;
 mod signal;
+mod similar;
 mod template;
 
 // One request.
@@ -31,7 +33,6 @@ mod store;
 // The service and the command line around it.
 mod cli;
 mod control;
-mod counted;
 mod mirror;
 mod server;
 mod systemd;

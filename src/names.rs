@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::counted::counted;
 use crate::remedy::Remedy;
 
 /// The unit types that can load credentials.
@@ -50,8 +51,8 @@ pub enum NameError {
     #[error("{0:?} is no credential name")]
     NotACredential(String),
     #[error(
-        "unit {units} and credential \"{credential}\" are {excess} byte{s} too long together",
-        s = if *excess == 1 { "" } else { "s" }
+        "unit {units} and credential \"{credential}\" are {} too long together",
+        counted(*excess, "byte")
     )]
     TooLong { units: UnitPattern, credential: CredentialName, excess: usize },
 }

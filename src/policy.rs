@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::peer::{Claim, Peer};
 use crate::place::Place;
+use crate::similar;
 use crate::template::Template;
 
 /// One secret or template of the configuration.
@@ -57,6 +58,24 @@ pub enum Denied {
     NotForUnit,
 }
 
+/// What was probably meant by a unit and credential that are not mapped to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meant {
+    /// This credential, which is mapped to the unit.
+    Credential(CredentialName),
+    /// This unit, or this template, to which the credential is mapped.
+    Units(UnitPattern),
+}
+
+impl std::fmt::Display for Meant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Credential(name) => write!(f, "did the unit mean \"{name}\", which is configured for it?"),
+            Self::Units(units) => write!(f, "did the configuration, which names {units}, mean this unit?"),
+        }
+    }
+}
+
 impl Policy {
     /// Adds a rule, unless there is one for the same units and credential already.
     pub fn add(&mut self, rule: Rule) -> Result<(), &Rule> {
@@ -93,6 +112,30 @@ impl Policy {
         let exact = rules.get(&UnitPattern::Unit(unit.clone()));
         let template = || rules.get(&UnitPattern::Instances(unit.template()?));
         exact.or_else(template).ok_or(Denied::NotForUnit)
+    }
+
+    /// What was probably meant where [`Self::rule_for`] finds nothing. Looks through the whole mapping.
+    pub fn meant(&self, unit: &UnitName, credential: &CredentialName) -> Option<Meant> {
+        let of_unit = self.rules().filter(|rule| rule.units.matches(unit)).map(|rule| &rule.credential);
+        if let Some(name) = similar::nearest(credential.as_str(), of_unit.map(CredentialName::as_str)) {
+            return name.parse().ok().map(Meant::Credential);
+        }
+        let of_credential = self.rules.get(credential).into_iter().flat_map(HashMap::keys);
+        // A template is compared with the unit's own.
+        let template = unit.template();
+        let named = of_credential.filter_map(|units| match units {
+            UnitPattern::Unit(name) => Some((name.as_str(), units)),
+            UnitPattern::Instances(name) => template.as_ref().map(|_| (name.as_str(), units)),
+        });
+        let named: Vec<_> = named.collect();
+        let (units, templates): (Vec<_>, Vec<_>) =
+            named.into_iter().partition(|(_, units)| matches!(units, UnitPattern::Unit(_)));
+        let among = |written: &str, known: &[(&str, &UnitPattern)]| {
+            let nearest = similar::nearest_unit(written, known.iter().map(|(name, _)| *name))?;
+            known.iter().find(|(name, _)| *name == nearest).map(|(_, units)| (*units).clone())
+        };
+        let by_template = || template.as_deref().and_then(|template| among(template, &templates));
+        among(unit.as_str(), &units).or_else(by_template).map(Meant::Units)
     }
 
     /// What this unit may have under this name, the mirror included: it answers a question, and grants nothing.
@@ -161,6 +204,27 @@ mod tests {
         assert_eq!(decide(&policy, "b.service", "key"), Err(Denied::NotForUnit));
         assert_eq!(decide(&policy, "a.service", "other"), Err(Denied::UnknownCredential));
         assert_eq!(decide(&policy, "a.socket", "key"), Err(Denied::NotForUnit));
+    }
+
+    #[test]
+    fn what_was_probably_meant_is_known() {
+        let mut policy = Policy::default();
+        for (units, credential) in
+            [("postgresql.service", "password"), ("app@*.service", "api-key"), ("web.service", "cert")]
+        {
+            policy.add(rule(units, credential, "A")).unwrap();
+        }
+        let meant = |unit: &str, credential: &str| {
+            policy.meant(&unit.parse().unwrap(), &credential.parse().unwrap()).map(|meant| meant.to_string())
+        };
+        let credential = |name| Some(format!("did the unit mean \"{name}\", which is configured for it?"));
+        let units = |units| Some(format!("did the configuration, which names {units}, mean this unit?"));
+        assert_eq!(meant("postgresql.service", "pasword"), credential("password"));
+        assert_eq!(meant("app@x.service", "api_key"), credential("api-key"));
+        assert_eq!(meant("postgres.service", "password"), units("postgresql.service"));
+        assert_eq!(meant("apps@x.service", "api-key"), units("app@*.service"));
+        assert_eq!(meant("nginx.service", "password"), None);
+        assert_eq!(meant("web.service", "password"), None);
     }
 
     #[test]

@@ -22,6 +22,10 @@ const ALL_THAT_IS_TOUCHED: MlockAllFlags = MlockAllFlags::MCL_CURRENT
 /// How many bytes are worth to be given back.
 const WORTH_GIVING_BACK: u64 = 512 << 10;
 
+/// What it means, and what to do: the unit has the setting, and something took it away.
+const NOT_LOCKED: &str = "memory is not locked, so that secrets may be written to swap: nothing to do on a machine without swap, or with an encrypted one; \
+     else see that no drop-in takes LimitMEMLOCK=infinity from the unit, and give a container the limit from outside";
+
 /// Keeps this process's memory out of swap and core dumps, and other processes of our user out of it.
 /// Returns what could not be done; none of it stops the service, because a secret in memory that is not locked is still
 /// the right one.
@@ -34,10 +38,7 @@ pub fn protect() -> Vec<String> {
         missing.push(format!("cannot set the core size limit to 0: {error}"));
     }
     if !may_lock() {
-        missing.push(
-            "memory is not locked: secrets may reach swap (the limit on locked memory must be infinity)"
-                .into(),
-        );
+        missing.push(NOT_LOCKED.into());
     } else if let Err(error) = mlockall(ALL_THAT_IS_TOUCHED) {
         missing.push(format!("cannot lock memory: {error}"));
     }

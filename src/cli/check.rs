@@ -3,6 +3,7 @@
 pub mod credentials;
 mod files;
 mod mapping;
+mod meant;
 mod others;
 mod start;
 pub mod units;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use super::{ConfigArguments, Exit, fail, faulty};
 use crate::cli::output::{complain, say};
 use crate::config;
+use crate::counted::counted;
 use crate::systemd::unit_files::UnitFiles;
 
 /// Check the configuration, and unit files against it
@@ -43,10 +45,11 @@ pub fn run(arguments: Arguments) -> Exit {
     for warning in &config.warnings {
         complain!("warning: {warning}");
     }
-    let (credentials, files) = (config.policy.rules().count(), config.files.len());
+    let credentials = counted(config.policy.rules().count(), "credential");
+    let files = counted(config.files.len(), "file");
     if arguments.units.is_empty() {
         if !arguments.quiet {
-            say!("valid: {credentials} credentials, {files} files");
+            say!("valid: {credentials}, {files}");
         }
         return Exit::Ok;
     }
@@ -63,15 +66,13 @@ pub fn run(arguments: Arguments) -> Exit {
         for fault in &report.faults {
             complain!("{fault}");
         }
-        let count = report.faults.len();
-        let s = if count == 1 { "" } else { "s" };
-        return fail(Exit::Config, format_args!("the unit files have {count} fault{s}"));
+        let count = counted(report.faults.len(), "fault");
+        return fail(Exit::Config, format_args!("the unit files have {count}"));
     }
     if !arguments.quiet {
-        let asked = report.asked;
-        say!(
-            "valid: {credentials} credentials, {files} files; {asked} LoadCredential= lines agree with them"
-        );
+        let asked = counted(report.asked, "LoadCredential= line");
+        let agree = if report.asked == 1 { "agrees" } else { "agree" };
+        say!("valid: {credentials}, {files}; {asked} {agree} with them");
     }
     Exit::Ok
 }

@@ -1,5 +1,6 @@
 //! What the commands that ask the running service have in common.
 
+use std::fs;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::systemd::manager::Manager;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long the service has to come up, if it is about to.
-const COMING_UP: Duration = Duration::from_secs(3);
+const COMING_UP: Duration = Duration::from_millis(1500);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -114,6 +115,21 @@ impl ControlArguments {
             }
             sleep(LOOK);
         }
+    }
+
+    /// Why no unit finds the service where it asks, if that is so and can be seen from here.
+    pub fn unheard(&self) -> Option<String> {
+        let mut manager = self.manager().filter(|_| self.is_systems())?;
+        let socket = manager.unit("opnix.socket").ok()?;
+        if socket.state() != "active" {
+            return Some(format!(
+                "opnix.socket does not listen ({}): no unit is given anything",
+                socket.state()
+            ));
+        }
+        let path = crate::systemd::SOCKET;
+        let gone = fs::symlink_metadata(path).err().filter(|error| error.kind() == io::ErrorKind::NotFound);
+        gone.map(|_| format!("{path} is gone, where units ask: `opnix doctor` says what to do"))
     }
 
     /// The service manager that starts the units of this service: the system's, or that of the user whose service it is.

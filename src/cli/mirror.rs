@@ -12,7 +12,7 @@ use super::{ConfigArguments, Exit, fail, faulty};
 use crate::config::{self, MIRROR_ROOT};
 use crate::files::StateDirectory;
 use crate::mirror::watch::{Jobs, watch};
-use crate::mirror::{Memory, Mirror, Occasion, mount, reload};
+use crate::mirror::{Memory, Mirror, Occasion, mount, reload, unserved};
 use crate::{process, records};
 
 /// How long a faulty configuration is left alone.
@@ -55,7 +55,8 @@ pub fn run(arguments: Arguments) -> Exit {
         warn!("{missing}");
     }
     let memory = Memory { runtime: StateDirectory::of_runtime(), state: StateDirectory::find() };
-    let begun = Mirror::new(arguments.config.config, arguments.socket, memory)
+    let begun = unserved::begin(arguments.control.clone(), arguments.socket.clone(), memory.runtime.clone())
+        .and_then(|()| Mirror::new(arguments.config.config, arguments.socket, memory))
         .and_then(|mirror| Ok((mirror, Jobs::listen()?, process::runtime()?)));
     let (mut mirror, jobs, runtime) = match begun {
         Ok(begun) => begun,

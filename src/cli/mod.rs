@@ -23,6 +23,8 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use output::complain;
 
+use crate::counted::counted;
+
 /// Exit codes, after sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -92,10 +94,9 @@ pub fn main() -> ExitCode {
     let command = match Command::try_parse_from(from_opnix::flags(arguments)) {
         Ok(command) => command,
         Err(error) => {
-            // Output that nobody reads is no reason to fail.
-            let _ = error.print();
+            let printed = error.print();
             return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::finish_after(printed, Exit::Ok),
                 _ => Exit::Usage,
             }
             .into();
@@ -132,10 +133,7 @@ fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
 
 /// Says on standard error everything that is wrong with the configuration.
 fn faulty(faults: &crate::config::Faults) -> Exit {
-    let count = faults.iter().len();
     complain!("{faults}");
-    fail(
-        Exit::Config,
-        format_args!("the configuration has {count} fault{}", if count == 1 { "" } else { "s" }),
-    )
+    let count = counted(faults.iter().len(), "fault");
+    fail(Exit::Config, format_args!("the configuration has {count}"))
 }

@@ -50,6 +50,14 @@ fn write(to: &mut impl Write, text: fmt::Arguments<'_>) -> io::Result<()> {
     to.flush()
 }
 
+/// The same of what was printed by other means.
+pub fn finish_after(printed: io::Result<()>, exit: Exit) -> Exit {
+    if let Err(error) = printed {
+        *CLOSED.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.kind());
+    }
+    finish(exit)
+}
+
 /// A command that printed only a part of what it had to say has failed, unless nobody wanted the rest.
 pub fn finish(exit: Exit) -> Exit {
     let closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner).take();

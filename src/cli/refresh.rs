@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use zlink::tokio::unix::Connection;
 
-use super::control::ControlArguments;
-use super::{ConfigArguments, Exit, faulty};
+use super::control::{ControlArguments, Unanswered};
+use super::{ConfigArguments, Exit, fail, faulty};
 use crate::cli::output::say;
 use crate::config::{self, MirrorFile, OnChange};
-use crate::control::interface::{Control, Outcome, Renewal};
+use crate::control::interface::{Control, Error, Outcome, Renewal, whole_status};
 use crate::mirror::plan::{self, Contents};
 use crate::mirror::{meant, suited};
+use crate::remedy::Remedy;
+use crate::similar;
 use crate::systemd::SOCKET;
 use crate::systemd::manager::Manager;
 
@@ -41,6 +43,14 @@ pub fn run(arguments: Arguments) -> Exit {
     let ask = async |mut service: Connection| service.refresh(names, Some(dry_run)).await;
     let refreshed = match arguments.control.ask_within(arguments.timeout, ask) {
         Ok(refreshed) => refreshed,
+        Err(Unanswered::Refused(Error::UnknownSecret { name })) => {
+            let meant = arguments.control.ask(async |mut service| whole_status(&mut service).await);
+            let known = meant.map_or_else(|_| Vec::new(), |status| status.secrets);
+            let meant = similar::did_you_mean(&name, known.iter().map(|secret| secret.name.as_str()));
+            let error = Error::UnknownSecret { name };
+            let remedy = meant.or_else(|| error.remedy()).unwrap_or_default();
+            return fail(Exit::Usage, format_args!("{error}\n{remedy}"));
+        }
         Err(why) => return arguments.control.fail(why),
     };
     let width = refreshed.secrets.iter().map(|renewal| renewal.name.len()).max().unwrap_or(0);

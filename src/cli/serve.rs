@@ -164,6 +164,9 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
     let service = Arc::new(Service::new(trust, activated, notifier.clone(), handle, sources, first));
     let names: Vec<_> = control.iter().filter_map(|socket| getsockname(socket.as_raw_fd()).ok()).collect();
     let administrators = control::server::serve(control, service.clone());
+    if service.is_of_a_user() {
+        runtime.spawn(control::teller::tell_own(service.clone()));
+    }
     let path = arguments.socket.clone();
     let work = Work { listeners: credentials, stored: requests, channel, path, heartbeat };
     let run = lifetime::run(work, service, administrators, &names);

@@ -1,6 +1,6 @@
 //! `opnix status`: how the service is, and what of this machine belongs to it.
 
-mod files;
+pub mod files;
 mod page;
 mod service;
 mod unit;
@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 ///
 /// Exits with 0 if every secret that is mapped would be served now, as far as 1Password's last answers tell, which is not asked
 /// for that; with 69 if one would not, if a unit was refused one and has not got it since, if a file that has to be there is
-/// not, or if the service is not there; with 78 if the configuration or the token is faulty, also where the one from before is
+/// not, or is another than configured, or if the service is not there; with 78 if the configuration or the token is faulty, also where the one from before is
 /// still in force.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -141,7 +141,10 @@ fn look(pretty: bool, control: &ControlArguments) -> Result<View, Unanswered> {
     let outdated = outdated.map_or_else(|_| Vec::new(), |outdated| outdated.credentials);
     seen.outdated = unit::what_runs(outdated, control.manager());
     let now = SystemTime::now();
-    let verdict = judge(&status, &seen.refused, seen.files(&status), now);
+    let mut verdict = judge(&status, &seen.refused, seen.files(&status), now);
+    if let Some(why) = control.unheard() {
+        verdict.but(why);
+    }
     let mut page = Page::for_the_terminal();
     service::describe(&mut page, &status, &seen, &verdict, now);
     unit::describe_outdated(&mut page, &seen.outdated, now);

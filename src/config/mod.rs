@@ -12,7 +12,7 @@ mod valid;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use fault::{Fault, Faults, nearest};
+pub use fault::{Fault, Faults};
 pub use identity::Identity;
 pub use owners::{is_from_outside, past_own_links};
 pub use sources::{DEFAULT_DIRECTORY, DEFAULT_PATH, read};

@@ -10,10 +10,10 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::interface::{
     Budget, Cache, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated, Provider,
-    Records, Refreshed, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken, UnitState,
-    Window,
+    Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken,
+    UnitState, Window,
 };
-use crate::config::{self, nearest};
+use crate::config;
 use crate::files;
 use crate::moment::Now;
 use crate::names::{CredentialName, UnitName};
@@ -23,7 +23,8 @@ use crate::providers::child::token;
 use crate::records;
 use crate::remedy::Remedy;
 use crate::secret;
-use crate::server::{self, Configuration, Miss, Service, Wait};
+use crate::server::{self, Configuration, Miss, Refused, Service, Wait};
+use crate::similar::nearest;
 use crate::store::decide::{self, Decision};
 use crate::store::{Store, renew};
 
@@ -43,7 +44,7 @@ pub fn status(service: &Service) -> Status {
         records: Records { queued, dropped: dropped.iter().sum() },
         requests: service.requests().into_iter().map(Request::from).collect(),
         obstacle: service.obstacle().map(|obstacle| obstacle.lines()),
-        refusals: Vec::new(),
+        refusals: refusals(service),
         files: Vec::new(),
     };
     match &*service.configuration() {
@@ -122,7 +123,7 @@ pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
             .map(Request::from)
             .filter(|request| request.unit == unit)
             .collect(),
-        refusals: Vec::new(),
+        refusals: refusals(service).into_iter().filter(|refusal| refusal.unit == unit).collect(),
     })
 }
 
@@ -207,6 +208,23 @@ fn missed(service: &Service) -> Vec<Missed> {
         reason: miss.reason,
     };
     service.missed().into_iter().map(describe).collect()
+}
+
+fn refusals(service: &Service) -> Vec<Refusal> {
+    let configuration = service.configuration();
+    service.refusals().into_iter().map(|(claim, refused)| refusal(&configuration, claim, refused)).collect()
+}
+
+pub fn refusal(configuration: &Configuration, claim: Claim, refused: Refused) -> Refusal {
+    Refusal {
+        secret: configuration.entry_for(&claim).map(|entry| entry.name.clone()),
+        unit: claim.unit.to_string(),
+        credential: claim.credential.to_string(),
+        at: seconds(refused.at),
+        times: refused.times,
+        check: refused.check.to_owned(),
+        reason: refused.reason,
+    }
 }
 
 fn cache(store: &Store) -> Cache {
@@ -362,7 +380,7 @@ fn unlimited() -> Window {
     Window { used: 0, left: None, limit: None }
 }
 
-fn seconds(time: SystemTime) -> u64 {
+pub fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

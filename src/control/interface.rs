@@ -8,6 +8,7 @@ use zlink::introspect::{self, CustomType, Type};
 use zlink::{ReplyError, proxy};
 
 pub use super::pages::whole_status;
+use super::unserved::Unserved;
 use crate::remedy::Remedy;
 
 /// What `Status` answers.
@@ -440,4 +441,9 @@ pub trait Control {
     async fn watch(
         &mut self,
     ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Changes, Error>>>>;
+    #[zlink(more)]
+    async fn unserved(
+        &mut self,
+        after: Option<u64>,
+    ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Unserved, Error>>>>;
 }

@@ -5,6 +5,8 @@ mod connection;
 pub mod interface;
 mod pages;
 pub mod server;
+pub mod teller;
+pub mod unserved;
 
 /// Where it listens: `ListenStream=` in `systemd/opnix-control.socket`.
 pub const SOCKET: &str = "/run/opnix/control.sock";

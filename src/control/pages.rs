@@ -8,16 +8,18 @@ use futures_util::StreamExt;
 use super::interface::{Control, Error, Status};
 
 impl Status {
-    /// As several answers, with so many secrets and files at most in each, and whether another one follows.
+    /// As several answers, with so many secrets, files and refusals at most in each, and whether another one follows.
     pub fn pages(mut self, most: usize) -> impl Iterator<Item = (Self, bool)> {
         let mut secrets = std::mem::take(&mut self.secrets).into_iter();
         let mut files = std::mem::take(&mut self.files).into_iter();
+        let mut refusals = std::mem::take(&mut self.refusals).into_iter();
         let mut next = Some(self);
         from_fn(move || {
             let mut page = next.take()?;
             page.secrets = secrets.by_ref().take(most).collect();
             page.files = files.by_ref().take(most).collect();
-            let continues = secrets.len() + files.len() > 0;
+            page.refusals = refusals.by_ref().take(most).collect();
+            let continues = secrets.len() + files.len() + refusals.len() > 0;
             if continues {
                 next = Some(Self {
                     secrets: Vec::new(),
@@ -46,6 +48,7 @@ pub async fn whole_status(service: &mut impl Control) -> zlink::Result<Result<St
             Ok(next) => {
                 whole.secrets.extend(next.secrets);
                 whole.files.extend(next.files);
+                whole.refusals.extend(next.refusals);
             }
             Err(error) => return Ok(Err(error)),
         }

@@ -27,8 +27,9 @@ use super::interface::{
     Provider, Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status,
     TokenTaken, UnitState, Window,
 };
+use super::unserved::{Delay, Unserved};
 use crate::peer::is_named;
-use crate::server::{Service, request};
+use crate::server::{Feed, Service, request};
 
 /// How many connections there can be at a time; each has a few descriptors.
 const CONNECTIONS: usize = 1024;
@@ -115,14 +116,14 @@ struct Control {
 /// No value of a secret ever goes through here. A connection on which nothing is said for ten seconds ends.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, MirroredFile, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, MirroredFile, Delay, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),
 )]
 impl Control {
-    /// The state of the service: its provider, cache, budget and secrets. Who asks for more than one answer gets some of many secrets
-    /// and files with each, which takes less time; what else is a list is in the first.
+    /// The state of the service: its provider, cache, budget and secrets. Who asks for more than one answer gets some of many secrets,
+    /// files and refusals with each, which takes less time; what else is a list is in the first.
     #[zlink(more)]
     async fn status(&self, more: bool) -> impl Stream<Item = Reply<Status>> + Unpin {
         let most = if more { PAGE } else { usize::MAX };
@@ -168,11 +169,7 @@ impl Control {
     /// How much has changed so far, and again whenever something does. When too many hear of it, the answer is the last.
     #[zlink(more)]
     async fn watch(&self, more: bool) -> impl Stream<Item = Reply<Changes>> + Unpin {
-        let place = self.watchers.clone().try_acquire_owned().ok().filter(|_| more);
-        let more = place.is_some();
-        if more {
-            self.place.set(place);
-        }
+        let more = self.may_watch(more);
         let mut changes = self.service.changes();
         changes.mark_changed();
         Box::pin(unfold((changes, true), move |(mut changes, open)| async move {
@@ -183,5 +180,33 @@ impl Control {
             let count = *changes.borrow_and_update();
             Some((Reply::new(Some(Changes { count })).set_continues(Some(!last)), (changes, !last)))
         }))
+    }
+
+    /// What units do not get: those that were refused after the refusal of this number, or all if none is named, and those that wait
+    /// for some seconds; and again whenever there are more. When too many hear of it, the answer is the last. An older service does
+    /// not tell it.
+    #[zlink(more)]
+    async fn unserved(&self, more: bool, after: Option<u64>) -> impl Stream<Item = Reply<Unserved>> + Unpin {
+        let more = self.may_watch(more);
+        let service = self.service.clone();
+        let feed = Some(Feed::after(after, service.clone()));
+        Box::pin(unfold((feed, service), move |(feed, service)| async move {
+            let mut feed = feed?;
+            let unserved = Unserved::of(feed.next().await, &service);
+            let next = more.then_some(feed);
+            Some((Reply::new(Some(unserved)).set_continues(Some(more)), (next, service)))
+        }))
+    }
+}
+
+impl Control {
+    /// Whether more than one answer is to be given. The connection has a place among the watchers then.
+    fn may_watch(&self, more: bool) -> bool {
+        let place = self.watchers.clone().try_acquire_owned().ok().filter(|_| more);
+        let more = place.is_some();
+        if more {
+            self.place.set(place);
+        }
+        more
     }
 }

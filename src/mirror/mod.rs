@@ -11,6 +11,7 @@ pub mod accounts;
 mod ask;
 mod hands;
 pub mod install;
+mod lacks;
 pub mod mount;
 mod pass;
 pub mod plan;
@@ -20,6 +21,7 @@ pub mod report;
 mod startable;
 mod state;
 mod units;
+pub mod unserved;
 pub mod watch;
 pub mod way;
 
@@ -34,6 +36,7 @@ use tracing::warn;
 use self::ask::{NoValue, Patience};
 use self::hands::Hands;
 use self::install::Mark;
+pub use self::lacks::Missed;
 use self::pass::{Done, Pass};
 use self::plan::Tasks;
 use self::recover::Provided;
@@ -96,6 +99,8 @@ pub struct Mirror {
     looked: Option<(Option<BTreeMap<String, bool>>, Instant)>,
     /// What was said last.
     reported: Option<Report>,
+    /// Why the service refused us what we asked for, by the name that it was asked for by.
+    reasons: BTreeMap<String, String>,
 }
 
 /// Why a file is not as it should be.
@@ -141,6 +146,7 @@ impl Mirror {
             has_news: true,
             looked: None,
             reported: None,
+            reasons: BTreeMap::new(),
         })
     }
 
@@ -300,16 +306,16 @@ impl Mirror {
 
     /// Whether the end of this job tells something.
     pub fn is_concerned(&self, ended: &Ended) -> bool {
-        self.acts.concerns(ended) || self.state.left.concerns(&ended.unit, &ended.result)
+        self.acts.concerns(ended) || self.may_lack_a_file(ended)
     }
 
-    /// The ends of jobs. `missed` are the units that the service refused, and whether they would get everything now.
-    fn ended(&mut self, ended: &[Ended], missed: Option<BTreeMap<String, bool>>) {
+    /// The ends of jobs.
+    fn ended(&mut self, ended: &[Ended], missed: Option<Missed>) {
+        let missed = self.take_in(missed);
         let known = self.looked.as_ref().map(|(known, _)| known.clone()).unwrap_or_default();
         let provided = self.provided(missed.or(known));
         ended.iter().for_each(|ended| self.acts.ended(ended));
-        let ended = ended.iter().filter(|ended| self.state.left.concerns(&ended.unit, &ended.result));
-        let ended: Vec<&Ended> = ended.collect();
+        let ended: Vec<&Ended> = ended.iter().filter(|ended| self.may_lack_a_file(ended)).collect();
         if ended.is_empty() {
             return;
         }
@@ -318,13 +324,15 @@ impl Mirror {
                 for Ended { unit, result, .. } in ended {
                     self.state.left.ended(unit, result, &provided, &mut manager);
                 }
+                self.tell_what_they_lack(&provided, &mut manager);
             }
             Err(error) => warn!("why {} units did not start is not known: {error}", ended.len()),
         }
     }
 
     /// Starts units that were left behind, where they can go on.
-    fn recover(&mut self, missed: Option<BTreeMap<String, bool>>) {
+    fn recover(&mut self, missed: Option<Missed>) {
+        let missed = self.take_in(missed);
         let is_news = |(before, at): &(Option<BTreeMap<String, bool>>, Instant)| {
             *before != missed || at.elapsed() >= LOOK_AT_UNITS
         };
@@ -338,7 +346,8 @@ impl Mirror {
         if self.state.left.is_empty() && (nobody_asks || !scans) {
             return;
         }
-        if let Err(error) = units::recover(&mut self.state.left, &provided, scans) {
+        let recovered = units::recover(&mut self.state.left, &provided, scans);
+        if let Err(error) = recovered.map(|mut manager| self.tell_what_they_lack(&provided, &mut manager)) {
             self.has_news = true;
             warn!(
                 "units that miss a secret are not started for now: the service manager does not answer: {error}"

@@ -62,6 +62,9 @@ struct Wait {
     refused: bool,
     /// Units that it requires and that wait themselves, with when they were last started.
     needs: BTreeMap<String, i128>,
+    /// The attempt to start it ([`Unit::tried_at`]) of which it was told which file is not there.
+    #[serde(default)]
+    told: Option<i128>,
     /// It was reset for a start of ours: that it is not failed any more says nothing.
     reset: bool,
     #[serde(skip)]
@@ -142,6 +145,12 @@ impl Left {
         self.0.is_empty()
     }
 
+    /// Those that lacked files, with what they lacked.
+    pub fn for_want_of_files(&self) -> impl Iterator<Item = (String, Vec<PathBuf>)> {
+        let lacked = self.0.iter().filter(|(_, wait)| !wait.files.is_empty());
+        lacked.map(|(unit, wait)| (unit.clone(), wait.files.iter().cloned().collect()))
+    }
+
     /// Whether the end of a job of this unit may tell something.
     pub fn concerns(&self, unit: &str, result: &str) -> bool {
         self.0.contains_key(unit) || ["assert", "dependency"].contains(&result)
@@ -175,18 +184,27 @@ impl Left {
                     ..Wait::default()
                 }
             }
-            _ => return,
+            // By a condition, or for want of an `EnvironmentFile=`.
+            _ => match provided.lacked_by(&unit) {
+                Some(wait) if !wait.files.is_empty() => wait,
+                _ => return,
+            },
         };
         if !wait.files.is_empty() || !wait.needs.is_empty() {
-            self.note(unit.id, wait);
+            self.note(unit.id.clone(), wait);
+            if result == "assert" {
+                // Each is told, although systemd may have forgotten when it was.
+                self.0.entry(unit.id).and_modify(|wait| wait.told = None);
+            }
         }
     }
 
     fn note(&mut self, unit: String, wait: Wait) {
         let before = self.0.get(&unit);
-        let (tried, reset) = before.map_or((None, false), |before| (before.tried, before.reset));
+        let (tried, reset, told) =
+            before.map_or((None, false, None), |before| (before.tried, before.reset, before.told));
         // Refused or failed once more, it can be stopped or reset by an administrator once more.
-        self.0.insert(unit, Wait { tried, reset: reset && !wait.failed && !wait.refused, ..wait });
+        self.0.insert(unit, Wait { tried, told, reset: reset && !wait.failed && !wait.refused, ..wait });
     }
 
     /// Whether a unit may be down because of opnix.
@@ -211,6 +229,25 @@ impl Left {
             let of_it = Wait { started_at: unit.started_at(), refused: true, ..Wait::default() };
             self.note(unit.id, of_it);
         }
+    }
+
+    /// The files that are not there and that units lacked at their last attempt to start, where they were not told so yet, and whether
+    /// such a unit is started when they are there.
+    pub fn untold(&mut self, provided: &Provided, look: &mut impl Look) -> Vec<(String, PathBuf, bool)> {
+        let mut all = Vec::new();
+        for (name, wait) in self.0.iter_mut().filter(|(_, wait)| !wait.files.is_empty()) {
+            let Some(unit) = look.unit(name) else { continue };
+            // What systemd has forgotten since was told, or never happened.
+            if wait.told.is_some_and(|told| unit.tried_at() <= told) {
+                continue;
+            }
+            wait.told = Some(unit.tried_at());
+            let comes = is_startable(&unit, look)
+                && (is_wanted(&unit, look) || provided.is_said_to_read(&unit, &wait.files));
+            let missing = wait.files.iter().filter(|path| !provided.is_there(path));
+            all.extend(missing.map(|path| (name.clone(), path.clone(), comes)));
+        }
+        all
     }
 
     /// Goes on with those that require a unit which is not waited for any more.

@@ -29,6 +29,9 @@ pub struct Report {
     pub faults: Option<String>,
     /// What could not be done to units whose secret changed.
     pub failures: Vec<String>,
+    /// Units that were not started for want of files, with these.
+    #[serde(default)]
+    pub left: BTreeMap<String, Vec<PathBuf>>,
 }
 
 /// What is wrong with a file.
@@ -96,6 +99,7 @@ impl Mirror {
             stuck: self.stuck.clone(),
             faults: self.faults.clone(),
             failures: self.acts.failures().map(str::to_owned).collect(),
+            left: self.state.left.for_want_of_files().collect(),
         }
     }
 

@@ -233,19 +233,19 @@ fn start(manager: &mut Manager, unit: &str, why: &str) -> io::Result<String> {
 }
 
 /// Starts what was left behind and can go on now. `scans`: looks at everything that is down first.
-pub fn recover(left: &mut Left, provided: &Provided, scans: bool) -> io::Result<()> {
+pub fn recover(left: &mut Left, provided: &Provided, scans: bool) -> io::Result<Manager> {
     let mut manager = Manager::connect()?;
     if scans {
         let down = manager.list(&["inactive", "failed"], &[])?;
         left.scan(&down, provided, &mut manager);
     }
     if left.is_empty() || !is_up(&manager.state()?) {
-        return Ok(());
+        return Ok(manager);
     }
     for unit in left.next_starts(provided, &mut manager) {
         if let Err(error) = start(&mut manager, &unit, "what it lacked is there") {
             warn!("{unit}: {error}");
         }
     }
-    Ok(())
+    Ok(manager)
 }

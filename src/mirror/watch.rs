@@ -1,7 +1,6 @@
 //! When the mirror looks again: whenever the service says that something changed, at SIGHUP, when a start of a unit ends,
 //! and from time to time.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -17,8 +16,9 @@ use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, warn};
 use zlink::tokio::unix::connect;
 
-use super::{Mirror, Occasion};
+use super::{Mirror, Missed, Occasion};
 use crate::control::interface::Control;
+use crate::policy::MIRROR;
 use crate::systemd::manager::{Ended, Manager};
 use crate::systemd::notify::Notifier;
 
@@ -27,13 +27,13 @@ const DEBOUNCE: Duration = Duration::from_secs(2);
 /// No longer than this, even if there is a change each moment.
 const TOO_LONG: Duration = Duration::from_secs(10);
 /// How soon to look for the service again.
-const AGAIN: Duration = Duration::from_secs(2);
+pub(super) const AGAIN: Duration = Duration::from_secs(2);
 /// Ends of jobs within this time are handled together.
 const TOGETHER: Duration = Duration::from_millis(300);
 /// How often to look when there is no control socket, and so nobody who tells us of changes.
 const UNTOLD: Duration = Duration::from_secs(60);
 /// The service's unit.
-const SERVICE: &str = "opnix.service";
+pub(super) const SERVICE: &str = "opnix.service";
 /// How long the service has to say what units missed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often to look whether the files are there, and at units that were left behind.
@@ -141,6 +141,8 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
         let missed = missed(&control).await;
         mirror = spawn_blocking(move || {
             mirror.recover(missed);
+            // Which units wait may be other ones now.
+            mirror.report();
             mirror
         })
         .await?;
@@ -149,7 +151,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
 
 /// Whether the service is up, or comes up by itself. One that an administrator stopped would be started by a connection to its
 /// sockets.
-async fn service_is_up(control: &Path) -> bool {
+pub(super) async fn service_is_up(control: &Path) -> bool {
     if control != Path::new(crate::control::SOCKET) {
         return true;
     }
@@ -158,8 +160,8 @@ async fn service_is_up(control: &Path) -> bool {
     !matches!(state.await, Ok(Ok(state)) if ["inactive", "deactivating"].contains(&state.as_str()))
 }
 
-/// The units that were refused, and whether they would get everything now; `None` if the service does not say.
-async fn missed(control: &Path) -> Option<BTreeMap<String, bool>> {
+/// What units were refused; `None` if the service does not say.
+async fn missed(control: &Path) -> Option<Missed> {
     if !service_is_up(control).await {
         return None;
     }
@@ -170,9 +172,12 @@ async fn missed(control: &Path) -> Option<BTreeMap<String, bool>> {
         Ok::<_, zlink::Error>(answers.next().await)
     };
     let status = timeout(PATIENCE, ask).await.ok()?.ok()??.ok()?.ok()?;
-    let mut all = BTreeMap::new();
+    let mut all = Missed::default();
     for missed in status.missed {
-        *all.entry(missed.unit).or_insert(true) &= missed.ready;
+        if missed.unit == MIRROR {
+            all.reasons.insert(missed.credential, missed.reason);
+        }
+        *all.units.entry(missed.unit).or_insert(true) &= missed.ready;
     }
     Some(all)
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::budget::LONGEST_LIMIT;
 use crate::moment::Moment;
 use crate::remedy::Remedy;
+use crate::similar;
 
 /// Why a value cannot be had. Holds names and ids, never values. Crosses the socket between the service and the process
 /// that asks 1Password.
@@ -25,18 +26,46 @@ pub enum FetchError {
     AccountRefused,
     #[error("the token may not read {what}")]
     Forbidden { what: String },
+    /// `has`, here and below: some of the names that are there, the most similar first ([`similar::listed`]).
     #[error("there is no vault \"{vault}\"")]
-    VaultNotFound { vault: String },
+    VaultNotFound {
+        vault: String,
+        #[serde(default)]
+        has: Vec<String>,
+    },
+    /// Of a vault's many items `has` names similar ones only.
     #[error("there is no item \"{item}\" in vault \"{vault}\"")]
-    ItemNotFound { vault: String, item: String },
+    ItemNotFound {
+        vault: String,
+        item: String,
+        #[serde(default)]
+        has: Vec<String>,
+    },
     #[error("item \"{item}\" has no section \"{section}\"")]
-    SectionNotFound { item: String, section: String },
+    SectionNotFound {
+        item: String,
+        section: String,
+        #[serde(default)]
+        has: Vec<String>,
+    },
     /// `other`: but a file of this name.
     #[error("item \"{item}\" has no field \"{field}\"")]
-    FieldNotFound { item: String, field: String, other: bool },
+    FieldNotFound {
+        item: String,
+        field: String,
+        other: bool,
+        #[serde(default)]
+        has: Vec<String>,
+    },
     /// `other`: but a field of this name.
     #[error("item \"{item}\" has no file \"{file}\"")]
-    FileNotFound { item: String, file: String, other: bool },
+    FileNotFound {
+        item: String,
+        file: String,
+        other: bool,
+        #[serde(default)]
+        has: Vec<String>,
+    },
     /// The candidates are ids of vaults or items, or else references.
     #[error("{what} \"{name}\" is ambiguous")]
     Ambiguous { what: ObjectKind, name: String, candidates: Vec<String> },
@@ -49,7 +78,11 @@ pub enum FetchError {
     #[error("1Password's limit on requests is reached{}", Until(*.until))]
     RateLimited { until: Option<Moment> },
     #[error("1Password cannot be reached: {why}")]
-    Unreachable { why: String },
+    Unreachable {
+        why: String,
+        #[serde(default)]
+        at: Step,
+    },
     #[error("1Password is out of order: {why}")]
     Unavailable { why: String },
     #[error("1Password does not take the request: {why}")]
@@ -97,28 +130,29 @@ impl Remedy for FetchError {
                 "see whether the account is frozen, and whether the token's vaults are still shared with it".into()
             }
             Self::Forbidden { .. } => "share it with the account of this machine".into(),
-            Self::VaultNotFound { .. } => {
-                "check its name, and that it is shared with this machine's account".into()
+            Self::VaultNotFound { vault, has } => {
+                let check = "check its name, and that it is shared with this machine's account";
+                meant(vault, has, "the account may read the vaults", check)
             }
-            Self::ItemNotFound { .. } => "check its title, and that it is not archived".into(),
+            Self::ItemNotFound { item, has, .. } => {
+                meant(item, has, "it has", "check its title, and that it is not archived")
+            }
             Self::FieldNotFound { other: true, .. } => {
                 "it has a file of this name: say \"kind\": \"file\" in secrets.json".into()
             }
             Self::FileNotFound { other: true, .. } => {
                 "it has a field of this name: leave out \"kind\": \"file\" in secrets.json".into()
             }
-            Self::SectionNotFound { .. } | Self::FieldNotFound { .. } | Self::FileNotFound { .. } => {
-                "check the reference against the item in 1Password".into()
-            }
+            Self::SectionNotFound { section, has, .. } => meant(section, has, "it has the sections", AGAINST),
+            Self::FieldNotFound { field, has, .. } => meant(field, has, "it has the fields", AGAINST),
+            Self::FileNotFound { file, has, .. } => meant(file, has, "it has the files", AGAINST),
             Self::Ambiguous { what: ObjectKind::Vault | ObjectKind::Item, candidates, .. } => {
                 format!("use one of the ids {}", candidates.join(", "))
             }
             Self::Ambiguous { candidates, .. } => format!("say which: {}", candidates.join(" or ")),
             Self::Empty { .. } => "fill the field in, or remove the secret from the configuration".into(),
             Self::RateLimited { .. } => "fewer machines or a Connect server help: docs/scale.md".into(),
-            Self::Unreachable { .. } => {
-                "check the network of this machine, then start the unit again".into()
-            }
+            Self::Unreachable { at, .. } => at.remedy().into(),
             Self::Unavailable { .. } => {
                 "see whether it reports an outage, and start the unit again when it is over".into()
             }
@@ -141,6 +175,82 @@ impl Remedy for FetchError {
             | Self::Runtime { .. }
             | Self::VaultFile { .. } => return None,
         })
+    }
+}
+
+const AGAINST: &str = "check the reference against the item in 1Password";
+
+/// Names what was probably meant, or what there is, or else says what to check.
+fn meant(wanted: &str, has: &[String], they_are: &str, check: &str) -> String {
+    let all = || {
+        format!("{they_are} {}", has.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "))
+    };
+    match (similar::did_you_mean(wanted, has.iter().map(String::as_str)), has) {
+        (_, []) => check.to_owned(),
+        (Some(question), [_]) => question,
+        (Some(question), _) => format!("{question} {}", all()),
+        (None, _) => format!("{check}: {}", all()),
+    }
+}
+
+/// How far the way to the provider leads.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// It is not told.
+    #[default]
+    Unknown,
+    /// The host's name has no address.
+    Name,
+    /// There is no way to the address.
+    Network,
+    /// The connection is refused.
+    Connection,
+    /// The proxy cannot be used.
+    Proxy,
+    /// There is a connection, and no TLS on it.
+    Tls,
+    /// The certificate is not valid now.
+    Clock,
+    /// The certificate is nobody's that this machine trusts.
+    Trust,
+    /// The certificate is another host's.
+    OtherHost,
+    /// There is no answer.
+    Answer,
+}
+
+impl Step {
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Unknown => "check the network of this machine, then start the unit again",
+            Self::Name => {
+                "this machine finds no address for the name: see whether it has a network and a name server (resolvectl status, /etc/resolv.conf)"
+            }
+            Self::Network => {
+                "check the network of this machine: its addresses and routes (ip address, ip route)"
+            }
+            Self::Connection => {
+                "nothing listens there, or a firewall refuses it: check address, port and firewall"
+            }
+            Self::Proxy => {
+                "check the proxy that HTTPS_PROXY or ALL_PROXY names (systemctl show -p Environment opnix.service), or except this host with NO_PROXY"
+            }
+            Self::Tls => {
+                "see whether this machine's clock is right (timedatectl), whether a proxy or firewall is in between, and whether there are certificates of public authorities (package ca-certificates)"
+            }
+            Self::Clock => {
+                "if this machine's clock is wrong, set it: timedatectl. If it is right, the server needs a new certificate"
+            }
+            Self::Trust => {
+                "either a proxy or firewall in between answers, or the server's authority is not trusted here: a private one's certificates are named by `authority`, or by SSL_CERT_FILE for 1Password itself"
+            }
+            Self::OtherHost => {
+                "check the name in \"host\" in secrets.json, and what answers there in its place"
+            }
+            Self::Answer => {
+                "it may hang, or a firewall drops what goes there: check both, then start the unit again"
+            }
+        }
     }
 }
 
@@ -317,8 +427,8 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_tried_again_and_what_1password_says_for_good_is_not() {
-        let unreachable = FetchError::Unreachable { why: "down".into() };
-        let gone = FetchError::ItemNotFound { vault: "v".into(), item: "i".into() };
+        let unreachable = FetchError::Unreachable { why: "down".into(), at: Step::Unknown };
+        let gone = FetchError::ItemNotFound { vault: "v".into(), item: "i".into(), has: Vec::new() };
         let part = unreachable.clone().of_part(&"item \"i\"");
         for (error, retry, cached_may_stand_in, provider_is_down) in [
             (&unreachable, true, true, true),

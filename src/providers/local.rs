@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::ask::items::{Found, Item};
 use super::ask::members::Members;
 use super::ask::value::{bytes, text};
-use super::ask::{Nameable, only};
+use super::ask::{Nameable, names, nearest, only};
 use super::error::{FetchError, ObjectKind};
 use crate::files;
 use crate::reference::Reference;
@@ -112,11 +112,12 @@ fn fetch(candidates: &[PathBuf], references: &[Reference]) -> Vec<Result<Secret,
 
 fn find(vaults: &[Vault<'_>], reference: &Reference) -> Result<Secret, FetchError> {
     let Reference { vault, item, .. } = reference;
-    let place =
-        only(vaults.iter(), vault)?.ok_or_else(|| FetchError::VaultNotFound { vault: vault.clone() })?;
+    let no_vault = || FetchError::VaultNotFound { vault: vault.clone(), has: names(vault, vaults) };
+    let place = only(vaults.iter(), vault)?.ok_or_else(no_vault)?;
     let items: Vec<Item<'_>> = place.items.iter().map(Item::read).collect();
     let found = only(items.iter(), item)?;
-    let missing = || FetchError::ItemNotFound { vault: vault.clone(), item: item.clone() };
+    let missing =
+        || FetchError::ItemNotFound { vault: vault.clone(), item: item.clone(), has: nearest(item, &items) };
     let unsupported =
         |what: &str| FetchError::Unsupported { reference: reference.to_string(), what: what.into() };
     match found.ok_or_else(missing)?.find(reference)? {

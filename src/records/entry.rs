@@ -8,6 +8,7 @@ use tracing::{Event, Level, Metadata};
 
 use super::id::{self, GRANT, REFUSAL};
 use super::queue::{Class, Dropped, RECORD_MAX};
+use crate::counted::counted;
 
 /// The longest value of a field, in bytes: a longer one is cut, because the rest says nothing more.
 const VALUE_MAX: usize = 8 << 10;
@@ -48,8 +49,8 @@ pub fn dropped(dropped: Dropped) -> Vec<u8> {
 
 pub fn describe_dropped([grants, refusals, faults]: Dropped) -> String {
     format!(
-        "{} records are missing here, because the journal took none: {grants} of grants, {refusals} of refusals, {faults} others",
-        grants + refusals + faults
+        "missing here, because the journal took none: {}, {grants} of grants, {refusals} of refusals, {faults} others",
+        counted(grants + refusals + faults, "record")
     )
 }
 

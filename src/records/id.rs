@@ -24,6 +24,10 @@ pub const TOKEN_TAKEN: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c15";
 pub const OBSTACLE: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c16";
 pub const UNIT_TOLD: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c17";
 pub const UNIT_NOT_TOLD: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c18";
+pub const UNIT_REFUSED: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c20";
+pub const UNIT_WAITS: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c21";
+pub const UNIT_LACKS_FILE: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c22";
+pub const UNIT_WAITS_FOR_SERVICE: &str = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c23";
 
 /// The targets of events that are about requests. All others are faults, or news, of the service.
 pub const GRANT: &str = "grant";

@@ -12,6 +12,7 @@ mod queue;
 mod repeats;
 mod requests;
 mod service;
+mod units;
 mod writer;
 
 use std::fs::File;
@@ -22,15 +23,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Metadata, Subscriber, warn};
+use tracing::{Event, Level, Metadata, Subscriber, warn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::counted::counted;
 
 pub use self::queue::Dropped;
 use self::queue::{Class, Queue};
 pub use self::requests::*;
 pub use self::service::*;
+pub use self::units::*;
 use self::writer::Target;
 
 /// The name of the queue in systemd's descriptor store.
@@ -47,7 +52,7 @@ pub fn init(found: Option<File>) -> io::Result<()> {
     let count = left.as_ref().map_or(0, |queue| queue.counts().0);
     let queue = Arc::new(left.map_or_else(Queue::new, Ok)?);
     let target = if stderr_is_the_journal() { Target::journal().ok() } else { None };
-    let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
+    let registry = tracing_subscriber::registry().with(LevelFilter::INFO).with(filter_fn(is_of_use));
     let ours = queue.clone();
     match &target {
         Some(_) => registry.with(ToJournal(ours)).init(),
@@ -75,10 +80,17 @@ pub fn init(found: Option<File>) -> io::Result<()> {
         warn!(
             message_id = id::LEFT_BEHIND,
             opnix_records = count,
-            "found {count} records that the last instance could not write; they stand before this one"
+            "what the last instance could not write stands before this one: {}",
+            counted(count, "record")
         );
     }
     Ok(())
+}
+
+/// That a client of the control socket went away before it had its answer (`opnix status | head -1`) is nobody's trouble, and
+/// zlink warns of it.
+fn is_of_use(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() == Level::ERROR || !metadata.target().starts_with("zlink")
 }
 
 /// systemd names the device and inode of the journal's stream in `$JOURNAL_STREAM`; standard error may have been

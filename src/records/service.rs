@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::id;
 use crate::config::Faults;
+use crate::counted::counted;
 use crate::peer::Legacy;
 use crate::providers::FetchError;
 use crate::remedy::Remedy;
@@ -44,11 +45,11 @@ pub fn token_taken() {
 
 /// Requests that the last instance left in systemd's store.
 pub fn found(requests: usize) {
-    info!(message_id = id::FOUND, "found {requests} waiting requests in the store");
+    info!(message_id = id::FOUND, "found {} in the store", counted(requests, "waiting request"));
 }
 
 pub fn left(requests: usize) {
-    info!(message_id = id::LEFT, "left {requests} requests to the next instance");
+    info!(message_id = id::LEFT, "left {} to the next instance", counted(requests, "request"));
 }
 
 pub fn cache_unreadable(path: &Path, error: &std::io::Error) {
@@ -70,34 +71,4 @@ pub fn provider_down(why: &FetchError) {
 
 pub fn provider_up() {
     info!(message_id = id::PROVIDER_UP, "values come from the provider again");
-}
-
-/// The mirror acts on a unit, as systemctl does by this word. It is on record in the unit's own journal as well.
-pub fn secret_changed(action: &str, unit: &str) {
-    info!(
-        message_id = id::SECRET_CHANGED,
-        object_systemd_unit = unit,
-        "a secret changed: systemctl {action} {unit}"
-    );
-}
-
-/// The mirror starts a unit, likewise.
-pub fn unit_started(unit: &str, why: &str) {
-    info!(message_id = id::UNIT_STARTED, object_systemd_unit = unit, "{why}: systemctl start {unit}");
-}
-
-/// What the mirror had begun on a unit whose secret changed is done.
-pub fn unit_told(unit: &str, action: &str) {
-    info!(message_id = id::UNIT_TOLD, object_systemd_unit = unit, "systemctl {action} {unit} is done");
-}
-
-/// It failed.
-pub fn unit_not_told(unit: &str, action: &str, why: &str) {
-    let is_started = ["try-restart", "start"].contains(&action);
-    let then = if is_started { "" } else { ": it may go on with the old one" };
-    warn!(
-        message_id = id::UNIT_NOT_TOLD,
-        object_systemd_unit = unit,
-        "a secret changed, and systemctl {action} {unit} failed ({why}){then}"
-    );
 }

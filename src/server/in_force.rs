@@ -10,7 +10,7 @@ use crate::config::{self, Config, Faults, MirrorFile};
 use crate::moment::Moment;
 use crate::names::{CREDENTIALS_MAX, CredentialName, UnitName};
 use crate::peer::{Claim, Peer};
-use crate::policy::{Entry, Grant, MIRROR, Policy};
+use crate::policy::{Entry, Grant, MIRROR, Meant, Policy};
 use crate::providers::Provider;
 use crate::providers::child::token::TokenSource;
 use crate::secret::Secret;
@@ -54,8 +54,11 @@ impl Configuration {
         let asked = asked.unwrap_or_else(|| Arc::new(new()));
         // The old store writes nothing any more. What it knows is newer than what is on disk, whichever provider gave it; if it is
         // another account's, it is not served.
-        let inherited =
-            old.map_or_else(|| Inherited::load(&base.disk, asked.account()), |(store, _)| store.hand_over());
+        let inherited = match old {
+            None => Inherited::load(&base.disk, asked.account()),
+            Some((store, true)) => store.hand_over(),
+            Some((store, false)) => store.hand_over().of_another_provider(),
+        };
         let store = Store::new(asked, rules, inherited, base);
         old.inspect(|(before, _)| store.succeeds(before));
         let pairs = Box::new(Pairs::of(&policy));
@@ -77,6 +80,14 @@ impl Configuration {
     pub fn entry_for(&self, claim: &Claim) -> Option<&Entry> {
         match self {
             Self::Valid { policy, .. } => policy.entry_for(&claim.unit, &claim.credential),
+            Self::Faulty(_) => None,
+        }
+    }
+
+    /// What was probably meant, where the policy allows nothing.
+    pub fn meant(&self, claim: &Claim) -> Option<Meant> {
+        match self {
+            Self::Valid { policy, .. } => policy.meant(&claim.unit, &claim.credential),
             Self::Faulty(_) => None,
         }
     }

@@ -22,6 +22,7 @@ use tracing::{error, info};
 use super::accept::Accepting;
 use super::keeper::{Channel, Heard, KEEPER_GONE};
 use super::{Service, request};
+use crate::counted::counted;
 use crate::process::Leftovers;
 use crate::records;
 
@@ -160,7 +161,7 @@ async fn give_up(service: &Service) {
 /// Finishes what it can. The rest stays in systemd's store if an instance follows, and is refused if none does: the
 /// store goes with the unit, and its connections would end without a byte, which systemd takes for an empty secret.
 async fn drain(service: &Service, restarting: bool) {
-    service.notifier.stopping(&format!("Finishing {} requests.", service.waiting()));
+    service.notifier.stopping(&format!("Finishing {}.", counted(service.waiting(), "request")));
     service.unanswered.close();
     let all_answered = async |limit: Duration| timeout(limit, service.unanswered.wait()).await.is_ok();
     let beats = async {

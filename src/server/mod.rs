@@ -10,9 +10,11 @@ pub mod lifetime;
 mod missed;
 pub mod places;
 mod refusal;
+mod refusals;
 mod reload;
 pub mod request;
 mod starts;
+mod unserved;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -32,16 +34,20 @@ pub use self::missed::Miss;
 use self::missed::Missed;
 use self::places::Places;
 use self::refusal::Refusal;
+use self::refusals::Refusals;
+pub use self::refusals::Refused;
 pub use self::reload::Rejected;
 use self::reload::{Looked, Read};
 use self::starts::Starts;
+pub use self::unserved::{Feed, News};
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
+use crate::counted::counted;
 use crate::files::StateDirectory;
 use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
-use crate::policy::Grant;
+use crate::policy::{Grant, MIRROR};
 use crate::providers::ledger::Meter;
 use crate::records;
 use crate::remedy::Remedy;
@@ -71,6 +77,7 @@ pub struct Service {
     looked: Arc<tokio::sync::Mutex<Looked>>,
     bad_token: Mutex<Option<BadToken>>,
     missed: Arc<Missed>,
+    refusals: Refusals,
     given: Arc<Given>,
     starts: Starts,
     base: Base,
@@ -117,6 +124,7 @@ impl Service {
             looked: Arc::default(),
             bad_token: Mutex::default(),
             missed: Arc::new(Missed::load(StateDirectory::of_runtime())),
+            refusals: Refusals::new(),
             given: Arc::new(Given::load(StateDirectory::of_runtime())),
             starts: Starts::default(),
             base,
@@ -187,11 +195,18 @@ impl Service {
 
     /// Why the token in its file is not the one in force, as far as it was brought.
     pub fn bad_token(&self) -> Option<BadToken> {
-        self.bad_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        // A provider that needs none may be in force since.
+        let configuration = self.configuration();
+        let is_needed = configuration.store().is_none_or(|store| store.provider().needs_token());
+        self.bad_token.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| is_needed)
     }
 
     /// A unit was refused. One that has a right to its secret is helped to it as soon as that can be had.
     fn refused(&self, claim: &Claim, refusal: &Refusal) {
+        // What the mirror lacks is told with its files.
+        if claim.unit.as_str() != MIRROR {
+            self.refusals.note(claim, refusal);
+        }
         // What a configuration that is not in force allows is not known.
         let may_be_allowed = || matches!(refusal, Refusal::Policy(_)) && self.rejected().is_some();
         if refusal.is_for_want_of_the_value() || may_be_allowed() {
@@ -236,6 +251,16 @@ impl Service {
     /// What units were refused for want of a value, and have not got since.
     pub fn missed(&self) -> BTreeMap<Claim, Miss> {
         self.missed.all()
+    }
+
+    /// What units were refused, for whatever reason, and have not got since, the last first.
+    pub fn refusals(&self) -> Vec<(Claim, Refused)> {
+        self.refusals.all()
+    }
+
+    /// Whether the units served are those of the manager of one user.
+    pub fn is_of_a_user(&self) -> bool {
+        matches!(self.trust, Trust::User(_))
     }
 
     /// When credentials were last given to these units, and whether that was the newest value, as far as it is known.
@@ -300,8 +325,7 @@ impl Service {
                 let missing =
                     entries().filter(|entry| !store.secret_report(entry, answers).is_servable).count();
                 match (missing, policy.rules().count()) {
-                    (0, 1) => "Serving 1 credential.".to_owned(),
-                    (0, all) => format!("Serving {all} credentials."),
+                    (0, all) => format!("Serving {}.", counted(all, "credential")),
                     (missing, _) => {
                         let report = store.provider_report();
                         let why = report.token_error.or(report.down.map(|down| down.error));

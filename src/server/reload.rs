@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::in_force::{Configuration, Sources};
 use super::{Service, look_for};
 use crate::config::{self, Config, Faults, Identity};
+use crate::counted::counted;
 use crate::moment::Moment;
 use crate::place::Place;
 use crate::records;
@@ -44,9 +45,8 @@ pub struct Rejected {
 
 impl Rejected {
     pub fn line(&self) -> String {
-        let count = self.faults.iter().len();
-        let s = if count == 1 { "" } else { "s" };
-        format!("Kept the old configuration: the new one has {count} fault{s}.")
+        let count = counted(self.faults.iter().len(), "fault");
+        format!("Kept the old configuration: the new one has {count}.")
     }
 }
 
@@ -170,6 +170,9 @@ impl Service {
         *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = configuration.clone();
         // Only now: who is refused meanwhile is looked for under the new one.
         look_for(&self.missed, &configuration);
+        if configuration.store().is_some() {
+            self.refusals.judge(|claim| configuration.entry_for(claim).is_some());
+        }
     }
 
     /// Returns when the files have been looked at since it was called, and other ones, if they are valid, are in force. A file

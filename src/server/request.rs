@@ -213,8 +213,7 @@ async fn wait(request: Request, wanted: Wanted, service: Arc<Service>) {
                 on_record(&grant, &served, end, &service);
             }
             Err(refusal) => {
-                service.refused(&claim, &refusal);
-                records::refused(&claim, refusal.check(), &refusal.line());
+                on_record_refused(&claim, &refusal, &service);
                 let _ = answer::refuse(&stream).await;
             }
         }
@@ -259,6 +258,7 @@ fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     }
     let claim = grant.claim();
     service.missed.settle(&claim);
+    service.refusals.settle(&claim);
     records::granted(grant);
     if claim.unit.as_str() != MIRROR {
         service.given.note(claim, served.value.clone());
@@ -268,10 +268,20 @@ fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     }
 }
 
+fn on_record_refused(claim: &Claim, refusal: &Refusal, service: &Service) {
+    service.refused(claim, refusal);
+    let mut reason = refusal.line();
+    if let Refusal::Policy(_) = refusal
+        && let Some(meant) = service.configuration().meant(claim)
+    {
+        reason = format!("{reason}; {meant}");
+    }
+    records::refused(claim, refusal.check(), &reason);
+}
+
 /// Refuses a unit, on record. Takes time, because the peer must read all of the refusal.
 async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<Service>) {
-    service.refused(&claim, &refusal);
-    records::refused(&claim, refusal.check(), &refusal.line());
+    on_record_refused(&claim, &refusal, &service);
     let unit = claim.unit.as_str();
     let Request { stream, since, found, .. } = request;
     let place = match found {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::moment::Moment;
 use crate::peer::Claim;
 
@@ -18,7 +20,10 @@ pub struct Wait {
 
 /// All of them, in the order in which they began to wait here.
 #[derive(Debug, Default)]
-pub struct Waiting(Mutex<(u64, BTreeMap<u64, Wait>)>);
+pub struct Waiting {
+    list: Mutex<(u64, BTreeMap<u64, Wait>)>,
+    news: watch::Sender<()>,
+}
 
 /// Takes its request off the list when it is dropped.
 #[must_use]
@@ -33,6 +38,8 @@ impl Waiting {
         listed.0 += 1;
         let number = listed.0;
         listed.1.insert(number, wait);
+        drop(listed);
+        self.news.send_replace(());
         Listed { waiting: self, number }
     }
 
@@ -40,8 +47,13 @@ impl Waiting {
         self.lock().1.values().cloned().collect()
     }
 
+    /// Hears of each request that begins to wait.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
     fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Wait>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

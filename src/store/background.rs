@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::Shared;
 use super::state::{Act, Acts};
+use crate::counted::counted;
 use crate::moment::{Moment, Now};
 use crate::process::random;
 use crate::providers::budget::{Budget, Purpose};
@@ -214,7 +215,7 @@ impl Shared {
         for mut waiter in waiters {
             failed += usize::from(!matches!(waiter.outcome().await, Some(Ok(_))));
         }
-        info!("renewed {} of {count} values in the background", count - failed);
+        info!("renewed {} of {} in the background", count - failed, counted(count, "value"));
     }
 }
 

@@ -38,6 +38,12 @@ impl Breaker {
         self.0 = None;
     }
 
+    /// The same for a store that takes over. A reload mends nothing by itself, but something may have been mended before it: it is
+    /// tried again at once, whatever the last tries came to.
+    pub fn handed_on(&self, now: Moment) -> Self {
+        Self(self.0.clone().map(|down| Down { probe: now, next_pause: FIRST_PAUSE, tries: 1, ..down }))
+    }
+
     /// `spread`, from 0 to 1, keeps machines that failed together from trying again together.
     pub fn fails(&mut self, now: Moment, error: FetchError, spread: f64) {
         let before = self.0.take();
@@ -87,7 +93,7 @@ mod tests {
     use super::*;
 
     fn unreachable() -> FetchError {
-        FetchError::Unreachable { why: "down".into() }
+        FetchError::Unreachable { why: "down".into(), at: Default::default() }
     }
 
     fn probe(breaker: &Breaker) -> Moment {

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn denied() -> FetchError {
-        FetchError::VaultNotFound { vault: "v".into() }
+        FetchError::VaultNotFound { vault: "v".into(), has: Vec::new() }
     }
 
     #[test]
@@ -98,7 +98,11 @@ mod tests {
     fn an_outage_says_nothing_about_the_value() {
         let at = Moment::BOOT;
         let twice = Failure::new(denied(), at, Some(&Failure::new(denied(), at, None)));
-        let down = Failure::new(FetchError::Unreachable { why: "down".into() }, at, Some(&twice));
+        let down = Failure::new(
+            FetchError::Unreachable { why: "down".into(), at: Default::default() },
+            at,
+            Some(&twice),
+        );
         assert!(twice.stands(at) && !down.stands(at));
         assert!(!Failure::new(denied(), at, Some(&down)).stands(at));
     }

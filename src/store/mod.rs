@@ -34,6 +34,7 @@ use tracing::warn;
 
 pub use self::served::Served;
 
+use self::breaker::Breaker;
 use self::decide::{Limits, Settings};
 use self::disk::{Disk, Trouble, Turn};
 use self::kept::{Kept, Values};
@@ -41,7 +42,7 @@ use self::sealed::Contents;
 use self::state::{Act, Acts, State};
 use self::versions::Versions;
 use crate::config::Timing;
-use crate::moment::{Now, Setting};
+use crate::moment::{Moment, Now, Setting};
 use crate::policy::Grant;
 use crate::providers::Provider;
 use crate::providers::budget::Budget;
@@ -83,6 +84,8 @@ pub struct Inherited {
     /// Whether they may not be on disk, or not as they are.
     unsaved: bool,
     versions: Versions,
+    /// Whether the provider worked, as far as it is the same.
+    breaker: Breaker,
 }
 
 /// Which store others look at.
@@ -122,7 +125,7 @@ impl Store {
     pub fn new(provider: Arc<Provider>, rules: Rules, inherited: Inherited, base: &Base) -> Self {
         let Base { runtime, in_force, disk, meter, changes } = base;
         let Rules { timing, budget, settings } = rules;
-        let Inherited { account, values, dated, unsaved, mut versions } = inherited;
+        let Inherited { account, values, dated, unsaved, mut versions, breaker } = inherited;
         for (reference, kept) in values.iter().filter(|(_, kept)| kept.denied.is_some()) {
             versions.was_denied(reference, &kept.value);
         }
@@ -135,6 +138,7 @@ impl Store {
         state.dated = dated;
         state.unsaved |= unsaved;
         state.versions = versions;
+        state.breaker = breaker;
         let shared = Arc::new(Shared {
             runtime: runtime.clone(),
             provider,
@@ -174,7 +178,8 @@ impl Store {
         // What was to be written is not written by this one any more.
         let account = account.map(str::to_owned);
         let versions = state.versions.clone();
-        Inherited { account, values, dated: state.dated, unsaved: true, versions }.doubtful()
+        let breaker = state.breaker.handed_on(Moment::now());
+        Inherited { account, values, dated: state.dated, unsaved: true, versions, breaker }.doubtful()
     }
 
     /// Another store has taken over. Who waits here waits for a fetch, and needs no more than that: what else is known is as large as
@@ -360,6 +365,7 @@ impl Inherited {
             dated: None,
             unsaved: false,
             versions: Versions::default(),
+            breaker: Breaker::default(),
         };
         let Some(contents) = disk.load() else { return none(account) };
         if account.is_some_and(|account| account != contents.account) {
@@ -367,7 +373,12 @@ impl Inherited {
             warn!("the sealed cache is not used: it belongs to another account ({other}) than the token");
         }
         let Contents { account, entries, dated, .. } = contents;
-        Self { account: Some(account), values: entries, dated, unsaved: false, versions: Versions::default() }
+        Self { values: entries, dated, ..none(Some(account)) }
+    }
+
+    /// For a provider that was not asked yet.
+    pub fn of_another_provider(self) -> Self {
+        Self { breaker: Breaker::default(), ..self }
     }
 
     /// None of it counts as fresh.

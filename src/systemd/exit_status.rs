@@ -44,8 +44,8 @@ const NAMES: [(u8, &str); 41] = [
     (243, "CREDENTIALS"),
 ];
 
-/// Such as `226/NAMESPACE`.
+/// Such as `226/NAMESPACE`, or `status 2` of a program's own.
 pub fn describe(status: i128) -> String {
     let name = NAMES.iter().find(|(known, _)| i128::from(*known) == status);
-    name.map_or_else(|| status.to_string(), |(_, name)| format!("{status}/{name}"))
+    name.map_or_else(|| format!("status {status}"), |(_, name)| format!("{status}/{name}"))
 }

@@ -184,10 +184,12 @@ impl Unit {
     /// How it ended, as `systemctl status` shows it, such as `exit-code, 226/NAMESPACE`.
     pub fn end(&self) -> String {
         let status = self.number("ExecMainStatus");
-        match self.result() {
-            "exit-code" if status != 0 => format!("exit-code, {}", exit_status::describe(status)),
-            result => result.to_owned(),
-        }
+        let end = match self.number("ExecMainCode") {
+            1 if status != 0 => format!(", {}", exit_status::describe(status)),
+            2 | 3 => format!(", status {status}"),
+            _ => String::new(),
+        };
+        format!("{}{end}", self.result())
     }
 
     /// Whether it runs, so that it may go on with what it was given when it began to.
@@ -198,6 +200,22 @@ impl Unit {
     /// Why it failed.
     pub fn result(&self) -> &str {
         self.text("Result")
+    }
+
+    /// When it last ended after it had been up, in microseconds of systemd's clock; 0: it has not been up.
+    pub fn ran_until(&self) -> i128 {
+        self.number("ActiveExitTimestampMonotonic")
+    }
+
+    /// How its last start failed, if it is down by that, or about to be started again: `exit-code, 226/NAMESPACE`.
+    pub fn start_failure(&self) -> Option<String> {
+        // What it needs is started before it.
+        let is_down = ["activating", "deactivating", "failed"].contains(&self.state())
+            || self.state() == "inactive" && self.has_job();
+        if !is_down || ["", "success"].contains(&self.result()) {
+            return None;
+        }
+        Some(self.end())
     }
 
     pub fn has_job(&self) -> bool {
@@ -254,6 +272,12 @@ impl Unit {
     /// remembers. A start that fails by an assertion or a dependency is none.
     pub fn started_at(&self) -> i128 {
         self.number("InactiveExitTimestampMonotonic")
+    }
+
+    /// When somebody last had it started, by the same clock, whatever came of that.
+    pub fn tried_at(&self) -> i128 {
+        let tests = ["ConditionTimestampMonotonic", "AssertTimestampMonotonic"].map(|name| self.number(name));
+        tests.into_iter().fold(self.started_at(), i128::max)
     }
 
     /// When it was last started, in seconds since 1970, by the wall clock as it was then, or as it is now if it was set back since.
@@ -379,5 +403,37 @@ impl Unit {
     pub fn made_up(id: &str, properties: &[(&str, Value)]) -> Self {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         Self { id: id.to_owned(), properties }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_start_failed_is_said_as_systemctl_says_it() {
+        let failure = |state: &str, result: &str, [code, status, job]: [i128; 3]| {
+            let text = |text: &str| Value::Text(text.into());
+            let properties = [
+                ("ActiveState", text(state)),
+                ("Result", text(result)),
+                ("ExecMainCode", Value::Number(code)),
+                ("ExecMainStatus", Value::Number(status)),
+                ("Job", Value::List(vec![Value::Number(job)])),
+            ];
+            Unit::made_up("opnix.service", &properties).start_failure()
+        };
+        assert_eq!(
+            failure("activating", "exit-code", [1, 226, 0]).as_deref(),
+            Some("exit-code, 226/NAMESPACE")
+        );
+        assert_eq!(failure("failed", "exit-code", [1, 78, 0]).as_deref(), Some("exit-code, status 78"));
+        assert_eq!(failure("activating", "signal", [2, 9, 0]).as_deref(), Some("signal, status 9"));
+        assert_eq!(failure("failed", "resources", [0, 0, 0]).as_deref(), Some("resources"));
+        assert_eq!(failure("inactive", "exit-code", [1, 203, 5]).as_deref(), Some("exit-code, 203/EXEC"));
+        // It is being started, was stopped, or runs.
+        assert_eq!(failure("activating", "success", [1, 226, 0]), None);
+        assert_eq!(failure("inactive", "exit-code", [1, 203, 0]), None);
+        assert_eq!(failure("active", "exit-code", [1, 203, 0]), None);
     }
 }

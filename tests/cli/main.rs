@@ -7,6 +7,7 @@
 
 mod configuration;
 mod core_install;
+mod pipes;
 mod setup;
 
 use std::path::Path;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::libc::linger;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{setsockopt, sockopt};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
@@ -123,8 +123,18 @@ pub struct Tls {
 
 impl Tls {
     pub fn new() -> Self {
+        // As rcgen would.
+        Self::valid(1975, 4096)
+    }
+
+    /// Valid from the first day of one year to that of another.
+    pub fn valid(from: i32, until: i32) -> Self {
         let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        (parameters.not_before, parameters.not_after) =
+            (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));
+        let signing_key = KeyPair::generate().unwrap();
+        let cert = parameters.self_signed(&signing_key).unwrap();
         let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder =

@@ -18,6 +18,8 @@ const CGROUP_NAME: &str = "opnix-test-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Usual,
+    /// The same, fresh, beside that of the other tests.
+    Fresh,
     /// Cgroups of version 1 only.
     Legacy,
     /// A container with a user namespace of its own, which may make no further one.

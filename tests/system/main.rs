@@ -29,6 +29,7 @@ mod mount;
 mod nix;
 mod nixos;
 mod onepassword;
+mod operator;
 mod opnix;
 mod owners;
 mod peers;
@@ -43,6 +44,7 @@ mod stores;
 mod strace;
 mod suite;
 mod token;
+mod told;
 mod unit_files;
 mod user_manager;
 mod versions;
@@ -145,6 +147,9 @@ fn main() -> std::process::ExitCode {
         nixos::a_host_that_boots_while_1password_is_down_comes_up_by_itself,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
         token::the_token_is_stored_where_the_service_reads_it,
+        told::a_unit_that_is_refused_or_waits_says_why_in_its_own_status,
+        told::a_unit_whose_file_is_not_there_says_why_in_its_own_status,
+        told::a_unit_that_waits_for_an_opnix_that_does_not_start_says_so_in_its_own_status,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         journal::units_start_at_once_and_whole_while_the_journal_hangs,
         journal::the_service_is_restarted_while_the_journal_hangs,
@@ -209,6 +214,8 @@ fn main() -> std::process::ExitCode {
         writing::readers_of_the_cache_always_see_a_whole_one,
         writing::a_write_reaches_the_disk_before_its_name_does,
         writing::an_image_of_the_disk_at_any_moment_has_the_old_or_the_new_cache,
+        operator::a_host_that_is_well_has_no_finding,
+        operator::each_fault_of_the_machine_is_named_mended_and_gone,
         chaos::the_judge_tells_each_wrong_answer_from_a_right_one,
         chaos::each_start_ends_with_the_whole_right_secret_or_fails_whatever_happens,
         chaos::a_kill_of_the_keeper_leaves_no_wrong_answer,

@@ -263,7 +263,7 @@ pub fn whoever_is_to_be_reloaded_has_the_new_value_of_its_credential(machine: &M
 pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
     let config = json!({"secrets": [
         file("one", json!({"services": {
-            "reloads": {"on_change": "reload"}, "cannot": {"on_change": "reload"}, "fails": {"on_change": "reload"},
+            "reloads": {"on_change": "reload"}, "cannot": {"on_change": "reload"}, "fails": {"on_change": "reload"}, "breaks": {"on_change": "restart"},
             "nobody-has-it": {"on_change": "reload"}, "other-name": {"on_change": "reload"}}})),
     ]});
     start(machine, &config, &[("one", value("1"))]);
@@ -275,9 +275,12 @@ pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
     unit("reloads", "ExecReload=sh -c 'echo reload >>/run/acts-%p'");
     unit("cannot", "");
     unit("fails", "ExecReload=sh -c 'test -e /run/acts-mended'");
+    unit("breaks", "Type=exec\nExecStartPre=sh -c 'test ! -e /run/acts-broken'");
     unit("meant", "ExecReload=sh -c 'echo reload >>/run/acts-%p'");
     machine.sh("ln -sf meant.service /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
-    machine.sh("systemctl start opnix-mirror.service reloads cannot fails meant").ok();
+    machine
+        .sh("systemctl start opnix-mirror.service reloads cannot fails meant breaks; touch /run/acts-broken")
+        .ok();
     write_vault(machine, &[("one", value("2"))]);
     machine.run(&["opnix", "refresh"]).ok();
     for name in ["reloads", "meant"] {
@@ -287,9 +290,14 @@ pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
     for told in [
         "a secret changed, and systemctl reload fails.service failed (failed): it may go on with the old one",
         "a secret changed, and systemctl reload cannot.service failed (",
+        "a secret changed, and systemctl try-restart breaks.service failed (failed)",
         "a secret changed, and there is no unit nobody-has-it.service to be told",
     ] {
         machine.wait(told, || machine.journal_text().contains(told), LONG);
+    }
+    for unit in ["fails", "cannot", "breaks"] {
+        let own = machine.run(&["journalctl", "--output=cat", "--unit", unit]).text();
+        assert!(own.contains(&format!("{unit}.service failed (")), "{own}");
     }
     let status = || machine.show("opnix-mirror.service", "StatusText");
     let failed = "A secret changed, and systemctl reload fails.service failed (failed)";
@@ -297,7 +305,7 @@ pub fn what_a_service_is_told_fails_on_record(machine: &Machine) {
     machine.run(&["opnix", "explain", "reloads.service", "one"]).fails();
     machine.sh("touch /run/acts-mended; systemctl reload fails.service").ok();
     machine.wait("the status to be content", || !status().contains(failed), LONG);
-    machine.sh("systemctl stop opnix-mirror reloads cannot fails meant; rm /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
+    machine.sh("systemctl stop opnix-mirror reloads cannot fails meant breaks; systemctl reset-failed breaks; rm /run/systemd/system/other-name.service; systemctl daemon-reload").ok();
 }
 
 pub fn readers_never_see_a_partial_file_however_often_it_is_rewritten_or_the_mirror_killed(

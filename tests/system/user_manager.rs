@@ -75,6 +75,22 @@ pub fn a_users_units_get_their_secrets_and_nobody_else_does(machine: &Machine) {
     .ok();
     assert_eq!(machine.run(&["cat", &format!("/home/{USER}/got")]).stdout, value("key").into_bytes());
 
+    // One that is refused is told why in its own journal. Who reads it is in the group that may, as where the journal is in memory.
+    let wrong = format!("[Service]\nType=exec\nLoadCredential=kye:{socket}\nExecStart=sleep infinity\n");
+    machine.write(&format!("{units}/wrong.service"), wrong, "0644");
+    as_user(machine, &uid, "systemctl --user daemon-reload; systemctl --user start wrong.service").fails();
+    let shown = || {
+        let status = "systemctl --user status --no-pager wrong.service; journalctl --user-unit wrong.service --output=cat";
+        let (reuid, regid) = (format!("--reuid={uid}"), format!("--regid={uid}"));
+        let runtime = format!("XDG_RUNTIME_DIR=/run/user/{uid}");
+        let reader =
+            ["setpriv", &reuid, &regid, "--groups=systemd-journal", "env", &runtime, "sh", "-c", status];
+        machine.run(&reader).text()
+    };
+    let line = "opnix refused wrong.service the credential \"kye\": no secret is configured under this credential name. \
+                See: journalctl --user -u opnix.service";
+    machine.wait("its line", || shown().matches(line).count() == 2, LONG);
+
     // A process of the same user that is in another unit, and root, which is another user.
     let ask = format!(
         "import socket\n\

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::meant;
 use super::units::{Pairs, Report, pattern};
 use crate::config::{Config, OnChange};
 use crate::names::UnitPattern;
@@ -90,6 +91,7 @@ fn unused(files: &UnitFiles, socket: &str, config: &Config, used: &Pairs, report
     let is_used = |rule: &&Rule| !used.contains(&(rule.units.clone(), rule.credential.clone()));
     let mut unused: Vec<_> = config.policy.rules().filter(is_used).collect();
     unused.sort_by(|a, b| a.place.cmp(&b.place));
+    let names = files.names();
     for rule in unused {
         // Who reads the file is told of a change by this.
         let is_of_a_file = config.files.iter().any(|file| Arc::ptr_eq(&file.entry, &rule.entry));
@@ -101,6 +103,12 @@ fn unused(files: &UnitFiles, socket: &str, config: &Config, used: &Pairs, report
         let name = name_of(rule);
         let is_told = files.own_name(name) != name || ["socket", "swap"].contains(&kind_of(rule));
         if is_of_a_file && acts || is_told || files.is_masked(name) {
+            continue;
+        }
+        if let Some(meant) = meant::unit(rule, files, &names) {
+            let meant = pattern(meant).map_or_else(|| meant.to_owned(), |meant| meant.to_string());
+            let what = format!("there is no unit file of {} in these directories", rule.units);
+            report.warning(&rule.place, what, format!("did you mean \"{meant}\"?"));
             continue;
         }
         let what = format!("{} does not ask for credential \"{}\"", rule.units, rule.credential);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::credentials::{Credentials, Loaded, Lost, Source, Why};
-use super::{files, mapping, others, start};
+use super::{files, mapping, meant, others, start};
 use crate::config::{Config, Fault, OnChange};
 use crate::names::{CredentialName, UnitName, UnitPattern};
 use crate::place::Place;
@@ -44,7 +44,7 @@ pub struct Unit<'c> {
     pub files: Effective,
     pub credentials: Credentials,
     /// The rules that grant something to it, or to an instance of it; and those of them that are about it.
-    granted: Vec<&'c Rule>,
+    pub granted: Vec<&'c Rule>,
     rules: Vec<&'c Rule>,
 }
 
@@ -75,6 +75,7 @@ pub fn compare(units: &UnitFiles, socket: &str, config: &Config) -> io::Result<R
         let unit = Unit { units: of, files: effective, credentials, granted, rules };
         asks(&unit, socket, config, &mut report, &mut found);
         runs_without(&unit, socket, &mut report, &mut found);
+        meant::sockets(&unit, socket, &mut report);
         if !units.is_loaded_instance(&name) {
             // The same is said of its template.
             files::read(&unit, units, config, &mut report);
@@ -103,7 +104,9 @@ struct Found {
 }
 
 pub fn is_at(source: &Source, socket: &str) -> bool {
-    matches!(source, Source::Path(path) if path == socket)
+    // /var/run leads to /run.
+    let is_its = |path: &str| path == socket || path.strip_prefix("/var") == Some(socket);
+    matches!(source, Source::Path(path) if is_its(path))
 }
 
 /// What is in its files counts from the next time on that systemd reads them.
@@ -152,7 +155,7 @@ fn asks<'c>(unit: &Unit<'c>, socket: &str, config: &Config, report: &mut Report,
             report.fault(
                 place,
                 format!("no secret is mapped to credential \"{name}\" of {units}"),
-                format!("add \"{units}\" to the `units` of a secret named \"{name}\""),
+                meant::mapping(unit, &name, config),
             );
         }
         for rule in unit.rules.iter().filter(|rule| rule.credential == name) {
@@ -218,7 +221,8 @@ fn runs_without(unit: &Unit<'_>, socket: &str, report: &mut Report, found: &mut 
         }
         let right = format!("write LoadCredential={id}:{socket}");
         match &loaded.source {
-            Source::Path(path) if path == socket => {}
+            // Said of by itself.
+            source @ Source::Path(path) if is_at(source, socket) || meant::resembles(path, socket) => {}
             Source::Path(path) if path == crate::control::SOCKET => {
                 report.fault(
                     &loaded.place,

@@ -32,39 +32,39 @@ pub struct Secret {
     around: (&'static str, &'static str),
 }
 
-/// The secrets of a typical host. The last one is a template.
+/// The secrets of a typical host. The last one is a template. No unit of the machine that it runs on has such a name.
 pub const SECRETS: [Secret; 5] = [
     Secret {
         name: "openai-api-key",
-        unit: "opencode.service",
+        unit: "opnix-demo-opencode.service",
         item: "OpenAI",
         field: "credential",
         around: ("sk-", ""),
     },
     Secret {
         name: "datadog-api-key",
-        unit: "datadog.service",
+        unit: "opnix-demo-datadog.service",
         item: "Datadog",
         field: "api key",
         around: ("", ""),
     },
     Secret {
         name: "cloudflare-token",
-        unit: "caddy.service",
+        unit: "opnix-demo-caddy.service",
         item: "Cloudflare",
         field: "token",
         around: ("cf_", ""),
     },
     Secret {
         name: "backblaze-credentials.json",
-        unit: "backup.service",
+        unit: "opnix-demo-backup.service",
         item: "Backblaze",
         field: "json",
         around: ("{\"keyID\": \"0\", \"applicationKey\": \"", "\"}"),
     },
     Secret {
         name: "opencode.env",
-        unit: "opencode@web.service",
+        unit: "opnix-demo-opencode@web.service",
         item: "OpenAI",
         field: "credential",
         around: ("OPENAI_API_KEY=", "\n"),
@@ -140,7 +140,7 @@ impl Host {
             .into_iter()
             .map(|secret| {
                 let text = format!("{}{{{{ {} }}}}{}", secret.around.0, reference(secret), secret.around.1);
-                json!({"name": secret.name, "template": text, "units": ["opencode@*.service"]})
+                json!({"name": secret.name, "template": text, "units": ["opnix-demo-opencode@*.service"]})
             })
             .collect();
         json!({"provider": {"kind": "local", "path": "vault.json"}, "secrets": secrets, "templates": templates})

@@ -50,14 +50,15 @@ fn show() -> Result<bool, Failure> {
     }
 
     say!("\nA unit that asks for a secret which is not mapped to it does not start:\n");
-    let outcome = manager.start(&host.socket, "intruder.service", "openai-api-key")?;
+    let (intruder, key) = ("opnix-demo-intruder.service", SECRETS[0].name);
+    let outcome = manager.start(&host.socket, intruder, key)?;
     well &= outcome == Outcome::Refused;
-    row("intruder.service", "openai-api-key", &verdict(&outcome, &host.last_reason()), None);
+    row(intruder, key, &verdict(&outcome, &host.last_reason()), None);
 
     say!("\nA process that takes the name of a unit is caught by its cgroup:\n");
-    let (outcome, reason) = host.forge("opencode.service", "openai-api-key")?;
+    let (outcome, reason) = host.forge(SECRETS[0].unit, key)?;
     well &= outcome == Outcome::Refused && reason.contains("forged");
-    row("\"opencode.service\"", "openai-api-key", &verdict(&outcome, &reason), None);
+    row(&format!("\"{}\"", SECRETS[0].unit), key, &verdict(&outcome, &reason), None);
 
     if let Some(median) = host.time_from_memory(&manager)? {
         say!("\nFrom memory, an answer takes {} (median of {} requests).", human(median), host::TIMED);
@@ -68,7 +69,7 @@ fn show() -> Result<bool, Failure> {
 
 fn row(unit: &str, credential: &str, what: &str, time: Option<Duration>) {
     let time = time.map(|time| format!("  {}", human(time))).unwrap_or_default();
-    say!("  {unit:<20} {credential:<26} {what:<36}{time}");
+    say!("  {unit:<31} {credential:<26} {what:<36}{time}");
 }
 
 fn verdict(outcome: &Outcome, reason: &str) -> String {

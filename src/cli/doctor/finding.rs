@@ -102,6 +102,7 @@ kinds! {
     UnitWaits = "unit-waits": "it is not up";
     UnitGaveUp = "unit-gave-up": "it is down until it is started again";
     UnitFailsOtherwise = "unit-fails-otherwise": "it is down, and nothing that opnix could do helps";
+    UnitNotTold = "unit-not-told": "it may go on with an old value";
     StepHangs = "step-hangs": "what could not be looked at may be wrong";
 }
 

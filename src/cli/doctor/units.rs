@@ -8,8 +8,9 @@ use super::Case;
 use super::finding::{Finding, Kind};
 use crate::cli::check;
 use crate::cli::status::relative;
+use crate::cli::status::verdict::over;
 use crate::config::Config;
-use crate::control::interface::{Control, Refusal, Status};
+use crate::control::interface::{Control, Status};
 use crate::counted::counted;
 use crate::names::{CredentialName, UnitPattern};
 use crate::policy::MIRROR;
@@ -112,7 +113,9 @@ fn of_unit(unit: &Unit, case: &Case) -> Vec<Finding> {
     let start = format!("systemctl start {name}");
     let mut findings = Vec::new();
     let refusals = case.status().map_or(&[][..], |status| &status.refusals);
-    for refusal in refusals.iter().filter(|refusal| refusal.unit == *name && !is_over(refusal, unit)) {
+    for refusal in refusals.iter().filter(|refusal| {
+        refusal.unit == *name && over(&refusal.credential, refusal.at, unit, Path::new(SOCKET)).is_none()
+    }) {
         let what = format!(
             "{name} ({}) was refused \"{}\" {}: ",
             unit.state(),
@@ -129,15 +132,9 @@ fn of_unit(unit: &Unit, case: &Case) -> Vec<Finding> {
     if let Some(config) = case.config()
         && findings.is_empty()
     {
-        findings.extend(lacks_a_file(unit, config).or_else(|| fails_otherwise(unit, config, case)));
+        findings.extend(fails_otherwise(unit, config, case));
     }
     findings
-}
-
-/// It has started since, or asks for something else now.
-pub fn is_over(refusal: &Refusal, unit: &Unit) -> bool {
-    let has_started = unit.is_running() && unit.state() != "activating" && unit.started() >= refusal.at;
-    has_started || !unit.loads().iter().any(|load| load.source == SOCKET && load.id == refusal.credential)
 }
 
 fn waits(unit: &Unit, status: Option<&Status>, now: SystemTime) -> Option<Finding> {
@@ -157,36 +154,6 @@ fn waits(unit: &Unit, status: Option<&Status>, now: SystemTime) -> Option<Findin
     let why = status.provider.as_ref().and_then(|provider| provider.error.clone());
     let why = why.unwrap_or_else(|| "1Password has not answered yet".to_owned());
     Some(Finding::warning(Kind::UnitWaits, AREA, what).mend(why))
-}
-
-/// It gave up because a file of ours was not there.
-fn lacks_a_file(unit: &Unit, config: &Config) -> Option<Finding> {
-    let is_ours = |path: &str| {
-        config.files.iter().any(|file| {
-            file.path == Path::new(path) || file.symlinks.iter().any(|link| link == Path::new(path))
-        })
-    };
-    let tests = unit.tests();
-    let asserted = tests
-        .iter()
-        .filter(|test| test.failed && !test.negated)
-        .map(|test| test.parameter.as_str())
-        .find(|path| is_ours(path));
-    let read = || {
-        (unit.result() == "resources").then(|| unit.environment_files().find(|path| is_ours(path))).flatten()
-    };
-    let path = asserted.or_else(read).filter(|_| !unit.is_running())?;
-    let what = format!("{} was not started because {path} was not there", unit.id);
-    let there = Path::new(path).exists();
-    let mend = if there {
-        format!(
-            "it is there now; opnix-mirror.service starts what something wants: systemctl start {}",
-            unit.id
-        )
-    } else {
-        "see why the file is not there, above, or: systemctl status opnix-mirror.service".to_owned()
-    };
-    Some(Finding::fault(Kind::UnitGaveUp, AREA, what).mend(mend))
 }
 
 /// Its credentials could not be set up, and opnix did not refuse any.

@@ -2,10 +2,10 @@
 
 use crate::cli::check::credentials::{Credentials, Source};
 use crate::cli::control::ControlArguments;
-use crate::config::nearest;
 use crate::control::interface::Rule;
 use crate::names::{UnitName, UnitPattern};
 use crate::policy::MIRROR;
+use crate::similar::nearest;
 use crate::systemd::SOCKET;
 use crate::systemd::unit_files::UnitFiles;
 

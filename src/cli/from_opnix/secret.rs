@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use super::super::{Exit, fail, faulty};
 use crate::cli::output::{complain, say};
 use crate::config;
+use crate::counted::counted;
 use crate::mirror::accounts::Accounts;
 use crate::mirror::install::{self, Wanted};
 use crate::mirror::way;
@@ -113,7 +114,7 @@ pub fn run(arguments: Arguments) -> Exit {
             Err(why) => failed(&file.path, Exit::General, why),
         }
     }
-    say!("wrote {written} of {} files", config.files.len());
+    say!("wrote {written} of {}", counted(config.files.len(), "file"));
     worst
 }
 

@@ -62,6 +62,16 @@ pub struct Refused {
     pub over: Option<Over>,
 }
 
+impl Verdict {
+    /// Nothing would be served, because of something that the service does not see.
+    pub fn but(&mut self, why: String) {
+        self.reasons.insert(0, why);
+        if self.exit == Exit::Ok {
+            self.exit = Exit::Unavailable;
+        }
+    }
+}
+
 /// Whether a unit would be given it now.
 pub fn is_servable(secret: &Secret, status: &Status) -> bool {
     secret.ready.unwrap_or_else(|| match secret.state {
@@ -115,9 +125,14 @@ pub fn judge<'f>(
             relative(*at, now)
         ));
     }
-    for (file, _) in files.filter(|(file, look)| **look == Look::Missing && !file.optional) {
+    for (file, look) in files {
+        match look {
+            Look::Missing if !file.optional => reasons.push(format!("{} is not there", file.path)),
+            // Who is to read it cannot, or others can.
+            Look::Other(what) => reasons.push(format!("{} {what}", file.path)),
+            _ => continue,
+        }
         lacks = true;
-        reasons.push(format!("{} is not there", file.path));
     }
     let exit = match (is_faulty, lacks) {
         (true, _) => Exit::Config,
@@ -209,7 +224,7 @@ mod tests {
         assert_eq!(judged(false, Look::Missing), Exit::Unavailable);
         assert_eq!(judged(true, Look::Missing), Exit::Ok);
         assert_eq!(judged(false, Look::Unknown("?".into())), Exit::Ok);
-        assert_eq!(judged(false, Look::Other("another mode".into())), Exit::Ok);
+        assert_eq!(judged(false, Look::Other("another mode".into())), Exit::Unavailable);
     }
 
     #[test]

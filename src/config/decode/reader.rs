@@ -8,9 +8,10 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::common::{Range, Ranged};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
-use crate::config::fault::{Faults, nearest};
+use crate::config::fault::Faults;
 use crate::place::Place;
 use crate::remedy::{Problem, Remedy};
+use crate::similar::did_you_mean;
 
 /// A value and the place where it was written.
 #[derive(Debug, Clone)]
@@ -153,10 +154,8 @@ impl<'a> Reader<'a> {
         for property in &object.properties {
             let key = property.name.as_str();
             if !known.contains(&key) {
-                let remedy = match nearest(key, known.iter().copied()) {
-                    Some(word) => format!("did you mean {word:?}?"),
-                    None => format!("known here are {}", known.join(", ")),
-                };
+                let remedy = did_you_mean(key, known.iter().copied())
+                    .unwrap_or_else(|| format!("known here are {}", known.join(", ")));
                 self.fault(property, &Problem::new(format!("unknown key {key:?}"), remedy));
             } else if members.insert(key, &property.value).is_some() {
                 self.twice(property, key);

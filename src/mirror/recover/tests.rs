@@ -406,3 +406,27 @@ fn a_unit_that_lacked_its_environment_file_starts_although_the_clock_was_set_bac
     assert!(starts(&mut failed(date + later, monotonic + later), &provided).is_empty());
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn each_attempt_to_start_without_its_file_is_told_once() {
+    let (_, away, _) = files();
+    let asserts = tests_of(&[("AssertPathExists", &away, false, -1)]);
+    let tried = |at: i128| ("AssertTimestampMonotonic", Value::Number(at));
+    let mut units = reader(&[("Asserts", asserts), tried(7)]);
+    let (mut left, provided) = (Left::default(), provided());
+    let told = [("a.service".to_owned(), away, true)];
+    scan(&mut left, &mut units, &provided);
+    assert_eq!(left.untold(&provided, &mut units), told);
+    // A later look, also one after a restart of the mirror, tells nothing new.
+    let mut left: Left = serde_json::from_value(serde_json::to_value(&left).unwrap()).unwrap();
+    scan(&mut left, &mut units, &provided);
+    assert_eq!(left.untold(&provided, &mut units), []);
+    units.set("a.service", "AssertTimestampMonotonic", Value::Number(8));
+    assert_eq!(left.untold(&provided, &mut units), told);
+    // systemd forgets when it was, and tells that it was.
+    units.set("a.service", "AssertTimestampMonotonic", Value::Number(0));
+    assert_eq!(left.untold(&provided, &mut units), []);
+    left.ended("a.service", "assert", &provided, &mut units);
+    units.set("a.service", "WantedBy", texts(&[]));
+    assert_eq!(left.untold(&provided, &mut units), [(told[0].0.clone(), told[0].1.clone(), false)]);
+}

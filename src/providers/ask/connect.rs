@@ -14,11 +14,12 @@ use zeroize::Zeroizing;
 
 use super::items::{File, Item};
 use super::members::{Members, Unreadable};
+use super::reaching::{self, innermost};
 use super::{ANSWER_MAX, Account, Counter, FILE_MAX, Json, List, REQUEST_MAX, Target};
 use crate::files;
 use crate::moment::Moment;
 use crate::providers::budget::LONGEST_LIMIT;
-use crate::providers::error::FetchError;
+use crate::providers::error::{FetchError, Step};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -62,7 +63,7 @@ pub fn bearer(token: &Secret) -> Result<HeaderValue, FetchError> {
 pub fn certificates(path: &Path) -> Result<Vec<Certificate>, FetchError> {
     let unusable = |why: String| FetchError::Certificates { path: path.display().to_string(), why };
     let pem = files::read(path, AUTHORITY_MAX).map_err(|error| unusable(error.to_string()))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(cause(&error)))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(innermost(&error)))?;
     if certificates.is_empty() { Err(unusable("there are none in it".into())) } else { Ok(certificates) }
 }
 
@@ -95,7 +96,7 @@ impl<'c> Connect<'c> {
             "http" => builder().tls_certs_only([]).build(),
             _ => Err(error),
         });
-        let client = client.map_err(|error| unusable(cause(&error)))?;
+        let client = client.map_err(|error| unusable(innermost(&error)))?;
         Ok(Self { client, base, counter, runtime })
     }
 
@@ -111,7 +112,7 @@ impl<'c> Connect<'c> {
             if error.is_connect() {
                 self.counter.never_sent();
             }
-            unreachable(&error)
+            reaching::unreachable(&error, self.base.scheme() == "https" && reaching::proxy().is_some())
         })?;
         if response.status() == StatusCode::OK {
             return Ok(response);
@@ -132,8 +133,8 @@ impl<'c> Connect<'c> {
             io::ErrorKind::FileTooLarge => broken("an answer over 64 MiB"),
             _ => {
                 let error = error.downcast::<reqwest::Error>();
-                let why = error.map_or_else(|error| error.to_string(), |error| cause(&error));
-                FetchError::Unreachable { why: format!("the connection broke off: {why}") }
+                let why = error.map_or_else(|error| error.to_string(), |error| innermost(&error));
+                FetchError::Unreachable { why: format!("the connection broke off: {why}"), at: Step::Unknown }
             }
         })
     }
@@ -304,20 +305,6 @@ impl Refusal<'_> {
             _ => FetchError::Unavailable { why },
         }
     }
-}
-
-fn unreachable(error: &reqwest::Error) -> FetchError {
-    let why = if error.is_timeout() { "it did not answer in time".into() } else { cause(error) };
-    FetchError::Unreachable { why }
-}
-
-/// The innermost error: the outer ones repeat the address, and say less.
-fn cause(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::members::Unreadable;
-use super::naming::Nameable;
+use super::naming::{Nameable, names};
 use crate::providers::error::{FetchError, ObjectKind};
 use crate::reference::{Kind, Query, Reference};
 
@@ -121,7 +121,8 @@ impl<'a> Item<'a> {
             && !self.sections.iter().any(|known| self.is_section(known, section))
             && !places.into_iter().any(|place| self.is_at(place, reference))
         {
-            Err(FetchError::SectionNotFound { item: item.clone(), section: section.clone() })
+            let has = names(section, &self.sections);
+            Err(FetchError::SectionNotFound { item: item.clone(), section: section.clone(), has })
         } else {
             self.find_in_section(reference)
         };
@@ -145,14 +146,21 @@ impl<'a> Item<'a> {
                 Some(field) => field.view(reference),
                 None => {
                     let other = !self.matching(&self.files, reference).is_empty();
-                    Err(FetchError::FieldNotFound { item, field: name, other })
+                    let has = self.names_beside(&self.fields, reference);
+                    Err(FetchError::FieldNotFound { item, field: name, other, has })
                 }
             },
             Kind::File => self.only(&self.files, reference)?.map(Found::File).ok_or_else(|| {
                 let other = !self.matching(&self.fields, reference).is_empty();
-                FetchError::FileNotFound { item, file: name, other }
+                let has = self.names_beside(&self.files, reference);
+                FetchError::FileNotFound { item, file: name, other, has }
             }),
         }
+    }
+
+    /// What there is where the reference looks.
+    fn names_beside<T: Placed>(&self, all: &[T], reference: &Reference) -> Vec<String> {
+        names(&reference.field, all.iter().filter(|one| self.is_at(one.place(), reference)))
     }
 
     fn matching<'i, T: Placed>(&self, all: &'i [T], reference: &Reference) -> Vec<&'i T> {
@@ -249,6 +257,7 @@ fn malformed(reference: &Reference, what: &str) -> FetchError {
 mod tests {
     use super::*;
     use crate::providers::ask::value::{bytes, text};
+    use crate::remedy::Remedy;
     use crate::secret::Secret;
 
     const ITEM: &str = r#"{"id": "itm1", "title": "OpenAI", "category": "LOGIN",
@@ -318,6 +327,25 @@ mod tests {
         assert!(matches!(field("op://vlt1/itm1/other/f1"), Err(FetchError::SectionNotFound { .. })));
         assert!(matches!(field("op://vlt1/itm1/other"), Err(FetchError::FieldNotFound { .. })));
         assert!(matches!(get("op://vlt1/itm1/other", Kind::File), Err(FetchError::FileNotFound { .. })));
+    }
+
+    #[test]
+    fn an_error_names_what_there_is_and_the_similar_one_first_and_no_value() {
+        let remedy = |result: Result<Vec<u8>, FetchError>| result.unwrap_err().remedy().unwrap();
+        let all = r#"it has the fields "credential", "blank", "half", "number", "one-time password", "password", "unset""#;
+        assert_eq!(
+            remedy(field("op://vlt1/itm1/credentail")),
+            format!(r#"did you mean "credential"? {all}"#)
+        );
+        assert!(
+            remedy(field("op://vlt1/itm1/other"))
+                .starts_with("check the reference against the item in 1Password: it has")
+        );
+        assert_eq!(remedy(field("op://vlt1/itm1/prod/pasword")), r#"did you mean "password"?"#);
+        let sections = r#"did you mean "Prod"? it has the sections "Prod", "Empty""#;
+        assert_eq!(remedy(field("op://vlt1/itm1/prdo/password")), sections);
+        let files = r#"did you mean "key.pem"? it has the files "key.pem", "bad", "void""#;
+        assert_eq!(remedy(get("op://vlt1/itm1/keys.pem", Kind::File)), files);
     }
 
     #[test]

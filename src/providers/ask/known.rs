@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::naming::{Nameable, only};
+use super::naming::{Nameable, names, nearest, only};
 use super::{List, Listed, Target};
 use crate::providers::error::{FetchError, ObjectKind};
 use crate::reference::Reference;
@@ -41,6 +41,20 @@ impl Names {
         let items: Vec<_> = list.entries.iter().map(ListedItem).collect();
         let item = only(items.iter(), &wanted.item)?.map(|item| item.0);
         found(item, list, &Target::item(wanted))
+    }
+
+    /// There is none of this name, as far as is known.
+    pub fn no_vault(&self, wanted: &str) -> FetchError {
+        let known: Vec<_> = self.vaults.entries.iter().map(ListedVault).collect();
+        FetchError::VaultNotFound { vault: wanted.to_owned(), has: names(wanted, &known) }
+    }
+
+    /// Likewise. `vault` is an id.
+    pub fn no_item(&self, vault: &str, wanted: &Reference) -> FetchError {
+        let items = self.items.get(vault);
+        let known: Vec<_> = items.iter().flat_map(|items| &items.list.entries).map(ListedItem).collect();
+        let has = nearest(&wanted.item, &known);
+        FetchError::ItemNotFound { vault: wanted.vault.clone(), item: wanted.item.clone(), has }
     }
 
     pub fn set_vaults(&mut self, vaults: List) {

@@ -6,6 +6,7 @@ pub mod items;
 pub mod known;
 pub mod members;
 mod naming;
+pub mod reaching;
 pub mod reader;
 pub mod resolve;
 pub mod service_account;
@@ -20,7 +21,7 @@ use zeroize::Zeroizing;
 
 use self::items::{File, Item};
 use self::members::{Members, Unreadable};
-pub use self::naming::{Nameable, only};
+pub use self::naming::{Nameable, names, nearest, only};
 use self::reader::is_gone;
 use crate::providers::error::FetchError;
 use crate::reference::Reference;
@@ -164,7 +165,7 @@ impl<'a> Target<'a> {
         match *self {
             Self::Account => FetchError::NotTaken { why: "it says that the account is not there".into() },
             Self::Vault { vault } | Self::Item { vault, .. } | Self::File { vault, .. } => {
-                FetchError::VaultNotFound { vault: vault.to_owned() }
+                FetchError::VaultNotFound { vault: vault.to_owned(), has: Vec::new() }
             }
         }
     }
@@ -172,11 +173,14 @@ impl<'a> Target<'a> {
     /// Also when the items of a vault are listed: the core may then report that there is no such item.
     pub fn not_found(&self) -> FetchError {
         match *self {
-            Self::File { item, file, .. } => {
-                FetchError::FileNotFound { item: item.to_owned(), file: file.to_owned(), other: false }
-            }
+            Self::File { item, file, .. } => FetchError::FileNotFound {
+                item: item.to_owned(),
+                file: file.to_owned(),
+                other: false,
+                has: Vec::new(),
+            },
             Self::Item { vault, item } => {
-                FetchError::ItemNotFound { vault: vault.to_owned(), item: item.to_owned() }
+                FetchError::ItemNotFound { vault: vault.to_owned(), item: item.to_owned(), has: Vec::new() }
             }
             Self::Account | Self::Vault { .. } => self.vault_not_found(),
         }

@@ -1,6 +1,7 @@
 //! How the parts of a reference match vaults, items, sections, fields and files.
 
 use crate::providers::error::{FetchError, ObjectKind};
+use crate::similar;
 
 /// What a reference can name: by name in any case, or by id. The ids of vaults and items must match exactly, those within an
 /// item in any case, as in the SDK.
@@ -32,6 +33,17 @@ pub fn only<'v, T: Nameable>(
     }
     let candidates = first.into_iter().chain(second).chain(found).map(|one| one.id().to_owned()).collect();
     Err(FetchError::Ambiguous { what: T::KIND, name: wanted.to_owned(), candidates })
+}
+
+/// Some of the names of these, the one that `wanted` was probably meant to be first: for an error.
+pub fn names<'v, T: Nameable + 'v>(wanted: &str, all: impl IntoIterator<Item = &'v T>) -> Vec<String> {
+    similar::listed(wanted, all.into_iter().map(Nameable::name))
+}
+
+/// Only the name that `wanted` was probably meant to be.
+pub fn nearest<'v, T: Nameable + 'v>(wanted: &str, all: impl IntoIterator<Item = &'v T>) -> Vec<String> {
+    let nearest = similar::nearest(wanted, all.into_iter().map(Nameable::name));
+    nearest.into_iter().map(str::to_owned).collect()
 }
 
 /// 1Password compares names of ASCII characters in any case; so are all others.

@@ -133,7 +133,7 @@ impl<'a, A: Account> Resolver<'a, A> {
             reference.vault.clone()
         } else {
             let vault = self.asking.names.vault(&reference.vault)?;
-            vault.ok_or_else(|| Target::vault(reference).vault_not_found())?.id.clone()
+            vault.ok_or_else(|| self.asking.names.no_vault(&reference.vault))?.id.clone()
         };
         let item = self.item(&vault, reference)?;
         Ok((vault, item))
@@ -150,7 +150,7 @@ impl<'a, A: Account> Resolver<'a, A> {
         }
         self.list_items(vault, reference)?;
         let item = self.asking.names.item(vault, reference)?;
-        Ok(item.ok_or_else(|| Target::item(reference).not_found())?.id.clone())
+        Ok(item.ok_or_else(|| self.asking.names.no_item(vault, reference))?.id.clone())
     }
 
     fn list_items(&mut self, vault: &str, reference: &Reference) -> Result<(), FetchError> {

@@ -19,6 +19,7 @@ use crate::providers::FetchError;
 use crate::providers::ask::known::Names;
 use crate::providers::ask::resolve::Told;
 use crate::providers::ask::{FILE_MAX, List, REQUEST_MAX};
+use crate::providers::error::Step;
 use crate::providers::ledger::Meter;
 use crate::reference::{Kind, Reference};
 use crate::secret::Secret;
@@ -133,7 +134,10 @@ impl Connection {
     pub async fn failure(mut self, error: &io::Error) -> FetchError {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
         if error.kind() == TimedOut {
-            return FetchError::Unreachable { why: "the process that asks it makes no progress".into() };
+            return FetchError::Unreachable {
+                why: "the process that asks it makes no progress".into(),
+                at: Step::Answer,
+            };
         }
         let has_hung_up = [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind());
         let status = if has_hung_up { self.process.end_by_itself().await } else { None };

@@ -18,15 +18,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::ENVIRONMENT;
 use super::wire::{self, Call, Endpoint, Reply, SignIn};
 use crate::providers::ask::connect::Connect;
 use crate::providers::ask::resolve::{Fetched, Resolver, Told};
 use crate::providers::ask::service_account::Client;
 use crate::providers::ask::service_account::core::Core;
 use crate::providers::ask::service_account::token::Token;
-use crate::providers::ask::{Account, Count, REQUEST_MAX};
-use crate::providers::error::FetchError;
+use crate::providers::ask::{Account, Count, REQUEST_MAX, reaching};
+use crate::providers::error::{FetchError, Step};
 use crate::remedy::Remedy;
 use crate::secret::Secret;
 
@@ -59,17 +58,19 @@ impl Parent {
     /// Connects to 1Password, and hangs up: the core counts on being heard, and does not say when it was not. Behind a proxy
     /// the core alone knows the way.
     fn reach(&self, token: &Token) -> Result<(), FetchError> {
-        if ENVIRONMENT.iter().any(|name| is_proxy(name) && std::env::var_os(name).is_some()) {
+        if reaching::proxy().is_some() {
             return Ok(());
         }
         let (host, port) = token.endpoint();
         let connect = async { timeout(REQUEST_MAX, any_of(host, port)).await };
-        let why = match self.runtime.block_on(connect) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it did not answer in time".into(),
-        };
-        Err(FetchError::Unreachable { why: format!("{host}:{port}: {why}") })
+        match self.runtime.block_on(connect) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(reaching::no_connection(host, port, &error)),
+            Err(_) => {
+                let why = format!("{host}:{port}: it did not answer in time");
+                Err(FetchError::Unreachable { why, at: Step::Answer })
+            }
+        }
     }
 
     fn send(&self, message: &impl Serialize) -> io::Result<()> {
@@ -180,10 +181,6 @@ fn close_inherited() -> io::Result<()> {
         let _ = nix::unistd::close(fd);
     }
     Ok(())
-}
-
-fn is_proxy(name: &str) -> bool {
-    ["HTTPS_PROXY", "ALL_PROXY"].iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
 }
 
 /// Connects to whichever address of the host answers first: one family may lead nowhere.

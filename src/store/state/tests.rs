@@ -34,11 +34,11 @@ fn secret(text: &str) -> Secret {
 }
 
 fn down() -> FetchError {
-    FetchError::Unreachable { why: "down".into() }
+    FetchError::Unreachable { why: "down".into(), at: Default::default() }
 }
 
 fn denied() -> FetchError {
-    FetchError::FieldNotFound { item: "i".into(), field: "f".into(), other: false }
+    FetchError::FieldNotFound { item: "i".into(), field: "f".into(), other: false, has: Vec::new() }
 }
 
 /// A state of three references, of which none is kept.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use super::sources;
 use crate::root;
@@ -41,5 +42,32 @@ fn every_kind_of_record_is_in_the_catalog() {
     let ids = |code: &String| after(&code.replace("\"8e3f0c5f", "\"id 8e3f0c5f"), "\"id ");
     let used: BTreeSet<String> = sources().values().flat_map(ids).collect();
     assert_eq!(used, after(&shipped("opnix.catalog"), "\n-- "));
-    assert_eq!(used.len(), 24);
+    // All of them are in one place, and each has a row for people.
+    assert_eq!(used, ids(&sources()["records/id.rs"]));
+    let documented = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let rows: BTreeSet<String> = documented
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .filter(|(id, _)| id.len() == 32 && id.starts_with("8e3f0c5f"))
+        .map(|(id, _)| id.to_owned())
+        .collect();
+    assert_eq!(used, rows);
+}
+
+/// In a copy of this system, of which nothing remains.
+#[test]
+fn what_is_installed_into_the_system_is_explained_by_journalctl() {
+    let script = r#"
+        at=$(mktemp -d) && mount -t tmpfs none "$at" && mkdir "$at/upper" "$at/work" &&
+        mount -t overlay -o "lowerdir=/usr,upperdir=$at/upper,workdir=$at/work" none /usr &&
+        mount -t tmpfs none /var/lib/systemd && mkdir /var/lib/systemd/catalog &&
+        BINARY=/bin/true systemd/install /usr >&2 && journalctl --list-catalog"#;
+    let run = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&run.stdout);
+    let id = "8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02";
+    assert!(run.status.success() && listed.contains(id), "{}{listed}", String::from_utf8_lossy(&run.stderr));
 }

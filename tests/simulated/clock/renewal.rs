@@ -64,7 +64,7 @@ fn the_background_goes_on_after_the_clock_was_set_back() {
     let host = Host::new(&["a"]);
     let top = json!({"fresh_for": "7d", "stale_for": "30d", "refresh": "2s"});
     let daemon = host.start(&host.config(&top, "a", &json!({})));
-    let rounds = || daemon.log().matches("renewed 1 of 1 values in the background").count();
+    let rounds = || daemon.log().matches("renewed 1 of 1 value in the background").count();
     wait("a round", || rounds() > 0);
     host.set_clock("-1d");
     host.rotate("a", "new");

@@ -5,6 +5,7 @@ mod explain;
 mod missed;
 mod refresh;
 mod status;
+mod unserved;
 mod varlink;
 
 use std::fs;

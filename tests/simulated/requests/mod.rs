@@ -6,3 +6,4 @@ mod ledger;
 mod limit;
 mod outage;
 mod repetition;
+mod verdicts;

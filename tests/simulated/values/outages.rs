@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, UNIT};
-use crate::helpers::wait;
+use crate::helpers::{status, wait};
 use crate::host::{Host, VAULT};
 use crate::providers::connect::{everything, provider};
 use crate::simulators::account::FieldValue;
@@ -57,6 +57,34 @@ fn a_stale_value_is_asked_for_and_served_with_a_warning_when_1password_does_not_
     host.simulator.change(|account| account.set(VAULT, "a", "value", "new"));
     wait("the new value", || daemon.ask("a").as_deref() == Some("new"));
     assert!(daemon.stop().contains("values come from the provider again"));
+}
+
+#[test]
+fn a_reload_in_the_middle_of_an_outage_does_not_say_that_the_provider_works() {
+    let host = Host::new(&["a"]);
+    let config = host.config(json!({"fresh_for": "0s", "short_deadline": "1s"}), &[("a", json!({}))]);
+    let daemon = host.start(&config);
+    assert_eq!(daemon.ask("a").as_deref(), Some("canary-a"));
+    host.one_password_is_down(true);
+    assert_eq!(daemon.ask("a").as_deref(), Some("canary-a"));
+    let provider = || status(&daemon)["provider"].clone();
+    let before = provider();
+    assert_eq!(before["health"], "down");
+    for _ in 0..3 {
+        daemon.reload();
+        let after = provider();
+        assert_eq!(
+            (&after["health"], &after["down_since"]),
+            (&before["health"], &before["down_since"]),
+            "{after}"
+        );
+    }
+    assert!(!daemon.log().contains("values come from the provider again"));
+    // Who mended it by hand and reloads does not wait for the next pause to be over.
+    host.one_password_is_down(false);
+    daemon.reload();
+    wait("the provider to be up", || provider()["health"] == "up");
+    daemon.says("values come from the provider again");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What the core's failures mean. One of them has a type; the others have only a message, which is looked up in the table
 //! here (`tests/simulated/providers/service_account` checks it against the real library).
 
-use crate::providers::ask::Target;
-use crate::providers::error::FetchError;
+use crate::providers::ask::{Target, reaching};
+use crate::providers::error::{FetchError, Step};
 
 /// What the library reports when a call fails.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ enum Meaning {
     /// Of an item or a file.
     NotFound,
     RateLimited,
-    Unreachable(&'static str),
+    Unreachable(&'static str, Step),
     Unavailable(&'static str),
     NotTaken(&'static str),
     Broken(&'static str),
@@ -48,11 +48,20 @@ const WORDS: [(&str, Meaning); 24] = [
     (ITEM_NOT_FOUND[1], Meaning::NotFound),
     ("file couldn't be found", Meaning::NotFound),
     ("vault couldn't be found", Meaning::VaultNotFound),
-    // It does not say what the cause was.
-    (NOT_SENT, Meaning::Unreachable("no connection (look at DNS, the network, a proxy, certificates)")),
-    ("error when retrieving response contents", Meaning::Unreachable("the connection broke off")),
-    ("request timeout", Meaning::Unreachable("it did not answer in time")),
-    ("request timed out", Meaning::Unreachable("it did not answer in time")),
+    // It does not say what the cause was. Without a proxy, a connection could be made a moment before (`child/process.rs`).
+    (
+        NOT_SENT,
+        Meaning::Unreachable(
+            "a request cannot be sent, and 1Password's core does not say why (TLS, a certificate, the clock, a proxy)",
+            Step::Tls,
+        ),
+    ),
+    (
+        "error when retrieving response contents",
+        Meaning::Unreachable("the connection broke off", Step::Unknown),
+    ),
+    ("request timeout", Meaning::Unreachable("it did not answer in time", Step::Answer)),
+    ("request timed out", Meaning::Unreachable("it did not answer in time", Step::Answer)),
     ("internal server error", Meaning::Unavailable("it reports an internal error")),
     ("unexpected status code in response: 5", Meaning::Unavailable("it answers with a server error")),
     ("unexpected status code in response: 4", Meaning::NotTaken("it rejects the request")),
@@ -88,7 +97,9 @@ impl Failure {
 
     pub fn explain(self, target: &Target<'_>) -> FetchError {
         match self {
-            Self::Late => FetchError::Unreachable { why: "it did not answer in time".into() },
+            Self::Late => {
+                FetchError::Unreachable { why: "it did not answer in time".into(), at: Step::Answer }
+            }
             Self::Broken(why) => FetchError::Broken { why: format!("1Password's core gave {why}") },
             Self::Reported { name, message } => {
                 let unknown = || FetchError::Broken {
@@ -126,7 +137,10 @@ fn known(name: &str, message: &str, target: &Target<'_>) -> Option<FetchError> {
         Meaning::Forbidden => target.forbidden(),
         Meaning::VaultNotFound => target.vault_not_found(),
         Meaning::NotFound => target.not_found(),
-        Meaning::Unreachable(why) => FetchError::Unreachable { why: (*why).into() },
+        Meaning::Unreachable(why, Step::Tls) if reaching::proxy().is_some() => {
+            FetchError::Unreachable { why: (*why).into(), at: Step::Proxy }
+        }
+        Meaning::Unreachable(why, at) => FetchError::Unreachable { why: (*why).into(), at: *at },
         Meaning::Unavailable(why) => FetchError::Unavailable { why: (*why).into() },
         Meaning::NotTaken(why) => FetchError::NotTaken { why: (*why).into() },
         Meaning::Broken(why) => FetchError::Broken { why: (*why).into() },

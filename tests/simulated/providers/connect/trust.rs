@@ -62,3 +62,48 @@ fn connect_needs_no_certificates_where_it_is_spoken_to_in_the_clear() {
         assert!(refusal.contains(told), "{refusal}");
     }
 }
+
+/// What a unit is refused with whose provider is a Connect server at this address.
+fn refusal(environment: &[(&str, &Path)], provider: serde_json::Value) -> String {
+    let secrets = json!([{"name": "key", "reference": "op://Zoo/Sections/username", "units": [UNIT]}]);
+    let config = json!({"provider": provider, "deadline": "1s", "secrets": secrets});
+    Daemon::configured(environment, &config, TOKEN).refusal("key")
+}
+
+#[test]
+fn a_certificate_of_another_time_is_blamed_on_the_clock() {
+    for (from, until, told) in
+        [(2090, 2099, "not valid before 2090-01-01"), (1990, 1991, "valid until 1991-01-01")]
+    {
+        let tls = Tls::valid(from, until);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let _simulator = Connect::start(listener, Some(&tls), Account::everything());
+        let authority = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("of-{from}.pem"));
+        fs::write(&authority, &tls.pem).unwrap();
+        let refusal = refusal(&[], json!({"kind": "connect", "host": url, "authority": authority}));
+        for told in [told, "this machine's clock says 20", "timedatectl"] {
+            assert!(refusal.contains(told), "{refusal}");
+        }
+        assert!(!refusal.contains("check the network"), "{refusal}");
+    }
+}
+
+#[test]
+fn where_the_way_to_it_ends_is_said_with_what_to_do() {
+    let tls = Tls::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let _simulator = Connect::start(listener, Some(&tls), Account::everything());
+    let at = |host: &str| json!({"kind": "connect", "host": host});
+    let distrust = refusal(&[], at(&url));
+    assert!(distrust.contains("named by `authority`"), "{distrust}");
+    // Port 1 is nobody's here.
+    let refused = refusal(&[], at("http://127.0.0.1:1"));
+    assert!(refused.contains("nothing listens there, or a firewall refuses it"), "{refused}");
+    let nameless = refusal(&[], at("http://no-such-host.invalid:8080"));
+    assert!(nameless.contains("finds no address for the name"), "{nameless}");
+    let proxy = Path::new("http://127.0.0.1:1");
+    let proxied = refusal(&[("HTTPS_PROXY", proxy)], at("https://connect.example.invalid"));
+    assert!(proxied.contains("check the proxy that HTTPS_PROXY"), "{proxied}");
+}
