@@ -295,7 +295,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__doctor)
-            opts="-h --config --token-file --control --help"
+            opts="-h --config --token-file --offline --json --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -75,6 +75,8 @@ complete -c opnix -n "__fish_opnix_using_subcommand mirror" -s h -l help -d 'Pri
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l token-file -d 'The token\'s file; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l offline -d 'Ask neither 1Password nor the network'
+complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l json -d 'As JSON: every finding with a name for programs'
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand schema" -s h -l help -d 'Print help'

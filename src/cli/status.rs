@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 ///
 /// Exits with 0 if every secret that is mapped would be served now, as far as 1Password's last answers tell, which is not asked
 /// for that; with 69 if one would not, if a unit was refused one and has not got it since, if a file that has to be there is
-/// not, or if the service is not there; with 78 if the configuration or the token is faulty, also where the one from before is
+/// not, or is another than configured, or if the service is not there; with 78 if the configuration or the token is faulty, also where the one from before is
 /// still in force.
 #[derive(clap::Args)]
 pub struct Arguments {

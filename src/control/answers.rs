@@ -123,7 +123,7 @@ pub fn unit(service: &Service, unit: &str) -> Result<UnitState, Error> {
             .map(Request::from)
             .filter(|request| request.unit == unit)
             .collect(),
-        refusals: Vec::new(),
+        refusals: refusals(service).into_iter().filter(|refusal| refusal.unit == unit).collect(),
     })
 }
 

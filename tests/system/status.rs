@@ -91,8 +91,8 @@ pub fn the_files_are_told_as_they_are_and_why_not_as_they_are_to_be(machine: &Ma
     says(&status(machine, 0), "/run/secrets/late  there  told-owner:root 0600");
     machine.systemctl(&["stop", "opnix-mirror.service"]).ok();
     machine.sh("chmod 0444 /run/opnix-files/memory/mine").ok();
-    let told = status(machine, 0);
+    let told = status(machine, 69);
     says(&told, "mirror     does not run (inactive)");
-    says(&told, "/run/secrets/mine  is root:root 0444, and to be root:root 0600\n");
+    says(&told, "files      /run/secrets/mine  is root:root 0444, and to be root:root 0600\n");
     machine.sh("userdel told-owner").ok();
 }

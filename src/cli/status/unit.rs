@@ -104,7 +104,11 @@ impl About<'_> {
 
     fn exit(&self) -> Exit {
         let is_had = |held: &Held| held.state.as_ref().is_none_or(|secret| is_servable(secret, self.status));
-        let is_there = |(file, look): (&MirroredFile, &Look)| file.optional || *look != Look::Missing;
+        let is_there = |(file, look): (&MirroredFile, &Look)| match look {
+            Look::Missing => file.optional,
+            Look::Other(_) => false,
+            Look::Fine(_) | Look::Unknown(_) => true,
+        };
         let is_fine = self.state.credentials.iter().all(is_had)
             && self.refused.iter().all(|refused| refused.over.is_some())
             && self.denied.is_empty()

@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(judged(false, Look::Missing), Exit::Unavailable);
         assert_eq!(judged(true, Look::Missing), Exit::Ok);
         assert_eq!(judged(false, Look::Unknown("?".into())), Exit::Ok);
-        assert_eq!(judged(false, Look::Other("another mode".into())), Exit::Ok);
+        assert_eq!(judged(false, Look::Other("another mode".into())), Exit::Unavailable);
     }
 
     #[test]

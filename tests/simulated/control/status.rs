@@ -140,14 +140,20 @@ fn a_file_that_has_to_be_there_is_looked_for() {
     assert_eq!(code, 69, "{text}");
     assert!(text.contains(&format!("in short   {} is not there\n", path.display())), "{text}");
     assert!(text.contains("  left out: it is optional\n"), "{text}");
+    // Somebody else wrote it.
     fs::write(&path, "canary-1").unwrap();
+    let mode = |mode| fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o644);
+    let (text, code) = host.daemon.command(&["status"]);
+    assert_eq!(code, 69, "{text}");
+    assert!(text.contains(" 0644, and to be "), "{text}");
+    assert_eq!(host.daemon.command(&["status", "reader.service"]).1, 69);
+    mode(0o600);
     let (text, code) = host.daemon.command(&["status"]);
     assert_eq!(code, 0, "{text}");
-    // Somebody else wrote it.
-    assert!(text.contains(", and to be "), "{text}");
     let (text, code) = host.daemon.command(&["status", "reader.service"]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains(&format!("files      {}", path.display())), "{text}");
+    assert!(text.contains(&format!("files      {}   there  ", path.display())), "{text}");
     // The mirror's own names are told by their file.
     let files = status(&host.daemon)["files"].clone();
     let name = files[0]["credential"].as_str().unwrap().to_owned();
