@@ -11,22 +11,24 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::DATE;
 use reqwest::{Client, NoProxy, Proxy, Url};
-use rustls::CertificateError;
 
 use super::Case;
 use super::finding::{Finding, Kind};
+use super::provider::of_everything;
 use crate::cli::control::SERVICE;
 use crate::cli::token::bring::read;
 use crate::config;
 use crate::process;
 use crate::providers::ask::connect::certificates;
+use crate::providers::ask::reaching::unreachable;
 use crate::providers::ask::service_account::token::Token;
 use crate::providers::child::token::{self, Loaded};
+use crate::remedy::Remedy;
 
 const AREA: &str = "network";
 const NAME: Duration = Duration::from_secs(10);
 const CONNECTION: Duration = Duration::from_secs(5);
-const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(10);
 /// How far this machine's clock may be from the server's.
 const CLOCK: Duration = Duration::from_secs(5 * 60);
 /// What names a proxy, the most important first.
@@ -152,33 +154,13 @@ impl Way {
     }
 
     fn explain(&self, error: &reqwest::Error, proxy: Option<&Url>) -> Finding {
+        let error = unreachable(error, proxy.is_some());
+        let kind = of_everything(error.kind()).unwrap_or(Kind::Unreachable);
         let host = self.url.host_str().unwrap_or_default();
-        if let Some(why) = certificate_error(error) {
-            let what = format!("the certificate of {host} is not trusted: {why}");
-            return match why {
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => clock(&what),
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => clock(&format!("{what} (or it has expired indeed)")),
-                _ => Finding::fault(Kind::Untrusted, AREA, what).mend(
-                    "something may stand in between (a proxy that opens TLS, a portal); a private authority is named by `authority` of the provider connect, \
-                     or by Environment=SSL_CERT_FILE= of opnix.service",
-                ),
-            };
-        }
-        let innermost = innermost(error);
-        if let Some(proxy) = proxy {
-            let what = format!("the proxy {} does not lead to {host}: {innermost}", shown(proxy));
-            return Finding::fault(Kind::ProxyWrong, AREA, what).mend(OF_PROXIES);
-        }
-        let what = if error.is_timeout() {
-            format!(
-                "{host} takes the connection and does not answer within {}",
-                humantime::format_duration(ANSWER)
-            )
-        } else {
-            format!("{host} takes the connection and does not answer rightly: {innermost}")
-        };
-        Finding::fault(Kind::Unreachable, AREA, what)
-            .mend("see whether it reports an outage, and what stands in between")
+        let by = proxy.map_or(String::new(), |proxy| format!(" by the proxy {}", shown(proxy)));
+        let finding = Finding::fault(kind, AREA, format!("{host} takes the connection{by}, and then: "))
+            .lines(&error.lines());
+        if kind == Kind::ProxyWrong { finding.mend(OF_PROXIES) } else { finding }
     }
 }
 
@@ -267,27 +249,6 @@ fn is_excepted(host: &str, list: &str) -> bool {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
         let entry = entry.trim_start_matches("*.").trim_start_matches('.');
         entry == "*" || host == entry || host.strip_suffix(entry).is_some_and(|rest| rest.ends_with('.'))
-    })
-}
-
-fn innermost(error: &reqwest::Error) -> String {
-    chain(error).last().map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-fn chain<'e>(error: &'e reqwest::Error) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
-}
-
-fn certificate_error(error: &reqwest::Error) -> Option<CertificateError> {
-    chain(error).find_map(|error| {
-        // An I/O error says what is below the error that it stands for.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-        let error =
-            error.downcast_ref::<rustls::Error>().or_else(|| inner?.downcast_ref::<rustls::Error>())?;
-        match error {
-            rustls::Error::InvalidCertificate(why) => Some(why.clone()),
-            _ => None,
-        }
     })
 }
 

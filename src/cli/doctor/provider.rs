@@ -112,15 +112,18 @@ fn provider_down(status: &Status) -> Option<Finding> {
 }
 
 /// What an error stands for that is not about one secret.
-fn of_everything(kind: &str) -> Option<Kind> {
+pub fn of_everything(kind: &str) -> Option<Kind> {
     Some(match kind {
         "token-missing" => Kind::TokenMissing,
         "token-invalid" => Kind::TokenInvalid,
         "token-rejected" | "account-refused" => Kind::TokenRejected,
         "rate-limited" => Kind::RateLimited,
+        "name-unknown" => Kind::NameUnknown,
+        "proxy-wrong" => Kind::ProxyWrong,
+        "clock-wrong" => Kind::ClockWrong,
+        "untrusted" | "certificates-unusable" => Kind::Untrusted,
         "unreachable" | "too-slow" => Kind::Unreachable,
         "core-unusable" => Kind::CoreUnusable,
-        "certificates-unusable" => Kind::Untrusted,
         "out-of-order" | "provider-broken" | "machine-short" | "vault-file-unusable" => Kind::ProviderFails,
         _ => return None,
     })

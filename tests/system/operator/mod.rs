@@ -66,12 +66,16 @@ impl Fault<'_> {
         machine.sh(self.breaks).ok();
         break_it();
         let named = self.is_named(machine);
+        let after = begun.elapsed();
         machine.sh(self.mends).ok();
         mend_it();
         let gone = is_well(machine);
-        eprintln!("    {:5.1} s  {}", begun.elapsed().as_secs_f64(), self.name);
+        let then = begun.elapsed() - after;
+        eprintln!("    {:5.1} s and {:5.1} s  {}", after.as_secs_f64(), then.as_secs_f64(), self.name);
         let of_it = |why| format!("{}: {why}", self.name);
-        named.map_err(of_it).and(gone.map_err(|why| format!("{}, mended: {why}", self.name)))
+        let outcome = named.map_err(of_it).and(gone.map_err(|why| format!("{}, mended: {why}", self.name)));
+        // Whoever looks on need not wait for the others.
+        outcome.inspect_err(|why| eprintln!("{why}"))
     }
 
     fn is_named(&self, machine: &Machine) -> Result<(), String> {

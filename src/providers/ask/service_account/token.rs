@@ -37,7 +37,9 @@ impl Remedy for TokenError {
         match self {
             Self::Damaged(_) => Some("copy it again from 1Password, whole".into()),
             Self::Address(error) => error.remedy(),
-            Self::Prefix => None,
+            Self::Prefix => {
+                Some("make one for a service account in 1Password (Developer, Service Accounts), and copy it whole".into())
+            }
         }
     }
 }
