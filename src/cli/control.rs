@@ -139,7 +139,10 @@ impl ControlArguments {
 
     /// systemd does not start a socket whose service runs already.
     fn how_to_listen(&self) -> &'static str {
-        let mut manager = self.manager().filter(|_| self.is_systems());
+        if !self.is_systems() {
+            return "start the service that is to listen there";
+        }
+        let mut manager = self.manager();
         let service = manager.as_mut().and_then(|manager| manager.unit(SERVICE).ok());
         match service.is_some_and(|service| service.main_pid() != 0) {
             true => "systemctl restart opnix.service",

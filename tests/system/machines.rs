@@ -47,7 +47,7 @@ pub fn a_key_that_does_not_open_fails_only_the_unit_that_opens_it(machine: &Mach
     assert!(status(machine).contains(IN_MEMORY), "{}", status(machine));
     assert!(machine.journal_text().contains(&format!("values are kept {IN_MEMORY}")));
     let doctor = machine.sh("opnix doctor || true").text();
-    assert!(doctor.contains(&format!("warning  cache: {IN_MEMORY}")), "{doctor}");
+    assert!(doctor.contains(&format!("warning  cache: values are {IN_MEMORY}")), "{doctor}");
     drop(lines);
 
     // What status says to do.

@@ -167,7 +167,7 @@ pub fn doctor_names_what_takes_the_credentials_of_all_services_back(machine: &Ma
     );
     for id in ["token", "opnix.cache-key"] {
         assert!(
-            said.contains(&format!("units: opnix.service is started without \"{id}\": {drop_in}:2:1")),
+            said.contains(&format!("service: opnix.service is started without \"{id}\": {drop_in}:2:1")),
             "{said}"
         );
     }

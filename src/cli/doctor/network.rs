@@ -119,7 +119,8 @@ impl Way {
         if self.exceptions().is_some_and(|list| is_excepted(host, &list)) {
             return None;
         }
-        Url::parse(proxy).or_else(|_| Url::parse(&format!("http://{proxy}"))).ok()
+        let named = if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") };
+        Url::parse(&named).ok()
     }
 
     fn exceptions(&self) -> Option<String> {

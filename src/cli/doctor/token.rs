@@ -78,7 +78,7 @@ fn which(case: &Case) -> Result<Option<Loaded>, String> {
 fn the_file(loaded: &Loaded, findings: &mut Vec<Finding>) -> Option<Secret> {
     let path = loaded.path();
     let place = shown(loaded);
-    let put = format!("opnix token set --path {place} <FILE, or paste it");
+    let put = format!("opnix token set --path {place}");
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {

@@ -26,6 +26,12 @@ const STORES: [&str; 3] = ["/etc/credstore", "/run/credstore", "/usr/lib/credsto
 
 /// What the machine's unit files say.
 pub fn files(case: &Case) -> Vec<Finding> {
+    if !case.arguments.control.is_systems() {
+        return vec![Finding::unseen(
+            AREA,
+            "the units of this service's own service manager are not looked at",
+        )];
+    }
     let unreadable = |error| vec![Finding::unseen(AREA, format!("their files cannot be read: {error}"))];
     let files = match UnitFiles::of_the_machine() {
         Ok(files) => files,
