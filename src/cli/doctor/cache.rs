@@ -55,7 +55,7 @@ pub fn look(case: &Case) -> Vec<Finding> {
     }
     if findings.iter().all(|finding| finding.id != Kind::CacheUnwritable.id())
         && let Ok(disk) = statvfs(STATE)
-        && (disk.blocks_available() as u64 * disk.fragment_size() as u64) < ROOM
+        && disk.blocks_available().saturating_mul(disk.fragment_size()) < ROOM
     {
         let what = format!("the disk of {STATE} is full");
         findings.push(Finding::fault(Kind::CacheUnwritable, AREA, what).mend(format!("df -h {STATE}")));

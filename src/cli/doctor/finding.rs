@@ -18,11 +18,11 @@ pub struct Finding {
     pub what: String,
     /// File, line and column, if it has a place.
     #[serde(rename = "where")]
-    pub place: Option<String>,
+    pub place: Option<Box<str>>,
     /// Why it matters.
     pub why: Option<&'static str>,
     /// What to do: commands, or words.
-    pub remedy: Option<String>,
+    pub remedy: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -129,12 +129,12 @@ impl Finding {
 
     #[must_use]
     pub fn mend(self, remedy: impl Into<String>) -> Self {
-        Self { remedy: Some(remedy.into()), ..self }
+        Self { remedy: Some(remedy.into().into()), ..self }
     }
 
     #[must_use]
     pub fn at(self, place: impl Into<String>) -> Self {
-        Self { place: Some(place.into()), ..self }
+        Self { place: Some(place.into().into()), ..self }
     }
 
     /// What is wrong and what to do, each on lines of its own, as errors have it.
@@ -142,7 +142,7 @@ impl Finding {
     pub fn lines(mut self, lines: &str) -> Self {
         let (what, remedy) = lines.split_once('\n').map_or((lines, None), |(what, rest)| (what, Some(rest)));
         self.what.push_str(what);
-        self.remedy = remedy.map(str::to_owned).or(self.remedy);
+        self.remedy = remedy.map(Box::from).or(self.remedy);
         self
     }
 
@@ -151,8 +151,8 @@ impl Finding {
     pub fn of(self, fault: &Fault) -> Self {
         Self {
             what: fault.what.clone(),
-            place: Some(fault.place().to_string()),
-            remedy: fault.remedy().map(str::to_owned),
+            place: Some(fault.place().to_string().into()),
+            remedy: fault.remedy().map(Box::from),
             ..self
         }
     }

@@ -63,9 +63,9 @@ pub fn look(case: &Case) -> Vec<Finding> {
 
 fn room() -> Option<Finding> {
     let run = statvfs("/run").ok()?;
-    let free = run.blocks_available() as u64 * run.fragment_size() as u64;
+    let free = run.blocks_available().saturating_mul(run.fragment_size());
     let has_files = run.files() > 0;
-    let full = match (free < ROOM, has_files && (run.files_available() as u64) < FILES) {
+    let full = match (free < ROOM, has_files && run.files_available() < FILES) {
         (true, _) => format!("/run is full: {} KiB are free", free / 1024),
         (_, true) => format!("/run has no room for more files: {} more", run.files_available()),
         _ => return None,
