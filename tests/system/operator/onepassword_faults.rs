@@ -144,7 +144,7 @@ pub fn each_fault_of_the_token_and_of_1password_is_named_mended_and_gone(_: &Mac
     of_server("the token is rejected", None, "token-rejected", "rejects the token");
     of_server("1Password resets connections", Some(Trouble::Reset), "unreachable", "127.0.0.1");
     of_server("it is out of order", Some(Trouble::Status(503)), "provider-fails", "503");
-    of_server("it does not answer", Some(Trouble::Hang), "unreachable", "does not answer");
+    of_server("it does not answer", Some(Trouble::Hang), "unreachable", "did not answer");
 
     // What is needed to ask it.
     let library = "/usr/lib/opnix/libop_uniffi_core.so";
