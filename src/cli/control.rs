@@ -3,6 +3,7 @@
 use std::fs;
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -50,13 +51,37 @@ pub enum Unanswered {
     Refused(Error),
 }
 
+/// Whether there is a socket at this path, and one that listens: systemd's, unless somebody replaced it.
+pub fn is_heard_at(path: &str) -> bool {
+    let is_socket = fs::symlink_metadata(path).map_or_else(
+        |error| error.kind() != io::ErrorKind::NotFound,
+        |metadata| metadata.file_type().is_socket(),
+    );
+    is_socket && fs::read_to_string("/proc/net/unix").map_or(true, |table| listeners(&table, path) == 1)
+}
+
+/// How many sockets listen at this path, by the kernel's table: `… flags type state inode path`.
+fn listeners(table: &str, path: &str) -> usize {
+    const LISTENS: u32 = 0x1_0000;
+    let is_one = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let flags = fields.get(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        fields.get(7) == Some(&path) && flags.is_some_and(|flags| flags & LISTENS != 0)
+    };
+    table.lines().filter(is_one).count()
+}
+
 impl ControlArguments {
     /// Asks the service one thing.
     pub fn ask<T, F>(&self, call: impl FnOnce(Connection) -> F) -> Result<T, Unanswered>
     where
         F: Future<Output = zlink::Result<Result<T, Error>>>,
     {
-        self.ask_within(PATIENCE, call)
+        // What was never started is not started by a look.
+        match self.obstacle(false) {
+            Some(obstacle) => Err(obstacle),
+            None => self.ask_within(PATIENCE, call),
+        }
     }
 
     /// Asks the service one thing that may take so long.
@@ -68,7 +93,7 @@ impl ControlArguments {
     where
         F: Future<Output = zlink::Result<Result<T, Error>>>,
     {
-        if let Some(obstacle) = self.obstacle() {
+        if let Some(obstacle) = self.obstacle(true) {
             return Err(obstacle);
         }
         let broken = |error: &dyn std::fmt::Display| Unanswered::Broken(error.to_string());
@@ -93,8 +118,8 @@ impl ControlArguments {
     }
 
     /// Why the service is better not asked. systemd takes connections in its place: to ask would start one that was stopped, and wait
-    /// for one that cannot start.
-    fn obstacle(&self) -> Option<Unanswered> {
+    /// for one that cannot start. `may_start`: one that nobody stopped, because it was never started.
+    fn obstacle(&self, may_start: bool) -> Option<Unanswered> {
         let mut manager = (Uid::effective().is_root() && self.is_systems()).then(Manager::connect)?.ok()?;
         let end = Instant::now() + COMING_UP;
         let mut failed = None;
@@ -104,7 +129,7 @@ impl ControlArguments {
                 "active" | "reloading" | "refreshing" => return None,
                 "failed" => return Some(Unanswered::DoesNotStart(unit.end())),
                 // Nobody stopped it: it starts when it is asked for the first time.
-                "inactive" if unit.started_at() == 0 => return None,
+                "inactive" if may_start && unit.started_at() == 0 => return None,
                 // In a restart it is inactive for a moment.
                 "inactive" if !unit.has_job() => return Some(Unanswered::Stopped),
                 _ if unit.waits_for_restart() => failed = Some(unit.end()),
@@ -128,8 +153,9 @@ impl ControlArguments {
             ));
         }
         let path = crate::systemd::SOCKET;
-        let gone = fs::symlink_metadata(path).err().filter(|error| error.kind() == io::ErrorKind::NotFound);
-        gone.map(|_| format!("{path} is gone, where units ask: `opnix doctor` says what to do"))
+        (!is_heard_at(path)).then(|| {
+            format!("{path}, where units ask, is gone or somebody else's: `opnix doctor` says what to do")
+        })
     }
 
     /// The service manager that starts the units of this service: the system's, or that of the user whose service it is.
@@ -188,5 +214,21 @@ impl ControlArguments {
             Unanswered::Refused(error @ Error::Unconfigured { .. }) => (Exit::Config, error.lines()),
             Unanswered::Refused(error) => (Exit::Usage, error.lines()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_table_tells_who_listens() {
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0: 00000002 00000000 00010000 0001 01 41 /run/opnix/creds.sock\n\
+            0: 00000003 00000000 00000000 0001 03 42 /run/opnix/creds.sock\n\
+            0: 00000002 00000000 00010000 0001 01 43 /run/opnix/creds.sock2\n\
+            0: 00000002 00000000 00010000 0001 01 44\n";
+        assert_eq!(listeners(table, "/run/opnix/creds.sock"), 1);
+        assert_eq!(listeners(table, "/run/other"), 0);
     }
 }

@@ -59,6 +59,7 @@ pub fn run(arguments: Arguments) -> Exit {
     if own != name {
         say!("{name} is another name of {own}, by which systemd asks");
     }
+    let mut nobody = control.unheard().filter(|_| files.is_empty());
     let files = match (&credential, files.is_empty()) {
         (Some(credential), true) => {
             let (unit, credential) = (unit.to_string(), credential.to_string());
@@ -66,9 +67,14 @@ pub fn run(arguments: Arguments) -> Exit {
                 Ok(explanation) => {
                     // What else there is to say needs more than that.
                     let status = control.ask(async |mut service| whole_status(&mut service).await).ok();
-                    return Case::new(&unit, &credential, &explanation, status.as_ref(), &control).show();
+                    let case = Case::new(&unit, &credential, &explanation, status.as_ref(), &control);
+                    return unless(nobody, case.show());
                 }
-                Err(why) if no_one_runs(&why) => no_service(),
+                Err(why) if no_one_runs(&why) => {
+                    nobody =
+                        Some(control.describe(&why).1).filter(|_| !matches!(why, Unanswered::NoService(_)));
+                    no_service()
+                }
                 Err(why) => return control.fail(why),
             }
         }
@@ -76,8 +82,16 @@ pub fn run(arguments: Arguments) -> Exit {
         (_, false) => files,
     };
     match config::load_from_anybody(&files) {
-        Ok(config) => by_files(&config, &unit, credential.as_ref(), &control),
+        Ok(config) => unless(nobody, by_files(&config, &unit, credential.as_ref(), &control)),
         Err(faults) => faulty(&faults),
+    }
+}
+
+/// What it may have, it would be given, unless nobody is given anything now.
+fn unless(nobody: Option<String>, exit: Exit) -> Exit {
+    match nobody.filter(|_| exit == Exit::Ok) {
+        Some(why) => fail(Exit::Unavailable, format_args!("it cannot be had now: {why}")),
+        None => exit,
     }
 }
 

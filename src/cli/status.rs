@@ -167,7 +167,7 @@ impl Seen {
         let mut manager = control.manager();
         let refused = refused(status, |refusal| {
             let unit = manager.as_mut()?.unit(&refusal.unit).ok()?;
-            over(&refusal.credential, refusal.at, &unit, &socket(control))
+            over(refusal, &status.requests, &unit, &socket(control))
         });
         Self {
             looks: files::look_at(&status.files),

@@ -45,6 +45,7 @@ pub fn status(service: &Service) -> Status {
         requests: service.requests().into_iter().map(Request::from).collect(),
         obstacle: service.obstacle().map(|obstacle| obstacle.lines()),
         refusals: refusals(service),
+        configured_at: Some(seconds(service.configured_at().date())),
         files: Vec::new(),
     };
     match &*service.configuration() {

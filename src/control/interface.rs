@@ -46,6 +46,9 @@ pub struct Status {
     /// What units were refused, for whatever reason, and have not got since, the last first. An older service does not report it.
     #[serde(default)]
     pub refusals: Vec<Refusal>,
+    /// Since when the configuration is in force. An older service does not report it.
+    #[serde(default)]
+    pub configured_at: Option<u64>,
     /// The files that opnix-mirror.service is to write. An older service does not report them.
     #[serde(default)]
     pub files: Vec<MirroredFile>,

@@ -72,6 +72,8 @@ pub struct Service {
     waiting: Waiting,
     sources: Sources,
     configuration: Mutex<Arc<Configuration>>,
+    /// Since when it is in force.
+    configured_at: Mutex<Moment>,
     /// Why it is an older one than that of the files.
     rejected: Mutex<Option<Rejected>>,
     looked: Arc<tokio::sync::Mutex<Looked>>,
@@ -120,6 +122,7 @@ impl Service {
             waiting: Waiting::default(),
             sources,
             configuration: Mutex::new(Arc::new(Configuration::Faulty(Faults::default()))),
+            configured_at: Mutex::new(Moment::now()),
             rejected: Mutex::default(),
             looked: Arc::default(),
             bad_token: Mutex::default(),
@@ -138,6 +141,11 @@ impl Service {
 
     pub fn configuration(&self) -> Arc<Configuration> {
         self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since when the configuration is in force.
+    pub fn configured_at(&self) -> Moment {
+        *self.configured_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a token that was replaced, or says why not; `None`: there is none any more; an error: why it cannot be read. Says

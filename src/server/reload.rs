@@ -168,6 +168,7 @@ impl Service {
     fn put_in_force(&self, configuration: Configuration) {
         let configuration = Arc::new(configuration);
         *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = configuration.clone();
+        *self.configured_at.lock().unwrap_or_else(PoisonError::into_inner) = Moment::now();
         // Only now: who is refused meanwhile is looked for under the new one.
         look_for(&self.missed, &configuration);
         if configuration.store().is_some() {

@@ -31,13 +31,27 @@ pub fn mapping(unit: &Unit<'_>, name: &CredentialName, config: &Config) -> Strin
     }
 }
 
+/// Of opnix itself.
+const OWN: [&str; 8] = [
+    "opnix.service",
+    "opnix-setup.service",
+    "opnix-key.service",
+    "opnix-mirror.service",
+    "opnix-mount.service",
+    "opnix-token.service",
+    "opnix.socket",
+    "opnix-control.socket",
+];
+
 /// The unit that a mapping probably meant which names one that has no file here.
 pub fn unit<'f>(rule: &Rule, files: &UnitFiles, names: &'f BTreeSet<String>) -> Option<&'f str> {
     let name = name_of(rule);
     let is_template = |name: &str| name.contains("@.");
     let kind = |name: &str| name.rsplit_once('.').map(|(_, kind)| kind.to_owned());
     let known = names.iter().map(String::as_str);
-    let like = known.filter(|known| is_template(known) == is_template(name) && kind(known) == kind(name));
+    // It may be in memory still; and nobody means a part of opnix.
+    let other = known.filter(|known| *known != name && !OWN.contains(known));
+    let like = other.filter(|known| is_template(known) == is_template(name) && kind(known) == kind(name));
     if files.is_known(name) { None } else { similar::nearest_unit(name, like) }
 }
 

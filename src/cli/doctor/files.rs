@@ -55,7 +55,7 @@ fn of_files(config: &Config, report: &Report) -> Vec<Finding> {
                 findings.push(Finding::unseen(AREA, format!("{}: {why}", shown.path)));
                 continue;
             }
-            Look::Fine(_) => (Kind::FileDiffers, "cannot be kept current".to_owned()),
+            Look::Fine(_) => (Kind::FileOld, "cannot be kept current".to_owned()),
             Look::Missing => (Kind::FileMissing, "is not there".to_owned()),
             Look::Other(_) if owner.is_some() => (Kind::FileDiffers, "is not as it is to be".to_owned()),
             Look::Other(what) => (Kind::FileDiffers, what),

@@ -77,6 +77,7 @@ kinds! {
     MemoryMissing = "memory-missing": "files with secrets are not written";
     FileMissing = "file-missing": "what reads the file does not start, or does without";
     FileDiffers = "file-differs": "who is to read the file cannot, or others can";
+    FileOld = "file-old": "what reads the file goes on with an older value";
     TokenMissing = "token-missing": "without it 1Password cannot be asked";
     TokenInvalid = "token-invalid": "1Password cannot be asked with it";
     TokenOpen = "token-open": "who has the token can read all secrets of its vaults";

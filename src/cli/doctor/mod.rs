@@ -83,8 +83,15 @@ impl Case {
         self.arguments.control.is_systems() && Uid::effective().is_root()
     }
 
+    /// Of a user's service it is not known where its configuration is.
+    fn is_of_another_configuration(&self) -> bool {
+        let is_default = self.arguments.config.config
+            == [config::DEFAULT_PATH, config::DEFAULT_DIRECTORY].map(PathBuf::from);
+        is_default && !self.arguments.control.is_systems()
+    }
+
     fn config(&self) -> Option<&Config> {
-        self.config.as_ref().ok()
+        self.config.as_ref().ok().filter(|_| !self.is_of_another_configuration())
     }
 }
 

@@ -32,8 +32,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How far this machine's clock may be from the server's.
 const CLOCK: Duration = Duration::from_secs(5 * 60);
 /// What names a proxy, the most important first.
-const PROXIES: [&str; 6] =
-    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
+const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 /// Where 1Password is, and how to get there.
 struct Way {
@@ -102,20 +101,32 @@ impl Way {
                 return Err(clock(&format!("it is {} there", humantime::format_rfc3339_seconds(date))));
             }
         }
-        if status >= 500 {
+        if status == PROXY_ASKS {
+            let what = format!(
+                "the proxy {} wants a name and a password",
+                proxy.as_ref().map_or(String::new(), shown)
+            );
+            return Err(Finding::fault(Kind::ProxyWrong, AREA, what).mend(OF_PROXIES));
+        }
+        // One that does not know the request is there all the same.
+        if status >= 500 && status != UNKNOWN_REQUEST {
             let what = format!("{host} answers with {status}");
             return Err(Finding::fault(Kind::ProviderFails, AREA, what)
                 .mend("see whether 1Password, or the Connect server, reports an outage"));
         }
-        let by = proxy.map_or(String::new(), |proxy| format!(", by the proxy {}", shown(&proxy)));
-        Ok(Finding::fine(AREA, format!("{host} is found, reached and trusted, and answers{by}")))
+        let seen = match (&proxy, self.url.scheme()) {
+            (Some(proxy), _) => format!("answers, by the proxy {}", shown(proxy)),
+            (None, "http") => "is found and reached, and answers".to_owned(),
+            (None, _) => "is found, reached and trusted, and answers".to_owned(),
+        };
+        Ok(Finding::fine(AREA, format!("{host} {seen}")))
     }
 
     fn proxy(&self) -> Option<Url> {
-        let applies = |name: &&&str| self.url.scheme() == "http" || !name.eq_ignore_ascii_case("HTTP_PROXY");
-        let named = PROXIES.iter().filter(applies).find_map(|name| self.environment.get(*name));
-        let proxy = named.filter(|proxy| !proxy.is_empty())?;
-        let host = self.url.host_str()?;
+        let applies = |name: &&&str| self.url.scheme() == "https" || name.eq_ignore_ascii_case("ALL_PROXY");
+        let named = |name: &&str| self.environment.get(*name).filter(|proxy| !proxy.is_empty());
+        let proxy = PROXIES.iter().filter(applies).find_map(named)?;
+        let host = self.url.host_str()?.trim_matches(['[', ']']);
         if self.exceptions().is_some_and(|list| is_excepted(host, &list)) {
             return None;
         }
@@ -148,7 +159,7 @@ impl Way {
         let client = builder.build().map_err(|error| failed(error.to_string()))?;
         let runtime = process::runtime().map_err(|error| failed(error.to_string()))?;
         // Made inside of the runtime, because it sets its timer at once.
-        let request = async { client.head(self.url.clone()).send().await };
+        let request = async { client.get(self.url.clone()).send().await };
         let answer = runtime.block_on(request).map_err(|error| self.explain(&error, proxy))?;
         let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
         Ok((answer.status().as_u16(), date.and_then(http_date)))
@@ -164,6 +175,10 @@ impl Way {
         if kind == Kind::ProxyWrong { finding.mend(OF_PROXIES) } else { finding }
     }
 }
+
+/// Statuses of HTTP.
+const PROXY_ASKS: u16 = 407;
+const UNKNOWN_REQUEST: u16 = 501;
 
 const OF_PROXIES: &str = "look at the variables of opnix.service: systemctl show -p Environment -p EnvironmentFiles opnix.service; \
     systemctl show-environment";
@@ -249,8 +264,27 @@ fn connect(addresses: &[SocketAddr]) -> Result<(), String> {
 fn is_excepted(host: &str, list: &str) -> bool {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
         let entry = entry.trim_start_matches("*.").trim_start_matches('.');
-        entry == "*" || host == entry || host.strip_suffix(entry).is_some_and(|rest| rest.ends_with('.'))
+        let (entry, host) = (entry.to_ascii_lowercase(), host.to_ascii_lowercase());
+        entry == "*"
+            || is_in_network(&host, &entry)
+            || host == entry
+            || host.strip_suffix(entry.as_str()).is_some_and(|rest| rest.ends_with('.'))
     })
+}
+
+/// Whether it is an address in a network such as `10.0.0.0/8`.
+fn is_in_network(host: &str, entry: &str) -> bool {
+    let Some((network, length)) = entry.split_once('/') else { return false };
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
+    };
+    match (host.parse().map(bits), network.parse().map(bits), length.parse::<u32>()) {
+        (Ok((host, width)), Ok((network, of)), Ok(length)) if width == of && length <= width => {
+            length == 0 || (host ^ network) >> (128 - length) == 0
+        }
+        _ => false,
+    }
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, the only form that servers send.
@@ -294,7 +328,16 @@ mod tests {
         assert_eq!(of("https://a.example.org", &proxy), None);
         assert_eq!(of("https://10.0.0.1:8443", &proxy), None);
         assert_eq!(of("https://my.1password.com", &[("HTTP_PROXY", "proxy:80")]), None);
-        assert_eq!(of("http://127.0.0.1:80", &[("HTTP_PROXY", "proxy:80")]).as_deref(), Some("proxy:80"));
+        // opnix does not hand that one on to who asks.
+        assert_eq!(of("http://127.0.0.1:80", &[("HTTP_PROXY", "proxy:80")]), None);
+        assert_eq!(of("http://127.0.0.1:80", &[("HTTPS_PROXY", "proxy:80")]), None);
+        let all =
+            [("HTTPS_PROXY", ""), ("ALL_PROXY", "proxy:80"), ("NO_PROXY", "::1/128,10.0.0.0/8,OP.internal")];
+        assert_eq!(of("https://my.1password.com", &all).as_deref(), Some("proxy:80"));
+        assert_eq!(of("http://[::1]:8089", &all), None);
+        assert_eq!(of("https://10.1.2.3", &all), None);
+        assert_eq!(of("https://op.INTERNAL", &all), None);
+        assert_eq!(of("https://11.1.2.3", &all).as_deref(), Some("proxy:80"));
         assert_eq!(of("https://my.1password.com", &[]), None);
     }
 

@@ -3,9 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::Case;
 use super::finding::{Finding, Kind};
+use super::sockets::comes_at_boot;
 use crate::cli::check::credentials::{Credentials, Why};
 use crate::cli::control::{SERVICE, Unanswered};
 use crate::providers::child::token;
@@ -13,10 +16,11 @@ use crate::systemd::manager::{CREDENTIALS, Unit};
 use crate::systemd::unit_files::UnitFiles;
 
 const AREA: &str = "service";
+const MOMENT: Duration = Duration::from_millis(300);
 const MIRROR: &str = "opnix-mirror.service";
 const BRINGER: &str = "opnix-token.service";
 /// What runs besides the service, and what it is for.
-const PARTS: [(&str, &str); 5] = [
+pub const PARTS: [(&str, &str); 5] = [
     (MIRROR, "no file is kept current, and no unit that was refused is started again"),
     ("opnix-mount.service", "there is no memory for files with secrets"),
     ("opnix-setup.service", "no key for the sealed cache can be made"),
@@ -109,6 +113,13 @@ fn of_part(part: &Unit, name: &str, without: &str, service: &Unit, case: &Case) 
     if !is_needed {
         return Vec::new();
     }
+    if name == MIRROR && case.config().is_some_and(|config| !config.files.is_empty()) && !comes_at_boot(part)
+    {
+        let what = format!(
+            "{name} is not enabled: after the next boot there are no files until something asks for a credential"
+        );
+        findings.push(Finding::warning(Kind::PartFails, AREA, what).mend(format!("systemctl enable {name}")));
+    }
     let what = if !part.is_known() {
         format!("systemd knows no {name}")
     } else if part.is_masked() {
@@ -120,12 +131,17 @@ fn of_part(part: &Unit, name: &str, without: &str, service: &Unit, case: &Case) 
     } else {
         return findings;
     };
-    let start = if part.state() == "inactive" && part.is_known() && !part.is_masked() {
+    // What the cache can do without, an administrator may do without, too.
+    let is_optional = ["opnix-setup.service", "opnix-key.service"].contains(&name);
+    let finding = if is_optional && part.state() != "failed" { Finding::warning } else { Finding::fault };
+    let mend = if part.is_masked() {
+        format!("systemctl unmask {name}; systemctl start {name}")
+    } else if part.state() == "inactive" && part.is_known() {
         format!("systemctl start {name}")
     } else {
         says
     };
-    findings.push(Finding::fault(Kind::PartFails, AREA, format!("{what}: {without}")).mend(start));
+    findings.push(finding(Kind::PartFails, AREA, format!("{what}: {without}").as_str()).mend(mend));
     findings
 }
 
@@ -139,8 +155,15 @@ fn is_old(unit: &Unit) -> Option<Finding> {
     let pid = unit.main_pid();
     let running = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
     let installed = fs::metadata(unit.program()?).ok()?;
-    let is_same = (running.dev(), running.ino()) == (installed.dev(), installed.ino());
-    (pid != 0 && !is_same).then(|| {
+    let is_same =
+        |running: &fs::Metadata| (running.dev(), running.ino()) == (installed.dev(), installed.ino());
+    if pid == 0 || is_same(&running) {
+        return None;
+    }
+    // In its first moment it still is systemd's own.
+    sleep(MOMENT);
+    let still = fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(|running| !is_same(&running));
+    still.then(|| {
         let what = format!("{name} runs another program than the one that is installed now");
         Finding::warning(Kind::ProgramOld, AREA, what).mend(format!("systemctl restart {name}"))
     })
@@ -154,7 +177,10 @@ fn taken_back() -> Vec<Finding> {
         let Ok(effective) = files.effective(unit) else { continue };
         let credentials = Credentials::of(&effective);
         // What is given anew afterwards was to be replaced.
-        for lost in credentials.lost.iter().filter(|lost| !credentials.loaded.contains_key(&lost.id)) {
+        let is_given = |id: &String| {
+            credentials.loaded.contains_key(id) || (id == "token" && credentials.set.contains_key(id))
+        };
+        for lost in credentials.lost.iter().filter(|lost| !is_given(&lost.id)) {
             if let Why::Cleared(by) = &lost.why {
                 let what = format!("{unit} is started without \"{}\": {by} takes it back", lost.id);
                 let mend = "remove that file, or give the credentials anew in a drop-in that comes after it";

@@ -2,12 +2,12 @@
 //! ask for one.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Case;
 use super::finding::{Finding, Kind};
-use crate::cli::control::SERVICE;
+use crate::cli::control::{SERVICE, is_heard_at};
 use crate::systemd::manager::{Manager, Unit};
 use crate::{control, systemd};
 
@@ -67,7 +67,7 @@ fn look_at(name: &str, path: &str, manager: &mut Manager) -> Vec<Finding> {
 }
 
 /// Something else than opnix itself pulls it in.
-fn comes_at_boot(unit: &Unit) -> bool {
+pub fn comes_at_boot(unit: &Unit) -> bool {
     let mut by =
         ["WantedBy", "RequiredBy", "UpheldBy", "BoundBy"].into_iter().flat_map(|kind| unit.texts(kind));
     by.any(|name| !name.starts_with("opnix"))
@@ -84,8 +84,7 @@ fn its_file(name: &str, path: &str) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
-    let listening = fs::read_to_string("/proc/net/unix").map_or(1, |table| listeners(&table, path));
-    if !metadata.file_type().is_socket() || listening != 1 {
+    if !is_heard_at(path) {
         let what = format!("{path} is not, or not only, the socket of {name}: somebody replaced it");
         findings.push(Finding::fault(Kind::SocketStopped, AREA, what).mend(made_anew));
     } else if metadata.uid() != 0 || metadata.mode() & 0o077 != 0 {
@@ -112,31 +111,4 @@ fn its_file(name: &str, path: &str) -> Vec<Finding> {
         );
     }
     findings
-}
-
-/// How many sockets listen at this path, by the kernel's table: `… flags type state inode path`.
-fn listeners(table: &str, path: &str) -> usize {
-    const LISTENS: u32 = 0x1_0000;
-    let is_one = |line: &&str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let flags = fields.get(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());
-        fields.get(7) == Some(&path) && flags.is_some_and(|flags| flags & LISTENS != 0)
-    };
-    table.lines().filter(is_one).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_table_tells_who_listens() {
-        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0: 00000002 00000000 00010000 0001 01 41 /run/opnix/creds.sock\n\
-            0: 00000003 00000000 00000000 0001 03 42 /run/opnix/creds.sock\n\
-            0: 00000002 00000000 00010000 0001 01 43 /run/opnix/creds.sock2\n\
-            0: 00000002 00000000 00010000 0001 01 44\n";
-        assert_eq!(listeners(table, "/run/opnix/creds.sock"), 1);
-        assert_eq!(listeners(table, "/run/other"), 0);
-    }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Case;
 use super::finding::{Finding, Kind};
+use crate::cli::control::SERVICE;
 use crate::cli::status::relative;
 use crate::cli::token::bring::{read, try_out};
 use crate::config;
@@ -36,6 +37,12 @@ pub fn look(case: &Case) -> Vec<Finding> {
     }
     let loaded = match which(case) {
         Ok(Some(loaded)) => loaded,
+        Ok(None) if is_set_in_the_unit(case) => {
+            return vec![Finding::unseen(
+                AREA,
+                "opnix.service has it from its unit file or from the system: SetCredential=, ImportCredential=",
+            )];
+        }
         Ok(None) => {
             let what = "opnix.service loads no token from a file";
             let mend = "put it into /etc/opnix/token, or name its file with --token-file";
@@ -44,7 +51,7 @@ pub fn look(case: &Case) -> Vec<Finding> {
         Err(why) => return vec![Finding::unseen(AREA, why)],
     };
     let mut findings = Vec::new();
-    let token = the_file(&loaded, &mut findings);
+    let token = the_file(case, &loaded, &mut findings);
     // Only a valid configuration says what kind of token it has to be.
     if let (Some(token), Some(provider)) = (token, provider) {
         match judge(provider, token) {
@@ -74,8 +81,13 @@ fn which(case: &Case) -> Result<Option<Loaded>, String> {
     token::loaded_for_sure().or_else(|_| Ok(token::loaded()))
 }
 
+fn is_set_in_the_unit(case: &Case) -> bool {
+    let unit = case.manager().and_then(|mut manager| manager.unit(SERVICE).ok());
+    unit.is_some_and(|unit| unit.has_another_credential("token"))
+}
+
 /// What is in it, where it can be read and is not empty.
-fn the_file(loaded: &Loaded, findings: &mut Vec<Finding>) -> Option<Secret> {
+fn the_file(case: &Case, loaded: &Loaded, findings: &mut Vec<Finding>) -> Option<Secret> {
     let path = loaded.path();
     let place = shown(loaded);
     let put = format!("opnix token set --path {place}");
@@ -91,17 +103,27 @@ fn the_file(loaded: &Loaded, findings: &mut Vec<Finding>) -> Option<Secret> {
         }
     };
     if !metadata.is_file() {
-        // A socket, say, which gives it to systemd alone.
+        findings.push(Finding::unseen(AREA, format!("{place} is no file, and gives it to systemd alone")));
         return None;
     }
     if metadata.mode() & 0o007 != 0 {
         let what = format!("all users can get at {place} (mode {:04o})", metadata.mode() & 0o7777);
         findings.push(Finding::fault(Kind::TokenOpen, AREA, what).mend(format!("chmod 0600 {place}")));
     }
+    if metadata.uid() != 0 && case.is_of_the_system() {
+        let what = format!("{place} belongs to user {}, who can read and replace it", metadata.uid());
+        findings.push(Finding::warning(Kind::TokenOpen, AREA, what).mend(format!("chown root {place}")));
+    }
     if is_volatile(path) {
         let what = format!("{place} is in memory, and gone at the next boot");
         let mend = "keep it on a disk; on NixOS with impermanence, set `persistence.root`";
         findings.push(Finding::warning(Kind::TokenVolatile, AREA, what).mend(mend));
+    }
+    if let Err(error) = File::open(path)
+        && error.kind() == ErrorKind::PermissionDenied
+    {
+        findings.push(Finding::unseen(AREA, format!("{place}: {error}")));
+        return None;
     }
     match read(loaded) {
         Ok(token) => Some(token),

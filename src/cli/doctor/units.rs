@@ -6,16 +6,17 @@ use std::time::{Duration, SystemTime};
 
 use super::Case;
 use super::finding::{Finding, Kind};
+use super::own_units::PARTS;
 use crate::cli::check;
+use crate::cli::control::SERVICE;
 use crate::cli::status::relative;
 use crate::cli::status::verdict::over;
 use crate::config::Config;
-use crate::control::interface::{Control, Status};
+use crate::control::interface::{Control, Status, whole_status};
 use crate::counted::counted;
 use crate::names::{CredentialName, UnitPattern};
-use crate::policy::MIRROR;
 use crate::systemd::SOCKET;
-use crate::systemd::manager::{CREDENTIALS, Manager, Unit};
+use crate::systemd::manager::{Manager, Unit};
 use crate::systemd::unit_files::UnitFiles;
 
 const AREA: &str = "units";
@@ -66,9 +67,15 @@ pub fn states(case: &Case) -> Vec<Finding> {
     };
     let count = names.len();
     let mut findings = Vec::new();
+    // Some time has passed since the first look.
+    let status = case.arguments.control.ask(async |mut service| whole_status(&mut service).await).ok();
+    let status = status.as_ref().or(case.status());
+    if case.config().is_none() || status.is_none() {
+        findings.push(Finding::unseen(AREA, "without a valid configuration and an answer of the service it is not known what each may have and lacks"));
+    }
     for name in names {
         match manager.unit(&name) {
-            Ok(unit) if unit.is_known() => findings.extend(of_unit(&unit, case)),
+            Ok(unit) if unit.is_known() => findings.extend(of_unit(&unit, case, status)),
             // What is wrong with a name that systemd does not know is said of the mapping.
             Ok(_) | Err(_) => {}
         }
@@ -105,8 +112,12 @@ fn concerned(case: &Case, manager: &mut Manager) -> std::io::Result<BTreeSet<Str
             names.insert(name);
         }
     }
-    names.retain(|name| !name.starts_with("opnix-") && name != MIRROR && name != "opnix.service");
+    names.retain(|name| !is_own(name));
     Ok(names)
+}
+
+fn is_own(name: &str) -> bool {
+    PARTS.iter().any(|(part, _)| *part == name) || name == SERVICE
 }
 
 /// Whether it has a credential from us.
@@ -114,14 +125,16 @@ fn asks(unit: &Unit) -> bool {
     unit.loads().iter().any(|load| load.source == SOCKET)
 }
 
-fn of_unit(unit: &Unit, case: &Case) -> Vec<Finding> {
+fn of_unit(unit: &Unit, case: &Case, status: Option<&Status>) -> Vec<Finding> {
     let (name, now) = (&unit.id, SystemTime::now());
     let start = format!("systemctl start {name}");
     let mut findings = Vec::new();
-    let refusals = case.status().map_or(&[][..], |status| &status.refusals);
-    for refusal in refusals.iter().filter(|refusal| {
-        refusal.unit == *name && over(&refusal.credential, refusal.at, unit, Path::new(SOCKET)).is_none()
-    }) {
+    let refusals = status.map_or(&[][..], |status| &status.refusals);
+    let requests = status.map_or(&[][..], |status| &status.requests);
+    for refusal in refusals
+        .iter()
+        .filter(|refusal| refusal.unit == *name && over(refusal, requests, unit, Path::new(SOCKET)).is_none())
+    {
         let what = format!(
             "{name} ({}) was refused \"{}\" {}: ",
             unit.state(),
@@ -129,12 +142,12 @@ fn of_unit(unit: &Unit, case: &Case) -> Vec<Finding> {
             relative(refusal.at, now)
         );
         let finding = Finding::fault(Kind::UnitRefused, AREA, what).lines(&refusal.reason);
-        let mend = finding.remedy.as_ref().map_or(start.clone(), |remedy| {
-            format!("{remedy}\nthen, if it does not come up by itself: {start}")
-        });
+        let explained = || format!("as this says: opnix explain {name} {}", refusal.credential);
+        let remedy = finding.remedy.as_ref().map_or_else(explained, ToString::to_string);
+        let mend = format!("{remedy}\nthen, if it does not come up by itself: {start}");
         findings.push(finding.mend(mend));
     }
-    findings.extend(waits(unit, case.status(), now));
+    findings.extend(waits(unit, status, now));
     if let Some(config) = case.config()
         && findings.is_empty()
     {
@@ -164,8 +177,7 @@ fn waits(unit: &Unit, status: Option<&Status>, now: SystemTime) -> Option<Findin
 
 /// Its credentials could not be set up, and opnix did not refuse any.
 fn fails_otherwise(unit: &Unit, config: &Config, case: &Case) -> Option<Finding> {
-    if unit.state() != "failed" && !unit.waits_for_restart() || !unit.end().contains(&CREDENTIALS.to_string())
-    {
+    if unit.state() != "failed" && !unit.waits_for_restart() || !unit.lacked_credentials() {
         return None;
     }
     let loads = unit.loads();
@@ -199,12 +211,19 @@ fn fails_otherwise(unit: &Unit, config: &Config, case: &Case) -> Option<Finding>
         };
         ours.iter().all(|id| of(id).is_some_and(|at| at >= unit.started()))
     });
-    let mend = if given {
-        "it was given all of them; all credentials of a unit together may have 1 MiB, names included: make one a file (`path`)"
-    } else {
-        "it did not ask, or the service was restarted since: start it once more, and run this again"
-    };
-    Some(finding.mend(mend))
+    if given {
+        let mend = "it was given all of them; all credentials of a unit together may have 1 MiB, names included: make one a file (`path`)";
+        return Some(finding.mend(mend));
+    }
+    // Whatever it was, nobody remembers.
+    let what = format!(
+        "{} failed with 243/CREDENTIALS, and why is not known: the service was restarted since, or did not listen",
+        unit.id
+    );
+    Some(
+        Finding::fault(Kind::UnitGaveUp, AREA, what)
+            .mend(format!("systemctl start {}, and if it fails again, run this again", unit.id)),
+    )
 }
 
 fn is_there(source: &str) -> bool {

@@ -30,6 +30,8 @@ struct About<'a> {
     denied: Vec<Load>,
     looks: &'a [Look],
     mirror: &'a files::Mirror,
+    /// Why nobody is given anything.
+    unheard: Option<String>,
 }
 
 /// As systemctl takes it.
@@ -71,8 +73,7 @@ pub(super) fn look(name: &str, pretty: bool, control: &ControlArguments) -> Resu
     };
     status.refusals = if state.refusals.is_empty() { of_it(status.refusals) } else { state.refusals.clone() };
     let socket = socket(control);
-    let refused =
-        super::refused(&status, |refusal| over(&refusal.credential, refusal.at, unit.as_ref()?, &socket));
+    let refused = super::refused(&status, |refusal| over(refusal, &status.requests, unit.as_ref()?, &socket));
     let looks = files::look_at(&status.files);
     let mirror = files::mirror(manager.as_mut());
     let denied = unit.as_ref().map_or_else(Vec::new, |unit| denied(unit, &state, &socket));
@@ -86,6 +87,7 @@ pub(super) fn look(name: &str, pretty: bool, control: &ControlArguments) -> Resu
         denied,
         looks: &looks,
         mirror: &mirror,
+        unheard: control.unheard(),
     };
     let mut page = Page::for_the_terminal();
     about.describe(&mut page, SystemTime::now());
@@ -112,7 +114,10 @@ impl About<'_> {
         let is_fine = self.state.credentials.iter().all(is_had)
             && self.refused.iter().all(|refused| refused.over.is_some())
             && self.denied.is_empty()
-            && self.files().all(is_there);
+            && self.files().all(is_there)
+            && self.unheard.is_none()
+            && self.status.obstacle.is_none()
+            && !self.unit.is_some_and(Unit::lacked_credentials);
         if is_fine { Exit::Ok } else { Exit::Unavailable }
     }
 
@@ -122,6 +127,9 @@ impl About<'_> {
             "unit",
             unit.map_or_else(|| (*own).to_owned(), |unit| format!("{own}, {}", describe_unit(unit))),
         );
+        if let Some(why) = self.unheard.as_ref().or(status.obstacle.as_ref()) {
+            page.line("obstacle", bad(why));
+        }
         if own != name {
             page.line("unit", format_args!("{name} is another name of it"));
         }

@@ -3,7 +3,7 @@
 use super::files::Look;
 use super::relative;
 use crate::cli::Exit;
-use crate::control::interface::{Health, MirroredFile, Refusal, Secret, State, Status};
+use crate::control::interface::{Health, MirroredFile, Refusal, Request, Secret, State, Status};
 use crate::policy::MIRROR;
 use crate::systemd::manager::Unit;
 use std::path::Path;
@@ -38,18 +38,24 @@ impl Over {
     }
 }
 
-/// Whether the refusal of a unit is over, by how that is now. `socket` is where the service gives credentials.
-pub fn over(credential: &str, at: u64, unit: &Unit, socket: &Path) -> Option<Over> {
+/// Whether the refusal of a unit is over, by how that is now, and by the requests that wait. `socket` is where the service gives
+/// credentials.
+pub fn over(refusal: &Refusal, requests: &[Request], unit: &Unit, socket: &Path) -> Option<Over> {
+    let Refusal { credential, at, .. } = refusal;
     if !unit.is_known() {
         return Some(Over::Gone);
     }
-    if unit.is_running() && unit.started() > at {
+    // One of Type=simple is active while it waits.
+    let waits =
+        requests.iter().any(|request| (&request.unit, &request.credential) == (&refusal.unit, credential));
+    let is_up = unit.is_running() && unit.state() != "activating" && !waits;
+    if is_up && unit.started() > *at {
         return Some(Over::Runs);
     }
     // systemd finds sockets in a directory as well, and then begins the credential's name with its own.
     let asks = unit.loads().iter().any(|load| {
         let source = Path::new(&load.source);
-        source == socket && load.id == credential
+        source == socket && load.id == *credential
             || source != socket && socket.starts_with(source) && credential.starts_with(&load.id)
     });
     (!asks).then_some(Over::NotAsked)
@@ -244,7 +250,16 @@ mod tests {
             )
         };
         let socket = Path::new("/run/opnix/creds.sock");
-        let judge = |unit: &Unit| over("key", 100, unit, socket);
+        let refusal = Refusal {
+            unit: "a.service".into(),
+            credential: "key".into(),
+            secret: None,
+            at: 100,
+            times: 1,
+            check: "provider".into(),
+            reason: "down".into(),
+        };
+        let judge = |unit: &Unit| over(&refusal, &[], unit, socket);
         let asks = || loads("key", "/run/opnix/creds.sock");
         assert_eq!(judge(&unit("loaded", "failed", 90, asks())), None);
         assert_eq!(judge(&unit("loaded", "active", 90, asks())), None, "the refusal was of another start");
