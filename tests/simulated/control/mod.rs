@@ -1,6 +1,7 @@
 //! The control socket: the commands that use it, and what others say over it.
 
 mod connections;
+mod doctor;
 mod explain;
 mod missed;
 mod refresh;
