@@ -6,6 +6,7 @@ pub mod child;
 mod error;
 pub mod ledger;
 pub mod local;
+mod step;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -180,6 +180,10 @@ fn refused(status: u16) -> Response {
 
 impl Site for Backend {
     fn answer(&self, request: &Request) -> Response {
+        // What people see who open it in a browser, and doctor, which only wants to know whether it is there.
+        if (request.method.as_str(), request.path.as_str()) == ("GET", "/") {
+            return Response::bytes(b"<html><title>1Password</title></html>".to_vec());
+        }
         let mut state = self.state.lock().unwrap();
         if let Err(what) = self.check_throttling(request) {
             state.violations.push(format!("{} {}: {what}", request.method, request.path));
