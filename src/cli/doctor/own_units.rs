@@ -12,7 +12,7 @@ use super::sockets::comes_at_boot;
 use crate::cli::check::credentials::{Credentials, Why};
 use crate::cli::control::{SERVICE, Unanswered};
 use crate::providers::child::token;
-use crate::systemd::manager::{CREDENTIALS, Unit};
+use crate::systemd::manager::{CREDENTIALS, Manager, Unit};
 use crate::systemd::unit_files::UnitFiles;
 
 const AREA: &str = "service";
@@ -50,7 +50,7 @@ pub fn look(case: &Case) -> Vec<Finding> {
             }
         }
     }
-    findings.extend(taken_back());
+    findings.extend(taken_back(&mut manager));
     if findings.is_empty() {
         findings.push(Finding::fine(AREA, "it answers, and its parts work"));
     }
@@ -170,15 +170,16 @@ fn is_old(unit: &Unit) -> Option<Finding> {
 }
 
 /// Generators of some images take the credentials of all services back, opnix' own among them.
-fn taken_back() -> Vec<Finding> {
+fn taken_back(manager: &mut Manager) -> Vec<Finding> {
     let Ok(files) = UnitFiles::of_the_machine() else { return Vec::new() };
     let mut findings = Vec::new();
     for unit in WITH_CREDENTIALS {
         let Ok(effective) = files.effective(unit) else { continue };
         let credentials = Credentials::of(&effective);
         // What is given anew afterwards was to be replaced.
-        let is_given = |id: &String| {
-            credentials.loaded.contains_key(id) || (id == "token" && credentials.set.contains_key(id))
+        let mut is_given = |id: &String| {
+            let has_another = |unit: &Unit| unit.has_another_credential(id);
+            credentials.loaded.contains_key(id) || manager.unit(unit).is_ok_and(|unit| has_another(&unit))
         };
         for lost in credentials.lost.iter().filter(|lost| !is_given(&lost.id)) {
             if let Why::Cleared(by) = &lost.why {

@@ -119,6 +119,15 @@ pub fn each_fault_of_the_machine_is_named_mended_and_gone(_: &Machine) {
         ("it has one without a path", edit_app("s|=key:.*|=key|"), "unit-file", "has no source", 0, RESTORE_APP),
         ("another of its credentials is missing", edit_app("s|^ExecStart|LoadCredential=other:/nowhere\\nExecStart|"), "unit-fails-otherwise", "/nowhere", 0,
          RESTORE_APP),
+        (
+            "its credentials are too large together",
+            "head -c 1048570 /dev/zero >/run/large; ".to_owned()
+                + &edit_app("s|^ExecStart|LoadCredential=other:/run/large\\nExecStart|"),
+            "unit-fails-otherwise",
+            "1 MiB",
+            0,
+            RESTORE_APP,
+        ),
         // The files.
         ("the memory is not mounted", "systemctl stop opnix-mirror.service; umount /run/secrets; systemctl mask --runtime opnix-mount.service; systemctl start opnix-mirror.service".into(),
          "memory-missing", "/run/secrets is not mounted", 69,
@@ -128,6 +137,14 @@ pub fn each_fault_of_the_machine_is_named_mended_and_gone(_: &Machine) {
         ("a unit gave up for want of its file", edit("s|op://Vault/two|op://Vault/three|") + "; rm -rf /run/opnix-files/memory/file; systemctl restart reader.service || true",
          "unit-gave-up", "/run/secrets/file", 69, RESTORE),
         // Room, and what is kept.
+        (
+            "the key of the cache is gone",
+            "rm /etc/credstore.encrypted/opnix.cache-key".into(),
+            "cache-unsealed",
+            "systemctl restart opnix-setup.service opnix.service",
+            0,
+            "systemctl restart opnix-setup.service opnix.service",
+        ),
         ("/run is full", "fallocate -l $(( $(df --output=avail -B1 /run | tail -1) - 4096 )) /run/filler".into(), "run-full", "/run is full", 0, "rm /run/filler"),
     ];
     let run = |(name, breaks, kind, words, status, mends): (_, String, _, _, _, _)| {

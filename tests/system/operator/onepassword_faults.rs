@@ -56,7 +56,7 @@ pub fn each_fault_of_the_token_and_of_1password_is_named_mended_and_gone(_: &Mac
     let machine = &Machine::boot_as(Kind::Fresh);
     let simulator = one_password(machine, items());
     host(machine, &config(None));
-    let another = ServiceAccount::start(machine.listen(), items());
+    let another = ServiceAccount::start(machine.listen(), Account::empty());
     machine.write("/run/token", simulator.token(), "0600");
     machine.write("/run/token-of-another", another.token(), "0600");
     let mut wrong = Vec::new();
@@ -83,6 +83,16 @@ pub fn each_fault_of_the_token_and_of_1password_is_named_mended_and_gone(_: &Mac
         words: "opnix token take",
         status: 0,
         mends,
+    };
+    wrong.extend(fault.run(machine, || {}, || {}).err());
+
+    let fault = Fault {
+        name: "it is of another account",
+        breaks: &format!("cp /run/token-of-another /etc/opnix/token; sleep 5; {ASK}"),
+        kind: "token-of-another-account",
+        words: "put the token of the account before back",
+        status: NEVER,
+        mends: &format!("cp /run/token /etc/opnix/token; sleep 5; {ASK_AGAIN}"),
     };
     wrong.extend(fault.run(machine, || {}, || {}).err());
 
