@@ -68,7 +68,8 @@ pub fn states(case: &Case) -> Vec<Finding> {
     let count = names.len();
     let mut findings = Vec::new();
     // Some time has passed since the first look.
-    let status = case.arguments.control.ask(async |mut service| whole_status(&mut service).await).ok();
+    let ask = || case.arguments.control.ask(async |mut service| whole_status(&mut service).await).ok();
+    let status = case.status().and_then(|_| ask());
     let status = status.as_ref().or(case.status());
     if case.config().is_none() || status.is_none() {
         findings.push(Finding::unseen(AREA, "without a valid configuration and an answer of the service it is not known what each may have and lacks"));
