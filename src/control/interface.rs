@@ -4,12 +4,12 @@
 //! No value of a secret ever goes through it.
 
 use serde::{Deserialize, Serialize};
-use zlink::introspect::{self, CustomType, Type};
-use zlink::{ReplyError, proxy};
+use zlink::introspect::{CustomType, Type};
+use zlink::proxy;
 
+pub use super::error::Error;
 pub use super::pages::whole_status;
 use super::unserved::Unserved;
-use crate::remedy::Remedy;
 
 /// What `Status` answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Type)]
@@ -380,43 +380,6 @@ pub struct Changes {
 pub struct TokenTaken {
     /// Whether it is another one than before.
     pub changed: bool,
-}
-
-/// What can go wrong with a call.
-#[derive(Debug, Clone, PartialEq, ReplyError, introspect::ReplyError)]
-#[zlink(interface = "io.opnix")]
-pub enum Error {
-    /// The service has no valid configuration.
-    Unconfigured { faults: String },
-    /// The configuration has no secret of this name.
-    UnknownSecret { name: String },
-    /// That is not a valid name of a unit or credential.
-    InvalidName { name: String, reason: String },
-    /// The token is damaged, or not there any more; the one from before stays in force.
-    BadToken { reason: String },
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unconfigured { faults } => write!(f, "the service has no valid configuration: {faults}"),
-            Self::UnknownSecret { name } => write!(f, "the configuration has no secret {name:?}"),
-            Self::InvalidName { reason, .. } => f.write_str(reason),
-            Self::BadToken { reason } => {
-                write!(f, "the token is not taken, and the one from before stays in force: {reason}")
-            }
-        }
-    }
-}
-
-impl Remedy for Error {
-    fn remedy(&self) -> Option<String> {
-        match self {
-            // Theirs are in the texts already.
-            Self::Unconfigured { .. } | Self::InvalidName { .. } | Self::BadToken { .. } => None,
-            Self::UnknownSecret { .. } => Some("`opnix status` lists them".to_owned()),
-        }
-    }
 }
 
 /// The calls, for clients.

@@ -2,6 +2,7 @@
 
 pub mod answers;
 mod connection;
+mod error;
 pub mod interface;
 mod pages;
 pub mod server;

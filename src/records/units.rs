@@ -15,6 +15,19 @@ fn fields(unit: &str) -> (Option<&str>, Option<&str>) {
     if Uid::effective().is_root() { (Some(unit), None) } else { (None, Some(unit)) }
 }
 
+/// A record of this unit's.
+macro_rules! of_unit {
+    ($unit:expr, $level:ident, $id:expr, $($rest:tt)*) => {{
+        let (of_system, of_user) = fields($unit);
+        $level!(
+            message_id = $id,
+            object_systemd_unit = of_system,
+            object_systemd_user_unit = of_user,
+            $($rest)*
+        );
+    }};
+}
+
 /// The command that says more of a unit. A user's service has no control socket unless it is given one.
 fn see(command: impl FnOnce() -> String) -> String {
     if Uid::effective().is_root() { command() } else { "journalctl --user -u opnix.service".to_owned() }
@@ -22,46 +35,27 @@ fn see(command: impl FnOnce() -> String) -> String {
 
 /// The mirror acts on a unit, as systemctl does by this word.
 pub fn secret_changed(action: &str, unit: &str) {
-    let (of_system, of_user) = fields(unit);
-    info!(
-        message_id = id::SECRET_CHANGED,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
-        "a secret changed: systemctl {action} {unit}"
-    );
+    of_unit!(unit, info, id::SECRET_CHANGED, "a secret changed: systemctl {action} {unit}");
 }
 
 /// The mirror starts a unit, likewise.
 pub fn unit_started(unit: &str, why: &str) {
-    let (of_system, of_user) = fields(unit);
-    info!(
-        message_id = id::UNIT_STARTED,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
-        "{why}: systemctl start {unit}"
-    );
+    of_unit!(unit, info, id::UNIT_STARTED, "{why}: systemctl start {unit}");
 }
 
 /// What the mirror had begun on a unit whose secret changed is done.
 pub fn unit_told(unit: &str, action: &str) {
-    let (of_system, of_user) = fields(unit);
-    info!(
-        message_id = id::UNIT_TOLD,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
-        "systemctl {action} {unit} is done"
-    );
+    of_unit!(unit, info, id::UNIT_TOLD, "systemctl {action} {unit} is done");
 }
 
 /// It failed.
 pub fn unit_not_told(unit: &str, action: &str, why: &str) {
     let is_started = ["try-restart", "start"].contains(&action);
     let then = if is_started { "" } else { ": it may go on with the old one" };
-    let (of_system, of_user) = fields(unit);
-    warn!(
-        message_id = id::UNIT_NOT_TOLD,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
+    of_unit!(
+        unit,
+        warn,
+        id::UNIT_NOT_TOLD,
         "a secret changed, and systemctl {action} {unit} failed ({why}){then}"
     );
 }
@@ -73,11 +67,10 @@ pub fn unit_refused(unit: &str, credential: &str, check: &str, reason: &str, tim
         "policy" => format!("opnix explain {unit} {credential}"),
         _ => format!("opnix status {unit}"),
     });
-    let (of_system, of_user) = fields(unit);
-    warn!(
-        message_id = id::UNIT_REFUSED,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
+    of_unit!(
+        unit,
+        warn,
+        id::UNIT_REFUSED,
         opnix_credential = credential,
         opnix_check = check,
         opnix_reason = reason,
@@ -91,11 +84,10 @@ pub fn unit_waits(unit: &str, credential: &str, why: Option<&str>, left: Option<
         left.map_or("without end".to_owned(), |left| format!("for up to {} more", format_duration(left)));
     let why = why.unwrap_or("the provider has not answered yet");
     let see = see(|| format!("opnix status {unit}"));
-    let (of_system, of_user) = fields(unit);
-    warn!(
-        message_id = id::UNIT_WAITS,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
+    of_unit!(
+        unit,
+        warn,
+        id::UNIT_WAITS,
         opnix_credential = credential,
         opnix_reason = why,
         "{unit} waits for the credential \"{credential}\" from opnix, {end}: {why}. See: {see}"
@@ -106,11 +98,10 @@ pub fn unit_waits(unit: &str, credential: &str, why: Option<&str>, left: Option<
 pub fn unit_lacks_file(unit: &str, path: &str, why: &str, comes: bool) {
     let then = if comes { "it is started as soon as that is there" } else { "start it when that is there" };
     let see = see(|| "opnix status".to_owned());
-    let (of_system, of_user) = fields(unit);
-    warn!(
-        message_id = id::UNIT_LACKS_FILE,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
+    of_unit!(
+        unit,
+        warn,
+        id::UNIT_LACKS_FILE,
         opnix_path = path,
         opnix_reason = why,
         "{unit} needs {path}, which is not there: {why}; {then}. See: {see}"
@@ -120,11 +111,10 @@ pub fn unit_lacks_file(unit: &str, path: &str, why: &str, comes: bool) {
 /// The unit waits for opnix.service, whose start fails in this way.
 pub fn unit_waits_for_service(unit: &str, service: &str, how: &str) {
     let manager = if Uid::effective().is_root() { "" } else { " --user" };
-    let (of_system, of_user) = fields(unit);
-    warn!(
-        message_id = id::UNIT_WAITS_FOR_SERVICE,
-        object_systemd_unit = of_system,
-        object_systemd_user_unit = of_user,
+    of_unit!(
+        unit,
+        warn,
+        id::UNIT_WAITS_FOR_SERVICE,
         opnix_reason = how,
         "{unit} waits for {service}, which does not start ({how}): systemctl{manager} status {service}"
     );
