@@ -4,6 +4,8 @@ use std::fs;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use clap_mangen::roff::{Roff, roman};
+use opnix::internals::statuses;
 
 use crate::root;
 
@@ -53,9 +55,17 @@ fn every_key_of_the_schema_is_described() {
 #[test]
 fn the_man_pages_are_those_that_the_code_makes() {
     let command = opnix::internals::Command::command();
-    let page = |command: clap::Command| {
+    let page = |command: clap::Command, path: &str| {
         let mut text = Vec::new();
         clap_mangen::Man::new(command).render(&mut text).unwrap();
+        if let Some(statuses) = statuses::of(path) {
+            let mut section = Roff::new();
+            section.control("SH", ["EXIT STATUS"]);
+            for (exit, meaning) in statuses {
+                section.control("TP", []).text([roman(format!("{}", exit as u8))]).text([roman(meaning)]);
+            }
+            section.to_writer(&mut text).unwrap();
+        }
         String::from_utf8(text).unwrap()
     };
     // A page for each subcommand that people use, and for those below it.
@@ -63,11 +73,16 @@ fn the_man_pages_are_those_that_the_code_makes() {
     while let Some((parent, command)) = open.pop() {
         for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
             let name: &'static str = format!("{parent}-{}", subcommand.get_name()).leak();
-            agrees(&format!("docs/man/{name}.1"), &page(subcommand.clone().name(name)));
+            let path = name.trim_start_matches("opnix-").replace('-', " ");
+            agrees(&format!("docs/man/{name}.1"), &page(subcommand.clone().name(name), &path));
+            assert!(
+                subcommand.has_subcommands() || statuses::of(&path).is_some(),
+                "{path}: src/cli/statuses.rs does not say how it ends"
+            );
             open.push((name.into(), subcommand.clone()));
         }
     }
-    agrees("docs/man/opnix.1", &page(command));
+    agrees("docs/man/opnix.1", &page(command, ""));
 }
 
 #[test]

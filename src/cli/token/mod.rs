@@ -24,7 +24,7 @@ enum Action {
     Set,
     /// Have the running service take the token that is in the file now: what a reload of opnix.service runs
     ///
-    /// Exits with 0 if that is the token in force, also if it was before; a damaged one is not taken.
+    /// A damaged one is not taken.
     Take(ControlArguments),
     /// Have the running service take each new token: what opnix-token.service runs
     Watch(ControlArguments),
