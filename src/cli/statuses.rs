@@ -149,15 +149,19 @@ const COMMANDS: [(&str, &[&[Status]]); 16] = [
 /// Each status of a command, in order, with all that it can mean there. `None`: it is of no command that people use.
 pub fn of(command: &str) -> Option<Vec<(Exit, String)>> {
     let (_, groups) = COMMANDS.iter().find(|(name, _)| *name == command)?;
+    Some(joined(groups.iter().copied().flatten().chain(&EVERY)))
+}
+
+fn joined<'s>(statuses: impl Iterator<Item = &'s Status>) -> Vec<(Exit, String)> {
     let mut all: Vec<(Exit, String)> = Vec::new();
-    for (exit, meaning) in groups.iter().copied().flatten().chain(&EVERY) {
+    for (exit, meaning) in statuses {
         match all.iter_mut().find(|(known, _)| known == exit) {
             Some((_, known)) => *known = format!("{known}; {meaning}"),
             None => all.push((*exit, (*meaning).to_owned())),
         }
     }
     all.sort_by_key(|(exit, _)| *exit as u8);
-    Some(all)
+    all
 }
 
 /// The same for `--help`.
@@ -172,9 +176,12 @@ pub fn help(command: &str) -> Option<String> {
 /// The table of docs/reference.md.
 pub fn table() -> String {
     let mut text = String::from("| command | exit status | meaning |\n|---|---|---|\n");
-    for (command, _) in COMMANDS {
-        for (exit, meaning) in of(command).into_iter().flatten() {
-            let _ = writeln!(text, "| `opnix {command}` | {} | {meaning} |", exit as u8);
+    let all = COMMANDS
+        .iter()
+        .map(|(name, groups)| (format!("`opnix {name}`"), joined(groups.iter().copied().flatten())));
+    for (command, statuses) in [("every command".to_owned(), joined(EVERY.iter()))].into_iter().chain(all) {
+        for (exit, meaning) in statuses {
+            let _ = writeln!(text, "| {command} | {} | {meaning} |", exit as u8);
         }
     }
     text

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use clap_mangen::roff::{Roff, roman};
 use opnix::internals::statuses;
 
+use crate::docs::times;
 use crate::root;
 
 #[allow(dead_code)]
@@ -92,6 +93,14 @@ fn the_completions_are_those_that_the_code_makes() {
         clap_complete::generate(shell, &mut opnix::internals::Command::command(), "opnix", &mut text);
         agrees(&format!("docs/completions/{name}"), &String::from_utf8(text).unwrap());
     }
+}
+
+#[test]
+fn the_tables_of_the_reference_are_those_that_the_code_makes() {
+    let text = fs::read_to_string(root().join("docs/reference.md")).unwrap();
+    let text = with_table(&text, "times", &times::times());
+    let text = with_table(&text, "limits", &times::limits());
+    agrees("docs/reference.md", &with_table(&text, "exit statuses", &statuses::table()));
 }
 
 /// What stands in a document between `<!-- NAME -->` and the next empty line.

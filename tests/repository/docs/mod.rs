@@ -8,6 +8,7 @@ use std::time::Duration;
 mod commands;
 mod json_schema;
 mod schema;
+pub mod times;
 mod units;
 
 use crate::root;
