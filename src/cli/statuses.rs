@@ -66,7 +66,7 @@ const COMMANDS: [(&str, &[&[Status]]); 16] = [
                 ),
                 (
                     Exit::Unavailable,
-                    "one would not be served, a unit was refused one and has not got it since, a file is not there or not as configured, or the machine keeps opnix from serving",
+                    "one would not be served; a unit was refused one and has not got it since; a file is not there or not as configured; the machine keeps opnix from serving",
                 ),
                 (
                     Exit::Config,
@@ -168,7 +168,7 @@ fn joined<'s>(statuses: impl Iterator<Item = &'s Status>) -> Vec<(Exit, String)>
 pub fn help(command: &str) -> Option<String> {
     let mut text = String::from("Exit status:");
     for (exit, meaning) in of(command)? {
-        let _ = write!(text, "\n  {:>2}  {meaning}", exit as u8);
+        let _ = write!(text, "\n  {:>2}  {}", exit as u8, meaning.replace("; ", "\n      "));
     }
     Some(text)
 }
