@@ -1,0 +1,159 @@
+//! Where the token is, or goes: the file that opnix.service loads, or a named one.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Gid, Uid};
+
+use crate::cli::control::SERVICE;
+use crate::cli::setup::STORE;
+use crate::files::{self, Attributes};
+use crate::providers::child::token::{self, Loaded};
+use crate::systemd::manager::Manager;
+
+/// The name of the sealed token's file, where no unit file names one.
+const SEALED: &str = "opnix-token";
+
+/// Where opnix.service loads its token from, if from a file: as its unit files say now, which systemd may not have read yet.
+pub fn loaded() -> Option<Loaded> {
+    // A file that is named without a directory only systemd finds.
+    token::loaded().or_else(|| token::loaded_for_sure().ok().flatten())
+}
+
+/// The file to look at.
+pub fn to_read(named: Option<PathBuf>, loaded: Option<&Loaded>) -> Option<Loaded> {
+    match named {
+        Some(path) if loaded.is_some_and(|loaded| loaded.path() == path) => loaded.cloned(),
+        Some(path) => Some(Loaded::Plain(path)),
+        None => loaded.cloned(),
+    }
+}
+
+/// The file to write: a sealed one if that is wished, or if the service opens it as such.
+pub fn to_write(named: Option<PathBuf>, seal: bool, loaded: Option<&Loaded>) -> Result<Loaded, String> {
+    let is_named = named.is_some();
+    match to_read(named, loaded) {
+        Some(Loaded::Plain(path)) if !seal => Ok(Loaded::Plain(path)),
+        Some(Loaded::Sealed(path)) => Ok(Loaded::Sealed(path)),
+        Some(Loaded::Plain(path)) if loaded.is_none_or(|loaded| loaded.path() != path) => {
+            Ok(Loaded::Sealed(path))
+        }
+        Some(Loaded::Plain(path)) if is_named => Err(format!(
+            "{SERVICE} loads {} as it is, and would take what is sealed for a token\nname another file for it, or none",
+            path.display()
+        )),
+        // That one stays until nobody loads it.
+        Some(Loaded::Plain(_)) => Ok(Loaded::Sealed(Path::new(STORE).join(SEALED))),
+        None if seal => Ok(Loaded::Sealed(Path::new(STORE).join(SEALED))),
+        None => Err(format!(
+            "{SERVICE} loads no token from a file\nname the file with -path, and in the unit: LoadCredential=token:FILE"
+        )),
+    }
+}
+
+/// Stores the bytes, whole or not at all, for their owner to read, and for the group that could read what was there before.
+/// Returns what is worth telling.
+pub fn store(path: &Path, bytes: &[u8]) -> io::Result<Option<String>> {
+    let name = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"));
+    let name = name.ok_or_else(|| io::Error::other("it is not the path of a file"))?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Others may have to get at what else is beside a token, but not beside what is sealed.
+    let mode = if directory == Path::new(STORE) { 0o700 } else { 0o777 };
+    DirBuilder::new().recursive(true).mode(mode).create(directory)?;
+    let (attributes, told) = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Attributes::PRIVATE, None),
+        Err(error) => return Err(error),
+        Ok(before) => in_its_place(&before)?,
+    };
+    write(directory, name, bytes, attributes)?;
+    Ok(told)
+}
+
+/// What takes the place of this.
+fn in_its_place(before: &Metadata) -> io::Result<(Attributes, Option<String>)> {
+    let us = Uid::effective();
+    if before.is_symlink() {
+        let told = "it was a link, and is a file now; where the link led, what was there still is";
+        return Ok((Attributes::PRIVATE, Some(told.to_owned())));
+    }
+    if before.is_dir() {
+        return Err(io::Error::other("it is a directory: name a file"));
+    }
+    if !before.is_file() {
+        return Err(io::Error::other("it is there, and not a file: remove it, or name another path"));
+    }
+    // Somebody who put a file there before us does not get the token by that.
+    if before.uid() != us.as_raw() {
+        let told = format!("it belonged to user {}, and now belongs to user {us} alone", before.uid());
+        return Ok((Attributes::PRIVATE, Some(told)));
+    }
+    let mode = before.mode() & 0o7777;
+    let kept = 0o600 | (mode & 0o040);
+    let owner = (kept != 0o600).then_some((us, Gid::from_raw(before.gid())));
+    let told = (mode & !kept != 0).then(|| format!("its mode was {mode:04o}, and is {kept:04o} now"));
+    Ok((Attributes { mode: kept, owner }, told))
+}
+
+fn write(directory: &Path, name: &OsStr, bytes: &[u8], attributes: Attributes) -> io::Result<()> {
+    // Two at once would write the same unfinished file.
+    let directory = match Flock::lock(File::open(directory)?, FlockArg::LockExclusiveNonblock) {
+        Ok(directory) => directory,
+        Err((_, Errno::EWOULDBLOCK)) => {
+            return Err(io::Error::other("another process writes there just now: try again"));
+        }
+        Err((_, error)) => return Err(error.into()),
+    };
+    files::replace(&*directory, name, bytes, attributes).map(drop)
+}
+
+/// What becomes of the token that was just stored.
+pub fn what_next(stored: &Loaded, loaded: Option<&Loaded>) -> Option<String> {
+    let path = stored.path().display();
+    // A unit of this name.
+    let mut manager = Manager::connect().ok()?;
+    let service = manager.unit(SERVICE).ok().filter(|service| service.is_known())?;
+    if loaded != Some(stored) {
+        return Some(match stored {
+            Loaded::Plain(_) => format!("{SERVICE} does not load it from there"),
+            Loaded::Sealed(_) => how_to_load(stored.path(), loaded),
+        });
+    }
+    if !service.is_running() {
+        return Some(format!("{SERVICE} has it once it starts"));
+    }
+    let brings = manager.unit("opnix-token.service").is_ok_and(|unit| unit.is_running());
+    if brings && token::loaded_for_sure().is_ok_and(|loaded| loaded.as_ref() == Some(stored)) {
+        return Some(format!("{SERVICE} takes it by itself, within seconds"));
+    }
+    Some(match token::loaded_for_sure() {
+        Ok(known) if known.as_ref() == Some(stored) => {
+            format!("have {SERVICE} take it: systemctl reload {SERVICE}")
+        }
+        _ => format!(
+            "systemd does not know yet that {SERVICE} loads {path}: systemctl daemon-reload; systemctl reload {SERVICE}"
+        ),
+    })
+}
+
+/// How the unit comes to load a sealed token.
+fn how_to_load(sealed: &Path, loaded: Option<&Loaded>) -> String {
+    let mut told = format!(
+        "{SERVICE} does not load it yet: write into /etc/systemd/system/{SERVICE}.d/token.conf\n\
+         \x20   [Service]\n    LoadCredentialEncrypted=token:{}\n\
+         then: systemctl daemon-reload; systemctl try-reload-or-restart {SERVICE}",
+        sealed.display()
+    );
+    if let Some(Loaded::Plain(plain)) = loaded.filter(|loaded| loaded.path().exists()) {
+        let plain = plain.display();
+        told.push_str(&format!(
+            "\nthe token in {plain} is still there, in plain: once the sealed one is in use (opnix token show), rm {plain}"
+        ));
+    }
+    told
+}
