@@ -26,7 +26,7 @@ const AREA: &str = "token";
 const BRINGING: u32 = 6;
 const LOOK: Duration = Duration::from_secs(1);
 
-pub fn look(case: &Case) -> Vec<Finding> {
+pub(super) fn look(case: &Case) -> Vec<Finding> {
     let provider = case.config().map(|config| &config.provider);
     // Of a faulty configuration nobody knows what it would say.
     let in_force = || case.status()?.provider.as_ref().map(|provider| provider.kind.as_str());

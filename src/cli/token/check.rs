@@ -79,11 +79,11 @@ pub fn check(named: Option<PathBuf>, arguments: &Arguments) -> Exit {
         Err(faults) => return faulty(&faults),
     };
     let loaded = place::loaded();
-    let is_services = named.as_ref().is_none_or(|path| loaded.as_ref().is_some_and(|it| it.path() == path));
     let Some(file) = place::to_read(named, loaded.as_ref()) else {
         let what = format_args!("{SERVICE} loads no token from a file\nname the file with --path");
         return fail(Exit::Unavailable, what);
     };
+    let is_services = loaded.as_ref() == Some(&file);
     let findings = match fs::metadata(file.path()) {
         Ok(metadata) => of_its_file(file.path(), &metadata, is_services && Uid::effective().is_root()),
         // It cannot be read either.
@@ -91,7 +91,7 @@ pub fn check(named: Option<PathBuf>, arguments: &Arguments) -> Exit {
     };
     let known = match read(&file, provider.as_ref()) {
         Ok(known) => known,
-        Err(why) => return fail(Exit::Unavailable, format_args!("{}: {why}", file.path().display())),
+        Err(why) => return fail(Exit::Unavailable, why),
     };
     let provider = match (provider, &known) {
         (Some(provider), _) => provider,
@@ -111,16 +111,24 @@ pub fn check(named: Option<PathBuf>, arguments: &Arguments) -> Exit {
     report.show(&whose, arguments.json)
 }
 
-/// The token in a file, if it is one.
+/// The token in a file, if it is one; or why not, and what to do.
 pub fn read(file: &Loaded, provider: Option<&config::Provider>) -> Result<Known, String> {
+    let path = file.path().display();
     if fs::metadata(file.path()).is_ok_and(|metadata| !metadata.is_file()) {
-        return Err("it is not a file, and is not read here: only systemd gets the token from it".to_owned());
+        return Err(format!(
+            "{path} is not a file, and is not read here: only systemd gets the token from it"
+        ));
     }
-    let token = bring::read(file).map_err(|error| match error {
-        FetchError::TokenMissing { .. } => format!("{error}\nopnix token set"),
-        error => error.lines(),
-    })?;
-    Known::of(token, provider).map_err(|error| error.lines())
+    let known = bring::read(file).and_then(|token| Known::of(token, provider));
+    known.map_err(|error| match (error, file) {
+        (FetchError::TokenMissing { looked }, Loaded::Plain(_)) => {
+            format!("there is no token: {looked}\nopnix token set --path {path}")
+        }
+        (FetchError::TokenMissing { looked }, Loaded::Sealed(_)) => {
+            format!("there is no token: {looked}\nopnix token set")
+        }
+        (error, _) => format!("{path}: {}", error.lines()),
+    })
 }
 
 fn ask(provider: config::Provider, token: Known, meter: Meter) -> Result<List, FetchError> {

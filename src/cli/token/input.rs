@@ -105,7 +105,8 @@ fn ask_undisturbed(terminal: BorrowedFd<'_>, ends: &SigSet) -> io::Result<Result
             continue;
         }
         let read = text.fill(&mut file)?;
-        if text.has_a_line() || read == 0 {
+        // An Enter by itself is an answer, too.
+        if text.read().contains(&b'\n') || read == 0 {
             break;
         }
     }

@@ -127,8 +127,10 @@ impl Known {
     }
 }
 
+/// What follows `ops_` in the other kind begins in the same way, but has no dots.
 fn is_connects(token: &Secret) -> bool {
-    token.expose().starts_with(b"eyJ")
+    let token = token.expose();
+    token.starts_with(b"eyJ") && token.contains(&b'.')
 }
 
 fn another(what: &str, remedy: &str) -> FetchError {

@@ -28,8 +28,12 @@ pub fn loaded() -> Option<Loaded> {
 
 /// The file to look at.
 pub fn to_read(named: Option<PathBuf>, loaded: Option<&Loaded>) -> Option<Loaded> {
+    let is_loaded = |path: &Path| {
+        let path = std::path::absolute(path).ok();
+        loaded.is_some_and(|loaded| Some(loaded.path()) == path.as_deref())
+    };
     match named {
-        Some(path) if loaded.is_some_and(|loaded| loaded.path() == path) => loaded.cloned(),
+        Some(path) if is_loaded(&path) => loaded.cloned(),
         Some(path) => Some(Loaded::Plain(path)),
         None => loaded.cloned(),
     }

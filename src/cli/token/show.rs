@@ -126,7 +126,7 @@ impl<'a> Shown<'a> {
         }
         to_stdout(format_args!("{}", self.page(SystemTime::now()).into_text()));
         match &self.error {
-            Some(why) => fail(exit, format_args!("{}: {why}", self.path.display())),
+            Some(why) => fail(exit, why),
             None => exit,
         }
     }
