@@ -95,7 +95,8 @@ pub fn watch(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     let mut asked = None::<Instant>;
     let mut told = String::new();
     loop {
-        if asked.is_none_or(|asked| asked.elapsed() >= WHICH) {
+        // What has changed may have done so because another file has taken its place.
+        if watched.differs() || asked.is_none_or(|asked| asked.elapsed() >= WHICH) {
             // If that is not known for now, it is what it was.
             if let Ok(loaded) = which(named.as_deref()) {
                 watched.is_at(loaded);
@@ -129,6 +130,12 @@ impl Watched {
         if loaded != self.loaded {
             *self = Self { loaded, ..Self::default() };
         }
+    }
+
+    /// Whether the file is another one than at the last look.
+    fn differs(&self) -> bool {
+        let now = |loaded: &Loaded| Identity::of(loaded.path());
+        self.loaded.as_ref().is_some_and(|loaded| self.seen.as_ref().is_some_and(|seen| *seen != now(loaded)))
     }
 
     /// Brings a new token. Returns what is wrong, if anything, once there was something to do.
@@ -170,6 +177,16 @@ fn see_what_systemd_sees() {
 /// Whether the service would take what is in the file, and has another one in force; or why not. `None`: it cannot be asked.
 pub fn try_out(loaded: &Loaded, control: &ControlArguments) -> Option<Result<TokenTaken, String>> {
     match bring(loaded, control, true) {
+        Ok(taken) => Some(Ok(taken)),
+        Err(Trouble::Token(why)) => Some(Err(why)),
+        Err(Trouble::Service(..)) => None,
+    }
+}
+
+/// Has the running service take what is in the file, which it loads; or why it does not. `None`: it cannot be asked.
+pub fn hand_over(loaded: &Loaded) -> Option<Result<TokenTaken, String>> {
+    let control = ControlArguments { control: crate::control::SOCKET.into() };
+    match bring(loaded, &control, false) {
         Ok(taken) => Some(Ok(taken)),
         Err(Trouble::Token(why)) => Some(Err(why)),
         Err(Trouble::Service(..)) => None,

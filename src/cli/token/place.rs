@@ -11,11 +11,12 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Uid};
 
+use super::bring;
 use crate::cli::control::SERVICE;
 use crate::cli::setup::STORE;
 use crate::files::{self, Attributes};
 use crate::providers::child::token::{self, Loaded};
-use crate::systemd::manager::Manager;
+use crate::systemd::manager::{Manager, Unit};
 
 /// The name of the sealed token's file, where no unit file names one.
 const SEALED: &str = "opnix-token";
@@ -116,33 +117,34 @@ fn write(directory: &Path, name: &OsStr, bytes: &[u8], attributes: Attributes) -
     files::replace(&*directory, name, bytes, attributes).map(drop)
 }
 
-/// What becomes of the token that was just stored.
-pub fn what_next(stored: &Loaded, loaded: Option<&Loaded>) -> Option<String> {
-    let path = stored.path().display();
-    // A unit of this name.
-    let mut manager = Manager::connect().ok()?;
-    let service = manager.unit(SERVICE).ok().filter(|service| service.is_known())?;
+/// What becomes of the token that was just stored, if there is such a unit; or why the service does not take it.
+pub fn what_next(stored: &Loaded, loaded: Option<&Loaded>) -> Result<Option<String>, String> {
+    let Ok(mut manager) = Manager::connect() else { return Ok(None) };
+    let Some(service) = manager.unit(SERVICE).ok().filter(Unit::is_known) else { return Ok(None) };
     if loaded != Some(stored) {
-        return Some(match stored {
+        return Ok(Some(match stored {
             Loaded::Plain(_) => format!("{SERVICE} does not load it from there"),
-            Loaded::Sealed(_) => how_to_load(stored.path(), loaded),
-        });
+            Loaded::Sealed(sealed) => how_to_load(sealed, loaded),
+        }));
+    }
+    if token::loaded_for_sure().is_ok_and(|known| known.as_ref() != Some(stored)) {
+        let path = stored.path().display();
+        return Ok(Some(format!(
+            "systemd does not know yet that {SERVICE} loads {path}\nsystemctl daemon-reload; systemctl try-reload-or-restart {SERVICE}"
+        )));
     }
     if !service.is_running() {
-        return Some(format!("{SERVICE} has it once it starts"));
+        return Ok(Some(format!("{SERVICE} has it once it starts")));
     }
-    let brings = manager.unit("opnix-token.service").is_ok_and(|unit| unit.is_running());
-    if brings && token::loaded_for_sure().is_ok_and(|loaded| loaded.as_ref() == Some(stored)) {
-        return Some(format!("{SERVICE} takes it by itself, within seconds"));
-    }
-    Some(match token::loaded_for_sure() {
-        Ok(known) if known.as_ref() == Some(stored) => {
-            format!("have {SERVICE} take it: systemctl reload {SERVICE}")
+    match bring::hand_over(stored) {
+        Some(Ok(_)) => Ok(Some(format!("{SERVICE} has taken it"))),
+        Some(Err(why)) => Err(format!("it is stored, but {SERVICE} does not take it: {why}")),
+        // It may be busy, or be for somebody else to ask.
+        None if manager.unit("opnix-token.service").is_ok_and(|unit| unit.is_running()) => {
+            Ok(Some(format!("{SERVICE} takes it by itself, within seconds")))
         }
-        _ => format!(
-            "systemd does not know yet that {SERVICE} loads {path}: systemctl daemon-reload; systemctl reload {SERVICE}"
-        ),
-    })
+        None => Ok(Some(format!("have {SERVICE} take it: systemctl reload {SERVICE}"))),
+    }
 }
 
 /// How the unit comes to load a sealed token.

@@ -41,10 +41,14 @@ pub fn set(named: Option<PathBuf>, arguments: &Arguments) -> Exit {
     };
     let sealed = if matches!(to, Loaded::Sealed(_)) { ", sealed," } else { "" };
     say!("stored {whose}{sealed} in {}", to.path().display());
-    for told in told.into_iter().chain(place::what_next(&to, loaded.as_ref())) {
-        say!("{told}");
+    told.into_iter().for_each(|told| say!("{told}"));
+    match place::what_next(&to, loaded.as_ref()) {
+        Ok(next) => {
+            next.into_iter().for_each(|next| say!("{next}"));
+            Exit::Ok
+        }
+        Err(why) => fail(Exit::General, why),
     }
-    Exit::Ok
 }
 
 /// Whose token it is, and what else is worth telling.
