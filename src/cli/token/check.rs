@@ -1,6 +1,7 @@
 //! `opnix token check`: tries the token that is in the file, whatever the running service has in force.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -118,6 +119,11 @@ pub fn read(file: &Loaded, provider: Option<&config::Provider>) -> Result<Known,
         return Err(format!(
             "{path} is not a file, and is not read here: only systemd gets the token from it"
         ));
+    }
+    if let Err(error) = File::open(file.path())
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return Err(format!("{path} is not for this user to read: {error}\nrun this as root"));
     }
     let known = bring::read(file).and_then(|token| Known::of(token, provider));
     known.map_err(|error| match (error, file) {

@@ -40,7 +40,7 @@ fn only_line(text: &[u8]) -> Result<Text, String> {
     let line = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii();
     let again = |what: &str| Err(format!("that is not a token, {what}\ncopy it again from 1Password, whole"));
     if line.is_empty() {
-        return again("but nothing");
+        return Err("no token was given: copy it from 1Password, whole".to_owned());
     }
     if line.iter().any(|byte| b"\r\n".contains(byte)) {
         return again("which has exactly one line");
@@ -214,7 +214,8 @@ mod tests {
             assert_eq!(**only_line(given.as_bytes()).unwrap(), *b"ops_abc", "{given:?}");
         }
         let two = "hunter2\nhunter2";
-        for wrong in ["", " \n", two, "hunter2\rhunter2", "hunter2 hunter2", "hunter2\0", "„hunter2“"] {
+        assert!(only_line(b" \n").is_err());
+        for wrong in [two, "hunter2\rhunter2", "hunter2 hunter2", "hunter2\0", "„hunter2“"] {
             let why = only_line(wrong.as_bytes()).unwrap_err();
             assert!(why.starts_with("that is not a token, ") && !why.contains("hunter2"), "{why}");
         }

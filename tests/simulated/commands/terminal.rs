@@ -138,8 +138,8 @@ fn however_it_ends_the_terminal_and_the_token_are_as_before() {
     // The end of what is typed, and what is not a token.
     let long = "x".repeat(6000);
     for (typed, why) in [
-        ("\x04", "that is not a token, but nothing"),
-        ("\r", "that is not a token, but nothing"),
+        ("\x04", "no token was given"),
+        ("\r", "no token was given"),
         ("hunter2-hunter2\r", "it is neither a service account's token"),
         ("hunter2-hunter2\rhunter2-hunter2\r", "which has exactly one line"),
         ("hunter2\x1ahunter2\r", "nor anything but plain"),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -124,8 +124,8 @@ fn what_is_not_one_token_is_refused_and_the_one_before_stays() {
     let long = vec![b'x'; 70_000];
     let utf_16: Vec<u8> = token.encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (input, why) in [
-        (&b""[..], "but nothing"),
-        (b"\xef\xbb\xbf\r\n", "but nothing"),
+        (&b""[..], "no token was given"),
+        (b"\xef\xbb\xbf\r\n", "no token was given"),
         (twice.as_bytes(), "exactly one line"),
         (cut.as_bytes(), "the token is damaged"),
         (&token.as_bytes()[4..], "neither a service account's token"),
@@ -209,6 +209,17 @@ fn what_lies_at_its_place_is_replaced_or_refused_and_never_written_to() {
         assert_eq!(mode(&place.path("mode")), after, "{before:o}");
         assert_eq!(text(&output.stdout).contains("its mode was"), before & !after != 0, "{output:?}");
     }
+    // Nor does somebody else whose file was there get it.
+    fs::write(place.path("theirs"), "before").unwrap();
+    fs::set_permissions(place.path("theirs"), fs::Permissions::from_mode(0o660)).unwrap();
+    if chown(place.path("theirs"), Some(65534), Some(65534)).is_ok() {
+        assert!(
+            text(&stored("theirs").stdout)
+                .contains("it belonged to user 65534, and now belongs to user 0 alone")
+        );
+        let now = fs::metadata(place.path("theirs")).unwrap();
+        assert_eq!((now.uid(), now.gid(), now.mode() & 0o7777), (0, 0, 0o600));
+    }
     // What is not a file stays.
     nix::unistd::mkfifo(&place.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::create_dir(place.path("directory")).unwrap();
@@ -251,6 +262,28 @@ fn whenever_it_is_killed_there_is_the_token_of_before_or_the_new_one() {
     assert!(set(&place, tokens[0].as_bytes(), &["-path", "token"]).status.success());
     let left = fs::read_dir(&place.directory).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(left.collect::<Vec<_>>(), ["token"]);
+}
+
+#[test]
+fn several_at_once_leave_one_whole_token() {
+    let place = Place::new();
+    let tokens = [place.simulator.token(), place.simulator.token_for("https://acme.1password.eu")];
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let (place, token) = (&place, &tokens[number % 2]);
+                scope.spawn(move || {
+                    let output = set(place, token.as_bytes(), &["-path", "token"]);
+                    let said = text(&output.stderr);
+                    assert!(
+                        output.status.success() || said.contains("another process writes there"),
+                        "{said}"
+                    );
+                });
+            }
+        });
+        assert!(tokens.contains(&fs::read_to_string(place.path("token")).unwrap()));
+    }
 }
 
 #[test]
