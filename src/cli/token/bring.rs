@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use nix::unistd::pipe2;
 use tracing::{error, info, warn};
 use zlink::tokio::unix::Connection;
 
+use super::input::is_readable;
 use crate::cli::control::{ControlArguments, Unanswered};
 use crate::cli::output::say;
 use crate::cli::{Exit, fail};
@@ -34,6 +35,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(30);
 /// How often systemd is asked which file it is.
 const WHICH: Duration = Duration::from_secs(60);
+/// How long a TPM has to open a sealed one, in milliseconds.
+const UNSEALING: u16 = 20_000;
 /// How long the service has to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -236,10 +239,17 @@ pub fn read(loaded: &Loaded) -> Result<Secret, FetchError> {
                 .stdout(Stdio::piped())
                 .spawn()
                 .map_err(|error| malformed(format!("systemd-creds cannot be run: {error}")))?;
-            let text = child.stdout.take().map(|stdout| files::read_from(stdout, 0, token::SIZE_MAX));
+            // It says all at once, unless the TPM does not answer.
+            let answers = |stdout: &ChildStdout| is_readable(stdout.as_fd(), UNSEALING).unwrap_or(false);
+            let Some(stdout) = child.stdout.take().filter(answers) else {
+                // Not waited for: it may hang in a driver.
+                let _ = child.kill().and_then(|()| child.try_wait());
+                return Err(malformed(format!("systemd-creds gave no answer within {} s", UNSEALING / 1000)));
+            };
+            let text = files::read_from(stdout, 0, token::SIZE_MAX);
             let opened = child.wait().is_ok_and(|status| status.success());
             match text {
-                Some(Ok(text)) if opened => {
+                Ok(text) if opened => {
                     Secret::copy_from(text.trim_ascii()).map_err(|error| malformed(error.to_string()))
                 }
                 _ => Err(malformed("systemd-creds cannot open it".to_owned())),

@@ -120,7 +120,8 @@ fn ask_undisturbed(terminal: BorrowedFd<'_>, ends: &SigSet) -> io::Result<Result
     Ok(Ok(text.finish()))
 }
 
-fn is_readable(input: BorrowedFd<'_>, within: u16) -> io::Result<bool> {
+/// Whether there is something to read, or the end, within so many milliseconds.
+pub fn is_readable(input: BorrowedFd<'_>, within: u16) -> io::Result<bool> {
     loop {
         match poll(&mut [PollFd::new(input, PollFlags::POLLIN)], within) {
             Ok(ready) => return Ok(ready > 0),
