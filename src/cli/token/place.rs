@@ -163,3 +163,27 @@ fn how_to_load(sealed: &Path, loaded: Option<&Loaded>) -> String {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_service_opens_is_sealed_and_what_it_takes_as_it_is_is_not() {
+        let (plain, sealed) = (Loaded::Plain("/a".into()), Loaded::Sealed("/b".into()));
+        let to = |named: Option<&str>, seal, loaded: &Loaded| {
+            to_write(named.map(PathBuf::from), seal, Some(loaded))
+        };
+        let by_default = Loaded::Sealed(Path::new(STORE).join(SEALED));
+        assert_eq!(to(None, false, &plain), Ok(plain.clone()));
+        assert_eq!(to(None, true, &plain), Ok(by_default.clone()));
+        assert_eq!(to(Some("/c"), false, &plain), Ok(Loaded::Plain("/c".into())));
+        assert_eq!(to(Some("/c"), true, &plain), Ok(Loaded::Sealed("/c".into())));
+        assert!(to(Some("/a"), true, &plain).is_err_and(|why| why.contains("as it is")));
+        for (named, seal) in [(None, false), (None, true), (Some("/b"), false), (Some("/b"), true)] {
+            assert_eq!(to(named, seal, &sealed), Ok(sealed.clone()), "{named:?}");
+        }
+        assert!(to_write(None, false, None).is_err());
+        assert_eq!(to_write(None, true, None), Ok(by_default));
+    }
+}
