@@ -1,7 +1,7 @@
 //! `opnix status`: how the service is, and what of this machine belongs to it.
 
 pub mod files;
-mod page;
+pub mod page;
 mod service;
 mod unit;
 pub mod verdict;

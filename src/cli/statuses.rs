@@ -28,7 +28,7 @@ const OF_OPNIX: [Status; 3] = [
 ];
 
 /// What each command has beside what is of every command.
-const COMMANDS: [(&str, &[&[Status]]); 16] = [
+const COMMANDS: [(&str, &[&[Status]]); 18] = [
     (
         "serve",
         &[&[
@@ -130,7 +130,25 @@ const COMMANDS: [(&str, &[&[Status]]); 16] = [
     ("secret", &[&[(Exit::Ok, "every file is written")], &OF_OPNIX]),
     (
         "token set",
-        &[&[(Exit::Ok, "the token is stored"), (Exit::General, "it is not; the one from before still is")]],
+        &[&[
+            (Exit::Ok, "the token is stored"),
+            (
+                Exit::General,
+                "it is not, and the one from before is as it was; or it is, and the service does not take it",
+            ),
+        ]],
+    ),
+    (
+        "token check",
+        &[&[
+            (Exit::Ok, "1Password accepted the token"),
+            (Exit::Unavailable, "it did not, or that could not be found out"),
+            (Exit::Config, "the configuration is faulty"),
+        ]],
+    ),
+    (
+        "token show",
+        &[&[(Exit::Ok, "there is a whole token"), (Exit::Unavailable, "there is none, or a damaged one")]],
     ),
     (
         "token take",

@@ -3,14 +3,14 @@
 mod cache;
 mod configuration;
 mod files;
-mod finding;
+pub mod finding;
 mod machine;
 mod network;
 mod own_units;
 mod provider;
 mod selinux;
 mod sockets;
-mod token;
+pub mod token;
 mod units;
 
 use std::io::{IsTerminal, stderr};

@@ -229,7 +229,8 @@ pub const INNER: &str = "
     src/cli/doctor/own_units.rs MOMENT
     src/cli/doctor/token.rs LOOK
     src/cli/control.rs COMING_UP LOOK
-    src/cli/token/bring.rs WHICH PATIENCE
+    src/cli/token/bring.rs WHICH PATIENCE UNSEALING
+    src/cli/token/set.rs SEALING
     src/cli/demo/host.rs START
     src/cli/status/files.rs PATIENCE
     src/cli/setup/creds.rs DEATH
