@@ -4,7 +4,7 @@
 pub type Place = (&'static str, &'static str);
 
 /// The times that people meet: what it is, the setting that changes it if there is one, and where the code has it.
-pub const TIMES: [(&str, &str, Place); 52] = [
+pub const TIMES: [(&str, &str, Place); 53] = [
     (
         "how long a unit waits for a value before it is refused",
         "`deadline`",
@@ -157,6 +157,7 @@ pub const TIMES: [(&str, &str, Place); 52] = [
         "",
         ("src/mirror/mod.rs", "LOOK_AT_UNITS"),
     ),
+    ("how long 1Password has for `opnix token check`", "", ("src/cli/token/check.rs", "LIMIT")),
 ];
 
 /// The sizes and numbers that people meet, in the same way.
@@ -229,7 +230,7 @@ pub const INNER: &str = "
     src/cli/doctor/own_units.rs MOMENT
     src/cli/doctor/token.rs LOOK
     src/cli/control.rs COMING_UP LOOK
-    src/cli/token/bring.rs WHICH PATIENCE UNSEALING
+    src/cli/token/bring.rs WHICH PATIENCE
     src/cli/token/set.rs SEALING
     src/cli/demo/host.rs START
     src/cli/status/files.rs PATIENCE
@@ -250,7 +251,7 @@ pub const INNER: &str = "
 ";
 
 /// What documents say of a time, and where the code has it.
-pub const PROMISES: [(&str, &str, Place); 60] = [
+pub const PROMISES: [(&str, &str, Place); 61] = [
     ("README.md", "within a minute of 1Password's return", ("src/store/breaker.rs", "EAGER_PAUSE")),
     ("configuration.md", "`deadline` | duration, `30s`", ("src/config/check/timing.rs", "deadline")),
     ("configuration.md", "at most `1h`. What it waits for", ("src/config/check/timing.rs", "DEADLINE_MAX")),
@@ -395,6 +396,7 @@ pub const PROMISES: [(&str, &str, Place); 60] = [
         "or does not read, ends after ten seconds",
         ("src/control/connection.rs", "PATIENCE"),
     ),
+    ("configuration.md", "could not be asked (within 30 seconds)", ("src/cli/token/check.rs", "LIMIT")),
 ];
 
 /// What else these documents say of times: examples, and what is not of this program.
