@@ -1,0 +1,115 @@
+//! What is being fetched, and how far that is. Pure, as [`super::state::State`] is.
+
+use std::collections::HashMap;
+
+use super::state::Waiter;
+use crate::moment::Moment;
+use crate::reference::Reference;
+
+/// Fewer values than this are not told of in the journal, however long they take: units that wait for them are.
+const MANY: usize = 10;
+
+pub struct Fetching {
+    /// See [`super::state::Wanted`].
+    pub number: u64,
+    pub outcome: Waiter,
+    /// Whether somebody waits who has no other value: a failure that may pass is then tried again.
+    pub urgent: bool,
+    /// Whether nobody but the background asked for it.
+    pub sought: bool,
+    /// Whether nobody asked for it at all: it goes along with what is read anyway.
+    pub along: bool,
+}
+
+/// How far what is being fetched is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Of how many it is known whether they can be had.
+    pub done: usize,
+    /// How many were asked for since nothing was being fetched.
+    pub all: usize,
+    /// How many of those that are done could not be had.
+    pub failed: usize,
+    pub since: Moment,
+}
+
+/// What is being fetched, or will be with the next fetch.
+#[derive(Default)]
+pub struct UnderWay {
+    of: HashMap<Reference, Fetching>,
+    /// These count from when nothing was being fetched.
+    all: usize,
+    failed: usize,
+    /// `None`: the fetch has not begun.
+    since: Option<Moment>,
+    is_told: bool,
+}
+
+impl UnderWay {
+    pub fn get(&self, reference: &Reference) -> Option<&Fetching> {
+        self.of.get(reference)
+    }
+
+    pub fn get_mut(&mut self, reference: &Reference) -> Option<&mut Fetching> {
+        self.of.get_mut(reference)
+    }
+
+    pub fn insert(&mut self, reference: &Reference, fetching: Fetching) {
+        if self.of.is_empty() {
+            (self.all, self.failed, self.since, self.is_told) = (0, 0, None, false);
+        }
+        if self.of.insert(reference.clone(), fetching).is_none() {
+            self.all += 1;
+        }
+    }
+
+    /// It is known whether it can be had.
+    pub fn end(&mut self, reference: &Reference, is_had: bool) -> Option<Fetching> {
+        let ended = self.of.remove(reference)?;
+        self.failed += usize::from(!is_had);
+        Some(ended)
+    }
+
+    /// What is not asked for any more does not count.
+    pub fn retain(&mut self, is_left: impl Fn(&Fetching) -> bool) {
+        let before = self.of.len();
+        self.of.retain(|_, fetching| is_left(fetching));
+        self.all -= before - self.of.len();
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A fetch is at work. To be said again and again while it is, because what it is for may be other things by then.
+    pub fn goes_on(&mut self, now: Moment) {
+        self.since.get_or_insert(now);
+    }
+
+    /// `None`: nothing is being fetched.
+    pub fn progress(&self) -> Option<Progress> {
+        self.so_far().filter(|_| !self.of.is_empty())
+    }
+
+    /// Whether this is to be told now, because it takes long and is about many; its end is told then, too.
+    pub fn begin_to_tell(&mut self) -> Option<Progress> {
+        let progress = self.progress().filter(|progress| progress.all >= MANY && !self.is_told)?;
+        self.is_told = true;
+        Some(progress)
+    }
+
+    /// How it ended, if its beginning was told and nothing is left. Says so once.
+    pub fn told_end(&mut self) -> Option<Progress> {
+        let is_over = self.of.is_empty() && std::mem::take(&mut self.is_told);
+        self.so_far().filter(|_| is_over)
+    }
+
+    fn so_far(&self) -> Option<Progress> {
+        Some(Progress {
+            done: self.all - self.of.len(),
+            all: self.all,
+            failed: self.failed,
+            since: self.since?,
+        })
+    }
+}
