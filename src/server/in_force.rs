@@ -35,7 +35,7 @@ pub enum Configuration {
         files: Vec<MirrorFile>,
         /// What belongs together in a start.
         pairs: Box<Pairs>,
-        needed: HashSet<String>,
+        needed: Arc<HashSet<String>>,
     },
     /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
     Faulty(Faults),
@@ -63,7 +63,7 @@ impl Configuration {
         let store = Store::new(asked, rules, inherited, base);
         old.inspect(|(before, _)| store.succeeds(before));
         let pairs = Box::new(Pairs::of(&policy));
-        let needed = needed(&policy, &files);
+        let needed = Arc::new(needed(&policy, &files));
         Self::Valid { policy, entries, provider, store, files, pairs, needed }
     }
 

@@ -57,7 +57,7 @@ pub struct State {
 
 /// Where those who asked for one reference wait for it.
 #[derive(Clone)]
-pub struct Waiter(watch::Receiver<Option<Outcome>>);
+pub struct Waiter(pub(super) watch::Receiver<Option<Outcome>>);
 
 /// A reference that is to be fetched.
 pub struct Wanted {

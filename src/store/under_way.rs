@@ -113,3 +113,50 @@ impl UnderWay {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    fn begin(under_way: &mut UnderWay, number: usize) -> Reference {
+        let reference: Reference = format!("op://Vault/{number}/value").parse().unwrap();
+        let outcome = Waiter(watch::channel(None).1);
+        let fetching =
+            Fetching { number: number as u64, outcome, urgent: false, sought: false, along: false };
+        under_way.insert(&reference, fetching);
+        reference
+    }
+
+    #[test]
+    fn what_comes_and_what_fails_is_counted_until_nothing_is_left() {
+        let mut under_way = UnderWay::default();
+        let all: Vec<Reference> = (0..MANY).map(|number| begin(&mut under_way, number)).collect();
+        assert_eq!(under_way.progress(), None, "no fetch is at work");
+        under_way.goes_on(Moment::BOOT);
+        under_way.end(&all[0], true);
+        under_way.end(&all[1], false);
+        // Who asks anew for what is under way asks for nothing more.
+        begin(&mut under_way, 2);
+        let progress = Progress { done: 2, all: MANY, failed: 1, since: Moment::BOOT };
+        assert_eq!(under_way.progress(), Some(progress));
+        assert_eq!(under_way.begin_to_tell(), Some(progress));
+        assert_eq!(
+            (under_way.begin_to_tell(), under_way.told_end()),
+            (None, None),
+            "once, and not before the end"
+        );
+        under_way.retain(|fetching| fetching.number != 2);
+        assert_eq!(under_way.progress().map(|progress| (progress.done, progress.all)), Some((2, MANY - 1)));
+        all[3..].iter().for_each(|reference| drop(under_way.end(reference, true)));
+        assert_eq!(under_way.progress(), None);
+        let end = Progress { done: MANY - 1, all: MANY - 1, failed: 1, since: Moment::BOOT };
+        assert_eq!((under_way.told_end(), under_way.told_end()), (Some(end), None));
+        // The next ones are counted from the start.
+        begin(&mut under_way, 1);
+        under_way.goes_on(Moment::BOOT);
+        assert_eq!(under_way.progress().map(|progress| (progress.done, progress.all)), Some((0, 1)));
+        assert_eq!(under_way.begin_to_tell(), None, "they are few");
+    }
+}

@@ -129,8 +129,8 @@ fn no_picture_needs_anything_from_elsewhere_and_each_is_there_for_light_and_dark
         for page in ["light", "dark"] {
             let other = format!("pictures/{stem}-{page}.svg");
             let pages = ["README.md", "docs/architecture.md", "docs/configuration.md", "docs/scale.md"];
-            let shows = |page: &&str| fs::read_to_string(root().join(page)).unwrap().contains(&other);
-            assert!(pages.iter().any(|page| shows(&page)), "no page shows {other}");
+            let shows = |page: &str| fs::read_to_string(root().join(page)).unwrap().contains(&other);
+            assert!(pages.iter().any(|page| shows(page)), "no page shows {other}");
         }
     }
 }
