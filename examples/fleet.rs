@@ -1,8 +1,12 @@
 //! What a fleet of machines asks of 1Password: `cargo run --release --locked --example fleet` prints the tables of docs/scale.md,
-//! `… --example fleet -- plot` its plot.
+//! `… --example fleet -- plot`, or `… plot dark`, its plot.
 //!
 //! The machines here decide as real ones do, by opnix's own functions: when a value is fresh (`store::decide`), when the
 //! next refresh is due (`store::refresh`), and what the budget allows (`providers::budget`).
+
+#[allow(dead_code)]
+#[path = "pictures/theme.rs"]
+pub mod theme;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,6 +17,7 @@ use opnix::internals::{Decision, Health, Keep, Known, Settings, decide};
 use opnix::internals::{Outlook, next_round};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use theme::Theme;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -191,20 +196,24 @@ pub fn shared() -> String {
 }
 
 /// Requests a day by machines, both logarithmic, against the limits.
-pub fn plot() -> String {
+pub fn plot(theme: &Theme) -> String {
     let (left, top, width, height) = (70.0, 20.0, 520.0, 300.0);
     let x = |machines: f64| left + width * machines.log10() / 4.0;
     let y = |requests: f64| top + height * (1.0 - requests.max(1.0).log10() / 7.0);
-    let mut svg = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 380\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"760\" height=\"380\" fill=\"white\"/>\n",
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 380\" width=\"760\" height=\"380\" role=\"img\" \
+         font-family=\"sans-serif\" font-size=\"12\" fill=\"{}\">\n\
+         <title>Requests a day by machines, against the limits of the plans</title>\n\
+         <rect width=\"760\" height=\"380\" rx=\"6\" fill=\"{}\"/>\n",
+        theme.text, theme.page
     );
     for power in 0..=7 {
         let at = y(10f64.powi(power));
         let _ = writeln!(
             svg,
-            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#eee\"/>",
-            left + width
+            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"{}\"/>",
+            left + width,
+            theme.line
         );
         let _ = writeln!(svg, "<text x=\"62\" y=\"{:.1}\" text-anchor=\"end\">10^{power}</text>", at + 4.0);
     }
@@ -218,13 +227,14 @@ pub fn plot() -> String {
         let at = y(f64::from(daily));
         let _ = writeln!(
             svg,
-            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#c33\" stroke-dasharray=\"5 4\"/>\n\
-             <text x=\"598\" y=\"{:.1}\" fill=\"#c33\">{plan}</text>",
+            "<line x1=\"{left}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"{bad}\" stroke-dasharray=\"5 4\"/>\n\
+             <text x=\"598\" y=\"{:.1}\" fill=\"{bad}\">{plan}</text>",
             left + width,
-            at + 4.0
+            at + 4.0,
+            bad = theme.bad
         );
     }
-    for (secrets, colour) in SECRETS.into_iter().zip(["#2a6", "#26c", "#609"]) {
+    for (secrets, colour) in SECRETS.into_iter().zip([theme.good, theme.blue, theme.violet]) {
         let points: Vec<String> = SIZES
             .iter()
             .map(|machines| {
@@ -239,10 +249,10 @@ pub fn plot() -> String {
         );
     }
     for (line, (what, colour)) in [
-        ("5 secrets", "#2a6"),
-        ("50 secrets", "#26c"),
-        ("500 secrets", "#609"),
-        ("through Connect: none", "#888"),
+        ("5 secrets", theme.good),
+        ("50 secrets", theme.blue),
+        ("500 secrets", theme.violet),
+        ("through Connect: none", theme.faint),
     ]
     .into_iter()
     .enumerate()
@@ -252,15 +262,17 @@ pub fn plot() -> String {
     let base = y(1.0);
     let _ = writeln!(
         svg,
-        "<line x1=\"{left}\" x2=\"{}\" y1=\"{base:.1}\" y2=\"{base:.1}\" stroke=\"#888\" stroke-width=\"2\"/>",
-        left + width
+        "<line x1=\"{left}\" x2=\"{}\" y1=\"{base:.1}\" y2=\"{base:.1}\" stroke=\"{}\" stroke-width=\"2\"/>",
+        left + width,
+        theme.faint
     );
     svg + "</svg>\n"
 }
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("plot") {
-        print!("{}", plot());
+        let dark = std::env::args().nth(2).as_deref() == Some("dark");
+        print!("{}", plot(if dark { &theme::DARK } else { &theme::LIGHT }));
     } else {
         print!("{}\n{}", defaults(), shared());
     }

@@ -65,7 +65,7 @@ pub mod internals {
     }
     pub mod config {
         pub use crate::config::{
-            Config, DEFAULT_PATH, Faults, MirrorFile, OnChange, load_from_anybody, schema,
+            Config, DEFAULT_PATH, Faults, MirrorFile, OnChange, SETTINGS, TIMING, load_from_anybody, schema,
         };
     }
     pub mod sealed {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Exit, fail};
 use crate::cli::output::say;
+use crate::cli::progress::Progress;
 use crate::providers::ask::service_account::library::{self, InstallError};
 use crate::remedy::Remedy;
 
@@ -31,7 +32,10 @@ enum Action {
 
 pub fn run(arguments: Arguments) -> Exit {
     let Action::Install { source, to } = arguments.action;
-    match library::install(&source, &to) {
+    let progress = Progress::begin(format!("looking for the library in {}", source.display()));
+    let installed = library::install(&source, &to);
+    drop(progress);
+    match installed {
         Ok((release, path)) => {
             say!(
                 "installed 1Password's core {} ({}) as {}",

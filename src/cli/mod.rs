@@ -10,6 +10,7 @@ mod fetch;
 mod from_opnix;
 mod mirror;
 mod output;
+mod progress;
 mod refresh;
 mod schema;
 mod serve;

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
 
 use super::Exit;
+use super::progress::aside;
 
 /// Why standard output takes nothing more.
 static CLOSED: Mutex<Option<ErrorKind>> = Mutex::new(None);
@@ -23,7 +24,7 @@ pub(super) use {complain, say};
 pub fn to_stdout(text: fmt::Arguments<'_>) {
     let mut closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
     if closed.is_none()
-        && let Err(error) = write(&mut anstream::stdout().lock(), text)
+        && let Err(error) = aside(|| write(&mut anstream::stdout().lock(), text))
     {
         *closed = Some(error.kind());
     }
@@ -42,7 +43,7 @@ pub fn clear() {
 
 /// Where nobody reads what went wrong, the exit code still tells it.
 pub fn to_stderr(text: fmt::Arguments<'_>) {
-    let _ = write(&mut anstream::stderr().lock(), text);
+    let _ = aside(|| write(&mut anstream::stderr().lock(), text));
 }
 
 fn write(to: &mut impl Write, text: fmt::Arguments<'_>) -> io::Result<()> {

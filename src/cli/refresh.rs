@@ -1,22 +1,34 @@
 //! `opnix refresh`: asks 1Password now.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
-use zlink::tokio::unix::Connection;
+use futures_util::StreamExt;
+use tokio::select;
+use tokio::time::sleep;
+use zlink::tokio::unix::{Connection, connect};
 
 use super::control::{ControlArguments, Unanswered};
 use super::{ConfigArguments, Exit, fail, faulty};
-use crate::cli::output::say;
+use crate::cli::output::{complain, say};
+use crate::cli::progress::Progress;
 use crate::config::{self, MirrorFile, OnChange};
 use crate::control::interface::{Control, Error, Outcome, Renewal, whole_status};
+use crate::counted::counted;
 use crate::mirror::plan::{self, Contents};
 use crate::mirror::{meant, suited};
 use crate::remedy::Remedy;
 use crate::similar;
 use crate::systemd::SOCKET;
 use crate::systemd::manager::Manager;
+
+/// What takes less shows nothing meanwhile.
+const SOON: Duration = Duration::from_millis(500);
 
 /// Ask 1Password for the values of secrets now, instead of when they are next due
 ///
@@ -40,7 +52,14 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Exit {
     let (names, dry_run) = (arguments.names, arguments.dry_run);
-    let ask = async |mut service: Connection| service.refresh(names, Some(dry_run)).await;
+    let begun = Instant::now();
+    let control = &arguments.control.control;
+    let ask = async |mut service: Connection| {
+        select! {
+            refreshed = service.refresh(names, Some(dry_run)) => refreshed,
+            never = show_progress(control) => match never {},
+        }
+    };
     let refreshed = match arguments.control.ask_within(arguments.timeout, ask) {
         Ok(refreshed) => refreshed,
         Err(Unanswered::Refused(Error::UnknownSecret { name })) => {
@@ -69,7 +88,48 @@ pub fn run(arguments: Arguments) -> Exit {
             say!("    {}", error.replace('\n', "\n    "));
         }
     }
+    if stderr().is_terminal() {
+        complain!("{}", summary(&refreshed.secrets, dry_run, begun.elapsed()));
+    }
     if dry_run { consequences(&arguments.config.config, &refreshed.secrets).unwrap_or(exit) } else { exit }
+}
+
+/// Shows how far the service is, on a terminal. Does not end.
+async fn show_progress(control: &Path) -> Infallible {
+    sleep(SOON).await;
+    let progress = Progress::begin("asking 1Password");
+    if progress.is_shown() {
+        // An older service does not tell, or too many others hear of it.
+        let _ = hear_progress(control, &progress).await;
+    }
+    pending().await
+}
+
+async fn hear_progress(control: &Path, progress: &Progress) -> zlink::Result<()> {
+    let mut service = connect(control).await?;
+    let mut answers = pin!(service.progress().await?);
+    while let Some(answer) = answers.next().await {
+        if let Ok(Some(fetching)) = answer?.map(|answer| answer.fetching) {
+            progress.set(fetching.done, fetching.all);
+        }
+    }
+    Ok(())
+}
+
+/// For people, who have seen many lines go by.
+fn summary(renewals: &[Renewal], dry_run: bool, took: Duration) -> String {
+    let took = humantime::format_duration(Duration::from_millis(took.as_millis() as u64 / 100 * 100));
+    let what = if dry_run { "looked at" } else { "refreshed" };
+    let mut text = format!("{what} {} in {took}", counted(renewals.len(), "secret"));
+    for (outcome, word) in
+        [(Outcome::Fetched, "fetched"), (Outcome::Changed, "changed"), (Outcome::Failed, "failed")]
+    {
+        let count = renewals.iter().filter(|renewal| renewal.outcome == outcome).count();
+        if count > 0 {
+            text.push_str(&format!(", {count} {word}"));
+        }
+    }
+    text
 }
 
 /// Prints what the mirror would do about these changes. `Some`: how to exit if that cannot be said.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use self::files::{Look, Mirror};
 use self::page::Page;
-pub use self::page::{bad, doubtful, good, heading};
+pub use self::page::{Styled, bad, doubtful, good, heading};
 pub use self::unit::{own_name, show as show_unit};
 use self::verdict::{Over, Refused, judge, over};
 use super::control::{ControlArguments, Unanswered};

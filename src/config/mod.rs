@@ -12,6 +12,7 @@ mod valid;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use check::{SETTINGS, TIMING};
 pub use fault::{Fault, Faults};
 pub use identity::Identity;
 pub use owners::{is_from_outside, past_own_links};

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::interface::{
-    Budget, Cache, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated, Provider,
-    Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status, TokenTaken,
-    UnitState, Window,
+    Budget, Cache, Error, Explanation, Fetching, Health, Held, MirroredFile, Missed, Outcome, Outdated,
+    Progress, Provider, Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status,
+    TokenTaken, UnitState, Window,
 };
 use crate::config;
 use crate::files;
@@ -47,18 +47,20 @@ pub fn status(service: &Service) -> Status {
         refusals: refusals(service),
         configured_at: Some(seconds(service.configured_at().date())),
         files: Vec::new(),
+        fetching: None,
     };
     match &*service.configuration() {
         configuration @ Configuration::Valid { provider, store, entries, files, .. } => {
-            let (answers, needed) = (store.answers(), configuration.needed());
+            let answers = store.answers();
             let secret = |entry: &Arc<Entry>| Secret {
-                needed: Some(needed.contains(entry.name.as_str())),
+                needed: Some(configuration.needs(&entry.name)),
                 ..secret(store, entry, answers)
             };
             status.provider = Some(self::provider(store, provider.kind()));
             status.cache = cache(store);
             status.budget = budget(store);
             status.secrets = entries.iter().map(secret).collect();
+            status.fetching = fetching(store);
             status.files = files.iter().map(MirroredFile::from).collect();
         }
         Configuration::Faulty(faults) => status.faults = Some(faults.to_string()),
@@ -196,6 +198,19 @@ fn provider(store: &Store, kind: &str) -> Provider {
         not_before: report.told_until.map(|until| seconds(until.date())),
         next_refresh: report.next_refresh.map(|moment| seconds(moment.date())),
     }
+}
+
+pub fn progress(service: &Service) -> Progress {
+    Progress { fetching: service.configuration().store().and_then(fetching) }
+}
+
+fn fetching(store: &Store) -> Option<Fetching> {
+    let progress = store.progress()?;
+    Some(Fetching {
+        done: progress.done as u64,
+        all: progress.all as u64,
+        since: seconds(progress.since.date()),
+    })
 }
 
 fn missed(service: &Service) -> Vec<Missed> {

@@ -52,6 +52,26 @@ pub struct Status {
     /// The files that opnix-mirror.service is to write. An older service does not report them.
     #[serde(default)]
     pub files: Vec<MirroredFile>,
+    /// How far what is being fetched is; none: nothing is. An older service does not report it.
+    #[serde(default)]
+    pub fetching: Option<Fetching>,
+}
+
+/// How far what is being fetched is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Fetching {
+    /// Of how many values it is known whether they can be had.
+    pub done: u64,
+    /// How many were asked for.
+    pub all: u64,
+    pub since: u64,
+}
+
+/// What `Progress` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Progress {
+    /// None: nothing is being fetched.
+    pub fetching: Option<Fetching>,
 }
 
 /// A file of the configuration.
@@ -412,4 +432,8 @@ pub trait Control {
         &mut self,
         after: Option<u64>,
     ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Unserved, Error>>>>;
+    #[zlink(more)]
+    async fn progress(
+        &mut self,
+    ) -> zlink::Result<impl futures_util::Stream<Item = zlink::Result<Result<Progress, Error>>>>;
 }

@@ -23,9 +23,9 @@ use zlink::{Reply, Server, service};
 use super::answers;
 use super::connection::{self, End};
 use super::interface::{
-    Budget, Cache, Changes, Error, Explanation, Health, Held, MirroredFile, Missed, Outcome, Outdated,
-    Provider, Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret, State, Status,
-    TokenTaken, UnitState, Window,
+    Budget, Cache, Changes, Error, Explanation, Fetching, Health, Held, MirroredFile, Missed, Outcome,
+    Outdated, Progress, Provider, Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret,
+    State, Status, TokenTaken, UnitState, Window,
 };
 use super::unserved::{Delay, Unserved};
 use crate::peer::is_named;
@@ -36,6 +36,8 @@ const CONNECTIONS: usize = 1024;
 /// How many secrets an answer tells of, to who asks for several: zlink begins a message anew each time that its buffer has to grow,
 /// by 256 bytes.
 const PAGE: usize = 64;
+/// How often it is looked how far a fetch is, while somebody hears of it.
+const PROGRESS: Duration = Duration::from_millis(200);
 /// How many there can be besides that only hear of changes, for as long as they like.
 const WATCHERS: usize = 64;
 
@@ -116,7 +118,7 @@ struct Control {
 /// No value of a secret ever goes through here. A connection on which nothing is said for ten seconds ends.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, MirroredFile, Delay, Held, Records, Rejected, Request, Rule, Renewal, Outcome],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, MirroredFile, Delay, Held, Records, Rejected, Request, Rule, Renewal, Outcome, Fetching],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),
@@ -195,6 +197,25 @@ impl Control {
             let unserved = Unserved::of(feed.next().await, &service);
             let next = more.then_some(feed);
             Some((Reply::new(Some(unserved)).set_continues(Some(more)), (next, service)))
+        }))
+    }
+
+    /// How far what is being fetched is, and again, a few times a second at most, whenever it is further. When too many hear of it,
+    /// the answer is the last. An older service does not tell it.
+    #[zlink(more)]
+    async fn progress(&self, more: bool) -> impl Stream<Item = Reply<Progress>> + Unpin {
+        let more = self.may_watch(more);
+        let begin = (self.service.clone(), None, true);
+        Box::pin(unfold(begin, move |(service, told, open)| async move {
+            if !open {
+                return None;
+            }
+            let mut now = answers::progress(&service);
+            while told.as_ref() == Some(&now) {
+                sleep(PROGRESS).await;
+                now = answers::progress(&service);
+            }
+            Some((Reply::new(Some(now.clone())).set_continues(Some(more)), (service, Some(now), more)))
         }))
     }
 }

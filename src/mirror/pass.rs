@@ -2,6 +2,7 @@
 
 mod leaving;
 mod looking;
+mod telling;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::warn;
 
+use self::telling::Telling;
 use super::accounts::{Accounts, Owner};
 use super::ask::{NoValue, Patience, ask};
 use super::install::{self, Found, Mark, Removal, Wanted};
@@ -42,6 +44,7 @@ pub struct Pass<'p> {
     /// The files that are not as they were left.
     differing: BTreeSet<PathBuf>,
     written: usize,
+    telling: Telling,
     /// What was written is not remembered yet.
     is_unsaved: bool,
 }
@@ -111,6 +114,7 @@ impl<'p> Pass<'p> {
             removed: BTreeSet::new(),
             differing: BTreeSet::new(),
             written: 0,
+            telling: Telling::new(),
             is_unsaved: false,
         }
     }
@@ -162,7 +166,10 @@ impl<'p> Pass<'p> {
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Put { path, turn, now, result } => self.was_put(&path, turn, now, result),
+            Done::Put { path, turn, now, result } => {
+                self.telling.one_is_done();
+                self.was_put(&path, turn, now, result);
+            }
             Done::Linked { file, link, result } => self.was_linked(&file, &link, result),
             Done::Looked { path, at, is_as_left } => {
                 self.looked_at.remove(&at);
@@ -185,6 +192,7 @@ impl<'p> Pass<'p> {
         if names.is_empty() {
             return;
         }
+        self.telling.expect(names.iter().filter_map(|name| Some(self.by_content.get(name)?.len())).sum());
         let socket = self.mirror.socket.clone();
         let missing = ask(&socket, names, patience, |value| match value {
             Some((name, value)) => self.came(name, &value),
@@ -425,9 +433,7 @@ impl<'p> Pass<'p> {
                 }
             }
         }
-        if self.written > 0 {
-            info!("wrote {} file{}", self.written, if self.written == 1 { "" } else { "s" });
-        }
+        self.telling.end(self.written);
         let Self { mirror, config, contents, is_unsaved, .. } = self;
         mirror.troubles.retain(|path, _| config.files.iter().any(|file| file.path == *path));
         let units = plan::units(config, &BTreeSet::new(), &contents, &mirror.state.seen);

@@ -8,9 +8,11 @@ use tracing::{error, info, warn};
 use super::id;
 use crate::config::Faults;
 use crate::counted::counted;
+use crate::moment::Moment;
 use crate::peer::Legacy;
 use crate::providers::FetchError;
 use crate::remedy::Remedy;
+use crate::store::Progress;
 
 /// Everything that is wrong with the configuration.
 pub fn faults(faults: &Faults) {
@@ -67,6 +69,26 @@ pub fn cache_unused(path: &Path, why: &dyn std::fmt::Display) {
 pub fn provider_down(why: &FetchError) {
     let why = why.line();
     warn!(message_id = id::PROVIDER_DOWN, "values come from the cache where they can: {why}");
+}
+
+/// A fetch of many values takes long.
+pub fn fetching(progress: &Progress, now: Moment) {
+    let (Progress { done, all, .. }, took) = (progress, took(progress, now));
+    info!("fetching {all} values: {done} of them are done after {took}");
+}
+
+/// The end of such a fetch.
+pub fn fetched(progress: &Progress, now: Moment) {
+    let (Progress { all, failed, .. }, took) = (progress, took(progress, now));
+    match failed {
+        0 => info!("fetched {all} values in {took}"),
+        _ => info!("fetched {} of {all} values in {took}: see `opnix status`", all - failed),
+    }
+}
+
+fn took(progress: &Progress, now: Moment) -> humantime::FormattedDuration {
+    let seconds = now.since(progress.since).as_secs_f64().round();
+    humantime::format_duration(Duration::from_secs_f64(seconds))
 }
 
 pub fn provider_up() {

@@ -35,6 +35,7 @@ pub enum Configuration {
         files: Vec<MirrorFile>,
         /// What belongs together in a start.
         pairs: Box<Pairs>,
+        needed: Arc<HashSet<String>>,
     },
     /// The service came up with a faulty configuration: it refuses every request and says why, until a reload mends it.
     Faulty(Faults),
@@ -62,7 +63,8 @@ impl Configuration {
         let store = Store::new(asked, rules, inherited, base);
         old.inspect(|(before, _)| store.succeeds(before));
         let pairs = Box::new(Pairs::of(&policy));
-        Self::Valid { policy, entries, provider, store, files, pairs }
+        let needed = Arc::new(needed(&policy, &files));
+        Self::Valid { policy, entries, provider, store, files, pairs, needed }
     }
 
     /// The right to a value, with the store that has it or gets it.
@@ -113,11 +115,9 @@ impl Configuration {
         names.filter_map(|name| Some((name.clone(), entry(name)?))).collect()
     }
 
-    /// What a unit needs, or a file that has to be there. All others are of no use, or do without.
-    pub fn needed(&self) -> HashSet<&str> {
-        let Self::Valid { policy, files, .. } = self else { return HashSet::new() };
-        let files = files.iter().filter(|file| !file.optional).map(|file| &file.entry);
-        policy.rules().map(|rule| &rule.entry).chain(files).map(|entry| entry.name.as_str()).collect()
+    /// Whether a unit needs this secret, or a file that has to be there. All others are of no use, or do without.
+    pub fn needs(&self, name: &str) -> bool {
+        matches!(self, Self::Valid { needed, .. } if needed.contains(name))
     }
 
     /// A unit was refused for want of its value: it is looked for in the background.
@@ -139,6 +139,11 @@ impl Configuration {
     pub fn newest(&self, entry: &Entry) -> Option<Arc<Secret>> {
         self.store()?.newest(&entry.content)
     }
+}
+
+fn needed(policy: &Policy, files: &[MirrorFile]) -> HashSet<String> {
+    let files = files.iter().filter(|file| !file.optional).map(|file| &file.entry);
+    policy.rules().map(|rule| &rule.entry).chain(files).map(|entry| entry.name.clone()).collect()
 }
 
 /// The value, if it may be given at once.

@@ -14,16 +14,15 @@ mod refusals;
 mod reload;
 pub mod request;
 mod starts;
+mod told;
 mod unserved;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -43,7 +42,6 @@ pub use self::unserved::{Feed, News};
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
-use crate::counted::counted;
 use crate::files::StateDirectory;
 use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
@@ -108,6 +106,7 @@ impl Service {
             meter: Meter::new(disk.ledger()),
             disk,
             changes: Arc::default(),
+            begun: Arc::default(),
         };
         if let Some(why) = base.disk.unsealable() {
             info!("values are kept in memory only: {why}");
@@ -316,52 +315,6 @@ impl Service {
 
     fn is_in_force(&self, store: &Store) -> bool {
         self.configuration().store().is_some_and(|now| now.is(store))
-    }
-
-    fn status(&self) -> String {
-        if let Some(obstacle) = self.obstacle() {
-            return format!("Refusing every request: {obstacle}.");
-        }
-        if let Some(rejected) = self.rejected() {
-            return rejected.line();
-        }
-        match &*self.configuration() {
-            configuration @ Configuration::Valid { policy, store, entries, .. } => {
-                let answers = store.answers();
-                let needed = configuration.needed();
-                let entries = || entries.iter().filter(|entry| needed.contains(entry.name.as_str()));
-                let missing =
-                    entries().filter(|entry| !store.secret_report(entry, answers).is_servable).count();
-                match (missing, policy.rules().count()) {
-                    (0, all) => format!("Serving {}.", counted(all, "credential")),
-                    (missing, _) => {
-                        let report = store.provider_report();
-                        let why = report.token_error.or(report.down.map(|down| down.error));
-                        let why = why.map_or_else(|| "see `opnix status`".to_owned(), |why| why.to_string());
-                        format!("{missing} of {} secrets cannot be had: {why}.", entries().count())
-                    }
-                }
-            }
-            Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),
-        }
-    }
-}
-
-/// How often systemd is told how the service is, if that is another thing by then.
-const TOLD: Duration = Duration::from_secs(5);
-
-impl Service {
-    /// Keeps true what `systemctl status` says.
-    async fn keep_told(self: Arc<Self>) {
-        let mut told = String::new();
-        loop {
-            sleep(TOLD).await;
-            let status = self.status();
-            if status != told {
-                self.notifier.status(&status);
-                told = status;
-            }
-        }
     }
 }
 

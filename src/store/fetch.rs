@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
 use super::state::{Act, Acts, Begun, Wanted};
-use crate::moment::Now;
+use crate::moment::{Moment, Now};
 use crate::process::random;
 use crate::providers::FetchError;
 use crate::providers::ask::resolve::Fetched;
+use crate::records;
 use crate::reference::{Kind, Reference};
 
 /// How long to wait before the second try; then twice as long before each further one.
@@ -26,6 +27,8 @@ const LAST_TRY: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How soon what has come is written while other values are waited for.
 const SAVE: Duration = Duration::from_secs(1);
+/// A fetch that takes so long, and is for many, says so.
+const LONG: Duration = Duration::from_secs(3);
 /// How often a fetch looks whether another store has taken over.
 const RETIRED: Duration = Duration::from_secs(1);
 
@@ -36,10 +39,12 @@ pub(super) async fn fetch(shared: Arc<Shared>) {
     let before = shared.take_turn().await;
     let deadline = Instant::now() + shared.timing.deadline;
     let answered = AtomicBool::new(false);
+    shared.state().fetching.goes_on(Moment::now());
+    shared.begun.notify_one();
     select! {
         () = shared.ask_until(deadline, &answered) => {}
         () = shared.watch(deadline, &answered) => shared.state().give_up(),
-        () = shared.save_meanwhile() => {}
+        () = shared.look_meanwhile() => {}
     }
     // What failed is to be tried again some time.
     shared.news.notify_one();
@@ -64,11 +69,21 @@ impl Shared {
         }
     }
 
-    /// What has come is not on disk only when the last value has come. Does not end.
-    async fn save_meanwhile(self: &Arc<Self>) {
+    /// What has come is not on disk only when the last value has come, and what takes long says so. Does not end.
+    async fn look_meanwhile(self: &Arc<Self>) {
+        let begun = Instant::now();
         loop {
             sleep(SAVE).await;
-            if self.state().unsaved {
+            let (unsaved, told) = {
+                let mut state = self.state();
+                state.fetching.goes_on(Moment::now());
+                let takes_long = begun.elapsed() >= LONG;
+                (state.unsaved, takes_long.then(|| state.fetching.begin_to_tell()).flatten())
+            };
+            if let Some(progress) = told {
+                records::fetching(&progress, Moment::now());
+            }
+            if unsaved {
                 self.act(Acts(vec![Act::Save]));
             }
         }

@@ -19,6 +19,7 @@ mod served;
 mod source;
 mod state;
 mod successor;
+mod under_way;
 mod verdict;
 pub mod versions;
 mod wait;
@@ -33,6 +34,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tracing::warn;
 
 pub use self::served::Served;
+pub use self::under_way::Progress;
 
 use self::breaker::Breaker;
 use self::decide::{Limits, Settings};
@@ -73,6 +75,8 @@ pub struct Base {
     pub meter: Meter,
     /// Counts what the mirror may want to know: values that changed, and configurations.
     pub changes: Arc<watch::Sender<u64>>,
+    /// Told when a fetch begins.
+    pub begun: Arc<Notify>,
 }
 
 /// What a store begins with.
@@ -105,6 +109,7 @@ struct Shared {
     /// Whether the one whose turn it is has reached the provider.
     reached: AtomicBool,
     changes: Arc<watch::Sender<u64>>,
+    begun: Arc<Notify>,
     /// Changes when the provider is found not to work.
     down: watch::Sender<()>,
     /// Changes when a value comes, or the provider is found to work.
@@ -123,7 +128,7 @@ struct Shared {
 
 impl Store {
     pub fn new(provider: Arc<Provider>, rules: Rules, inherited: Inherited, base: &Base) -> Self {
-        let Base { runtime, in_force, disk, meter, changes } = base;
+        let Base { runtime, in_force, disk, meter, changes, begun } = base;
         let Rules { timing, budget, settings } = rules;
         let Inherited { account, values, dated, unsaved, mut versions, breaker } = inherited;
         for (reference, kept) in values.iter().filter(|(_, kept)| kept.denied.is_some()) {
@@ -147,6 +152,7 @@ impl Store {
             meter: meter.clone(),
             disk: disk.clone(),
             changes: changes.clone(),
+            begun: begun.clone(),
             state: Mutex::new(state),
             fetches: Semaphore::new(1),
             reached: AtomicBool::new(false),
@@ -326,6 +332,7 @@ impl Shared {
                     self.runtime.spawn(async move { shared.save().await });
                 }
                 Act::Save => {}
+                Act::Ended(progress, now) => records::fetched(&progress, now),
             }
         }
     }

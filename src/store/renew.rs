@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::Store;
 use super::breaker::Down;
 use super::decide::{Decision, Health, Keep};
 use super::disk::Trouble;
 use super::failure::Failure;
 use super::state::Acts;
+use super::{Progress, Store};
 use crate::moment::{Moment, Now};
 use crate::policy::Entry;
 use crate::providers::FetchError;
@@ -17,6 +17,9 @@ use crate::providers::ledger::Ledger;
 use crate::reference::Reference;
 use crate::remedy::Remedy;
 use crate::secret::Secret;
+
+/// How many secrets are looked at while the state is locked.
+const TOGETHER: usize = 64;
 
 /// What became of one secret or template.
 pub struct Renewal {
@@ -123,6 +126,30 @@ impl Store {
         }
     }
 
+    /// How many of these no unit would be given now, as far as the last answers tell.
+    pub fn unservable<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> usize {
+        let (answers, limits) = (self.answers(), self.0.limits());
+        let mut entries = entries.peekable();
+        let mut count = 0;
+        // Answers from memory are not to wait for all of them.
+        while entries.peek().is_some() {
+            let (state, now) = (self.0.state(), Now::read());
+            let servable = state.servable(&limits, now, answers);
+            let is_servable = |entry: &&Entry| entry.content.references().all(&servable);
+            count += entries.by_ref().take(TOGETHER).filter(|entry| !is_servable(entry)).count();
+        }
+        count
+    }
+
+    pub fn is_down(&self) -> bool {
+        self.0.state().breaker.down().is_some()
+    }
+
+    /// How far what is being fetched is; `None`: nothing is.
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.state().fetching.progress()
+    }
+
     /// How many requests may be made, and how many were.
     pub fn budget(&self) -> (Budget, Ledger) {
         (self.0.budget, self.0.meter.ledger().clone())
@@ -141,18 +168,8 @@ impl Store {
         let limits = self.0.limits();
         let known = |reference: &Reference| state.values.get(reference).map(|kept| kept.known(now));
         let all = || entry.content.references();
-        // What failed because the provider did not work tells nothing about the value.
-        let failed = |reference: &Reference| {
-            let failure = state.failures.get(reference);
-            failure.is_some_and(|failure| !failure.error.consequences().provider_is_down)
-        };
-        let is_servable = |reference: &Reference| match state.decide(reference, &limits, now) {
-            Decision::Serve | Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => true,
-            Decision::Fetch { fall_back: false } => answers && !failed(reference),
-            Decision::Refuse => false,
-        };
         SecretReport {
-            is_servable: all().all(is_servable),
+            is_servable: all().all(state.servable(&limits, now, answers)),
             decisions: all().map(|reference| state.decide(reference, &limits, now)).collect(),
             age: all().filter_map(|reference| known(reference)?.age).max(),
             denied_for: all().filter_map(|reference| known(reference)?.denied_for).max(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::decide::{Decision, Health, Limits};
+use super::failure::Failure;
 use super::served::{Caveat, Part};
 use super::state::{Act, Acts, State, Waiter};
 use crate::moment::Now;
@@ -25,11 +26,21 @@ impl State {
 
     /// What a unit that asks now comes to.
     pub fn decide(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Decision {
+        self.decide_for(reference, || self.health(limits, now), limits, now)
+    }
+
+    fn decide_for(
+        &self,
+        reference: &Reference,
+        health: impl FnOnce() -> Health,
+        limits: &Limits<'_>,
+        now: Now,
+    ) -> Decision {
         // What is fresh is served whatever the provider's health, which is looked at only otherwise.
         if self.values.decide(reference, now, Health::Up) == Decision::Serve {
             return Decision::Serve;
         }
-        match self.values.decide(reference, now, self.health(limits, now)) {
+        match self.values.decide(reference, now, health()) {
             Decision::Fetch { fall_back: true } if self.standing(reference, now).is_some() => {
                 Decision::ServeAndRefresh
             }
@@ -39,6 +50,27 @@ impl State {
                 Decision::Refuse
             }
             decision => decision,
+        }
+    }
+
+    /// For each of many references whether a unit would be given it now. `answers`: the provider gives what it is asked for, as far as
+    /// its last answers tell.
+    pub fn servable<'s>(
+        &'s self,
+        limits: &'s Limits<'_>,
+        now: Now,
+        answers: bool,
+    ) -> impl Fn(&Reference) -> bool + 's {
+        // The same for all of them, and not to be added up anew for each.
+        let health = self.health(limits, now);
+        // What failed because the provider did not work tells nothing about the value.
+        let failed = |failure: &Failure| !failure.error.consequences().provider_is_down;
+        move |reference| match self.decide_for(reference, || health, limits, now) {
+            Decision::Serve | Decision::ServeAndRefresh | Decision::Fetch { fall_back: true } => true,
+            Decision::Fetch { fall_back: false } => {
+                answers && !self.failures.get(reference).is_some_and(failed)
+            }
+            Decision::Refuse => false,
         }
     }
 

@@ -11,6 +11,7 @@ use super::breaker::Breaker;
 use super::decide::Keep;
 use super::failure::Failure;
 use super::kept::{Asked, Kept, Values};
+use super::under_way::{Fetching, Progress, UnderWay};
 use super::versions::{Item, Versions, item};
 use crate::moment::{Moment, Now, Setting};
 use crate::providers::{Comparable, Confirmed, FetchError};
@@ -34,8 +35,7 @@ pub struct State {
     pub awaited: HashMap<Reference, bool>,
     /// How many units wait that have a deadline of their own.
     pub patient: usize,
-    /// What is being fetched, or will be with the next fetch.
-    fetching: HashMap<Reference, Fetching>,
+    pub fetching: UnderWay,
     /// What the next fetch is for.
     wanted: Vec<Wanted>,
     /// Counts what was wanted.
@@ -55,21 +55,9 @@ pub struct State {
     pub dated: Option<Setting>,
 }
 
-struct Fetching {
-    /// See [`Wanted::number`].
-    number: u64,
-    outcome: Waiter,
-    /// How many asked who have no other value: a failure that may pass is then tried again.
-    urgent: usize,
-    /// Whether nobody but the background asked for it.
-    sought: bool,
-    /// Whether nobody asked for it at all: it goes along with what is read anyway.
-    along: bool,
-}
-
 /// Where those who asked for one reference wait for it.
 #[derive(Clone)]
-pub struct Waiter(watch::Receiver<Option<Outcome>>);
+pub struct Waiter(pub(super) watch::Receiver<Option<Outcome>>);
 
 /// A reference that is to be fetched.
 pub struct Wanted {
@@ -111,6 +99,8 @@ pub enum Act {
     Up,
     /// Write what changed to disk.
     Save,
+    /// Tell the end of a fetch whose beginning was told.
+    Ended(Progress, Moment),
 }
 
 #[derive(Default)]
@@ -167,7 +157,9 @@ impl State {
     /// the last tries failed does not count any more.
     pub fn join_anew(&mut self, reference: &Reference) -> (Waiter, Acts) {
         self.failures.remove(reference);
-        if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.reference == *reference) {
+        let is_new = self.fetching.get(reference).is_none();
+        if !is_new && let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.reference == *reference)
+        {
             // What is being confirmed for others was asked for before.
             wanted.since = self.began;
             return self.join(reference, false);
@@ -181,10 +173,8 @@ impl State {
         let outcome = Waiter(receiver);
         self.joined += 1;
         let number = self.joined;
-        self.fetching.insert(
-            reference.clone(),
-            Fetching { number, outcome: outcome.clone(), urgent, sought: false, along: false },
-        );
+        let fetching = Fetching { number, outcome: outcome.clone(), urgent, sought: false, along: false };
+        self.fetching.insert(reference, fetching);
         let begin = self.wanted.is_empty().then_some(Act::Fetch);
         self.wanted.push(Wanted { reference: reference.clone(), number, since: self.began, sender });
         (outcome, Acts(begin.into_iter().collect()))
@@ -212,7 +202,7 @@ impl State {
             let had = |kept: &&Kept| kept.asked > wanted.since && kept.denied.is_none();
             match self.values.get(&wanted.reference).filter(had) {
                 Some(kept) => {
-                    self.fetching.remove(&wanted.reference);
+                    self.fetching.end(&wanted.reference, true);
                     acts.0.push(Act::Deliver(wanted, Ok(kept.value.clone())));
                 }
                 None => still.push(wanted),
@@ -253,7 +243,7 @@ impl State {
     /// What is under way was asked for with another account's token, and so was what failed.
     pub fn disown_fetches(&mut self) {
         let wanted: HashSet<u64> = self.wanted.iter().map(|wanted| wanted.number).collect();
-        self.fetching.retain(|_, fetching| wanted.contains(&fetching.number));
+        self.fetching.retain(|fetching| wanted.contains(&fetching.number));
         self.forget_failures();
     }
 
@@ -357,7 +347,7 @@ impl State {
         let reference = &wanted.reference;
         // What was asked for anew meanwhile has the last word.
         if self.is_latest(&wanted) {
-            let fetching = self.fetching.remove(reference);
+            let fetching = self.fetching.end(reference, outcome.is_ok());
             let (sought, along) =
                 fetching.map_or((false, false), |fetching| (fetching.sought, fetching.along));
             match (&outcome, begun) {
@@ -390,6 +380,7 @@ impl State {
             }
         }
         acts.0.push(Act::Deliver(wanted, outcome));
+        acts.0.extend(self.fetching.told_end().map(|progress| Act::Ended(progress, now.moment)));
         acts
     }
 
@@ -409,7 +400,7 @@ impl State {
     ) -> FetchError {
         let mut why = None;
         for reference in references {
-            if !self.fetching.contains_key(reference) {
+            if self.fetching.get(reference).is_none() {
                 continue;
             }
             let known = self.failures.get(reference).filter(|failure| failure.at >= since);
@@ -435,7 +426,7 @@ impl State {
     }
 
     pub fn forget_all_but_fetched(&mut self) {
-        self.values.retain(|reference| self.fetching.contains_key(reference));
+        self.values.retain(|reference| self.fetching.get(reference).is_some());
     }
 
     /// Nobody goes on with what is asked for: who still waits has to ask anew.

@@ -1,6 +1,7 @@
 //! Files in the repository that are made from the code. `OPNIX_BLESS=1 cargo test --locked --test repository generated` makes them anew.
 
 use std::fs;
+use std::process::Command;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -8,11 +9,14 @@ use clap_mangen::roff::{Roff, roman};
 use opnix::internals::statuses;
 
 use crate::docs::times;
-use crate::root;
+use crate::{files_below, root};
 
 #[allow(dead_code)]
 #[path = "../../examples/fleet.rs"]
 mod fleet;
+#[allow(dead_code)]
+#[path = "../../examples/pictures/main.rs"]
+mod pictures;
 
 fn agrees(path: &str, made: &str) {
     let path = root().join(path);
@@ -116,5 +120,128 @@ fn the_fleets_of_the_documentation_are_those_of_the_simulation() {
     let scale = fs::read_to_string(root().join("docs/scale.md")).unwrap();
     let scale = with_table(&scale, "fleet: default budget", &fleet::defaults());
     agrees("docs/scale.md", &with_table(&scale, "fleet: shared limit", &fleet::shared()));
-    agrees("docs/fleet.svg", &fleet::plot());
+    agrees("docs/fleet.svg", &fleet::plot(&fleet::theme::LIGHT));
+    agrees("docs/fleet-dark.svg", &fleet::plot(&fleet::theme::DARK));
+}
+
+#[test]
+fn the_pictures_are_those_that_the_example_draws() {
+    for (name, svg) in pictures::pictures() {
+        agrees(&format!("docs/pictures/{name}"), &svg);
+    }
+    let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    agrees(
+        "docs/architecture.md",
+        &with_table(&page, "what survives which death", &pictures::table_of_deaths()),
+    );
+    let tests = fs::read_to_string(root().join("tests/system/main.rs")).unwrap();
+    for test in pictures::tests_of_deaths() {
+        assert!(tests.contains(&format!("        {test},\n")), "there is no system test {test}");
+    }
+}
+
+#[test]
+fn no_picture_needs_anything_from_elsewhere_and_each_is_there_for_light_and_dark_pages() {
+    for path in files_below(&root().join("docs/pictures")) {
+        let svg = fs::read_to_string(&path).unwrap();
+        let (name, shown) = (path.file_name().unwrap().to_str().unwrap(), path.display());
+        assert!(
+            !["href", "url(", "@import", "<script", "<image"].iter().any(|it| svg.contains(it)),
+            "{shown}"
+        );
+        let stem = name.strip_suffix("-light.svg").or_else(|| name.strip_suffix("-dark.svg")).unwrap();
+        for page in ["light", "dark"] {
+            let other = format!("pictures/{stem}-{page}.svg");
+            let pages = ["README.md", "docs/architecture.md", "docs/configuration.md", "docs/scale.md"];
+            let shows = |page: &str| fs::read_to_string(root().join(page)).unwrap().contains(&other);
+            assert!(pages.iter().any(|page| shows(page)), "no page shows {other}");
+        }
+    }
+}
+
+/// What the demo says where no service manager is at hand, with everything that is another each time replaced.
+fn demo() -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
+        .arg("demo")
+        .env("PATH", "")
+        .env("CLICOLOR_FORCE", "1")
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("TMPDIR")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (mut text, mut values) = (String::from("$ opnix demo\n"), Vec::<String>::new());
+    for line in String::from_utf8(output.stdout).unwrap().split_inclusive('\n') {
+        let line =
+            replaced(line, "opnix-demo-", |rest| (hex(rest) == 16).then(|| (16, "0123456789abcdef".into())));
+        let line = replaced(&line, "demo", |rest| {
+            let value = &rest[..hex(rest)];
+            // Some are cut off.
+            let known = values.iter().position(|known| known.starts_with(value));
+            let number = known.unwrap_or(values.len()) as u64 + 1;
+            let is_value = value.len() > 2;
+            if is_value && known.is_none() {
+                values.push(value.to_owned());
+            }
+            // Always the same, and as long as it was.
+            let other = format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            is_value.then(|| (value.len(), other[..value.len()].to_owned()))
+        });
+        let quoted = |rest: &str| Some((rest.find('"')?, "/user.slice".to_owned()));
+        text.push_str(&timeless(&replaced(&line, "cgroup \"", quoted)));
+    }
+    text
+}
+
+/// With what follows these words replaced: so many bytes by this.
+fn replaced(line: &str, words: &str, mut by: impl FnMut(&str) -> Option<(usize, String)>) -> String {
+    let mut parts = line.split(words);
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        text.push_str(words);
+        match by(part) {
+            Some((length, other)) => text.push_str(&(other + &part[length..])),
+            None => text.push_str(part),
+        }
+    }
+    text
+}
+
+fn hex(text: &str) -> usize {
+    text.bytes().take_while(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte)).count()
+}
+
+/// Times are another each time, and left out.
+fn timeless(line: &str) -> String {
+    let is_time = |end: &str| line.trim_end().ends_with(end);
+    if is_time(" µs") || is_time(" ms") {
+        let number = line.trim_end().trim_end_matches(|it: char| !it.is_ascii_digit());
+        return format!("{}…\n", number.trim_end_matches(|it: char| it.is_ascii_digit() || it == '.'));
+    }
+    match line.split_once("an answer takes ") {
+        Some((before, after)) => format!("{before}an answer takes …{}", &after[after.find(" (").unwrap()..]),
+        None => line.to_owned(),
+    }
+}
+
+#[test]
+fn the_terminal_of_the_demo_shows_what_the_demo_says() {
+    let text = demo();
+    let colour = |hex: &str| {
+        let part = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        anstyle::RgbColor(part(1), part(3), part(5))
+    };
+    for theme in [&fleet::theme::LIGHT, &fleet::theme::DARK] {
+        let mut palette = anstyle_svg::VGA;
+        for (at, hex) in [(anstyle::AnsiColor::Green, theme.good), (anstyle::AnsiColor::Red, theme.bad)] {
+            palette.0[at as usize] = colour(hex);
+        }
+        let term = anstyle_svg::Term::new()
+            .palette(palette)
+            .fg_color(colour(theme.text).into())
+            .bg_color(colour(theme.page).into());
+        agrees(&format!("docs/pictures/demo-{}.svg", theme.name), &term.render_svg(&text));
+    }
 }

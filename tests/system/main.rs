@@ -151,6 +151,7 @@ fn main() -> std::process::ExitCode {
         told::a_unit_that_is_refused_or_waits_says_why_in_its_own_status,
         told::a_unit_whose_file_is_not_there_says_why_in_its_own_status,
         told::a_unit_that_waits_for_an_opnix_that_does_not_start_says_so_in_its_own_status,
+        told::long_work_shows_how_far_it_is_in_the_status_of_opnixs_units,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
         journal::units_start_at_once_and_whole_while_the_journal_hangs,
         journal::the_service_is_restarted_while_the_journal_hangs,

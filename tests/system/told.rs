@@ -1,11 +1,14 @@
 //! What a person sees who looks at a unit that does not start: `systemctl status UNIT` says why, and which command says more.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::machine::Machine;
+use crate::onepassword::{account, entry, one_password};
 use crate::opnix::*;
+use crate::simulators::http::Fault;
 
 /// How soon it is there.
 const SOON: Duration = Duration::from_secs(10);
@@ -174,4 +177,56 @@ pub fn a_unit_that_waits_for_an_opnix_that_does_not_start_says_so_in_its_own_sta
     let is_up = || machine.show("told-exec.service", "ActiveState") == "active";
     machine.wait("the start", is_up, SOON);
     assert_eq!(machine.journal(&[&kind("23"), "OBJECT_SYSTEMD_UNIT=told-exec.service"]).len(), 1);
+}
+
+pub fn long_work_shows_how_far_it_is_in_the_status_of_opnixs_units(machine: &Machine) {
+    const FILES: usize = 400;
+    forget_files(machine);
+    let titles: Vec<String> = (0..FILES).map(|number| format!("long-{number}")).collect();
+    let items: Vec<(&str, &str)> = titles.iter().map(|title| (title.as_str(), "value")).collect();
+    let simulator = one_password(machine, account(&items));
+    let file = |title: &String| {
+        let mut file = entry(title, &format!("{title}/value"), "told-long.service");
+        file["path"] = format!("told-long/{title}").into();
+        file
+    };
+    let secrets: Vec<Value> = titles.iter().map(file).collect();
+    set_up_with(machine, &json!({"deadline": "60s", "short_deadline": "20s", "secrets": secrets}));
+    machine.systemctl(&["start", "opnix-control.socket"]).ok();
+    simulator.server.fault("", usize::MAX, Fault::Delay(Duration::from_millis(1200)));
+    // "A of B", between these words.
+    let far = |status: &str, before: &str, after: &str| {
+        let (done, all) = status.strip_prefix(before)?.split_once(after)?.0.split_once(" of ")?;
+        let number = |text: &str| text.parse::<usize>().expect("a number");
+        Some((number(done), number(all)))
+    };
+    let (mut fetched, mut written) = (BTreeSet::new(), BTreeSet::new());
+    machine.systemctl(&["start", "--no-block", "opnix-mirror.service"]).ok();
+    machine.wait(
+        "the files",
+        || {
+            fetched.extend(far(&machine.show("opnix.service", "StatusText"), "Fetching ", " values for "));
+            let mirror = machine.show("opnix-mirror.service", "StatusText");
+            written.extend(far(&mirror, "Bringing files up to date: ", "."));
+            mirror == format!("All {FILES} files are in place.")
+        },
+        Duration::from_secs(60),
+    );
+    // The mirror asks for some of them first, and then for the others.
+    assert!(fetched.len() > 2 && fetched.iter().all(|(done, all)| done < all && *all > 100), "{fetched:?}");
+    assert!(
+        written.len() > 2 && written.iter().all(|(done, all)| done <= all && *all == FILES),
+        "{written:?}"
+    );
+    let serving = || machine.show("opnix.service", "StatusText") == format!("Serving {FILES} credentials.");
+    machine.wait("the end of it", serving, SOON);
+    let journal = machine.journal_text();
+    let lines = |what: &str, end: &str| {
+        journal.lines().filter(|line| line.contains(what) && line.contains(end)).count()
+    };
+    assert!((1..=2).contains(&lines("fetching ", " values: ")), "{journal}");
+    assert_eq!(lines("fetching ", " values: "), lines("fetched ", " values in "), "{journal}");
+    assert_eq!(lines(&format!("wrote {FILES} files in "), ""), 1, "{journal}");
+    simulator.server.clear_faults();
+    forget_files(machine);
 }

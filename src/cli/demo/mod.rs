@@ -5,6 +5,7 @@ mod manager;
 
 use std::time::{Duration, Instant};
 
+use super::status::{Styled, bad, good};
 use super::{Exit, fail};
 use crate::cli::output::say;
 use host::{Host, SECRETS};
@@ -46,19 +47,20 @@ fn show() -> Result<bool, Failure> {
             Outcome::Started(value) => String::from_utf8_lossy(value).trim_end().to_owned(),
             Outcome::Refused => "REFUSED".into(),
         };
-        row(secret.unit, secret.name, &shortened(&found), Some(time));
+        let found = shortened(&found);
+        row(secret.unit, secret.name, if right { good(found) } else { bad(found) }, Some(time));
     }
 
     say!("\nA unit that asks for a secret which is not mapped to it does not start:\n");
     let (intruder, key) = ("opnix-demo-intruder.service", SECRETS[0].name);
     let outcome = manager.start(&host.socket, intruder, key)?;
     well &= outcome == Outcome::Refused;
-    row(intruder, key, &verdict(&outcome, &host.last_reason()), None);
+    row(intruder, key, bad(verdict(&outcome, &host.last_reason())), None);
 
     say!("\nA process that takes the name of a unit is caught by its cgroup:\n");
     let (outcome, reason) = host.forge(SECRETS[0].unit, key)?;
     well &= outcome == Outcome::Refused && reason.contains("forged");
-    row(&format!("\"{}\"", SECRETS[0].unit), key, &verdict(&outcome, &reason), None);
+    row(&format!("\"{}\"", SECRETS[0].unit), key, bad(verdict(&outcome, &reason)), None);
 
     if let Some(median) = host.time_from_memory(&manager)? {
         say!("\nFrom memory, an answer takes {} (median of {} requests).", human(median), host::TIMED);
@@ -67,7 +69,7 @@ fn show() -> Result<bool, Failure> {
     Ok(well)
 }
 
-fn row(unit: &str, credential: &str, what: &str, time: Option<Duration>) {
+fn row(unit: &str, credential: &str, what: Styled<String>, time: Option<Duration>) {
     let time = time.map(|time| format!("  {}", human(time))).unwrap_or_default();
     say!("  {unit:<31} {credential:<26} {what:<36}{time}");
 }

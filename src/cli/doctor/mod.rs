@@ -13,7 +13,6 @@ mod sockets;
 pub mod token;
 mod units;
 
-use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -25,7 +24,8 @@ use serde::Serialize;
 
 use self::finding::{Finding, Kind, Level};
 use super::control::{ControlArguments, Unanswered};
-use super::output::{complain, say};
+use super::output::say;
+use super::progress::Progress;
 use super::{ConfigArguments, Exit, fail};
 use crate::config::{self, Config, Faults};
 use crate::control::interface::{Status, whole_status};
@@ -120,19 +120,15 @@ struct Report<'f> {
 }
 
 pub fn run(arguments: Arguments) -> Exit {
-    let (json, shows) = (arguments.json, stderr().is_terminal());
-    let progress = |what: &str| {
-        if shows {
-            complain!("looking at {what} ...");
-        }
-    };
-    progress("the service");
+    let json = arguments.json;
+    let progress = Progress::begin("looking at the service");
     let config = config::load(&arguments.config.config);
     let status = arguments.control.ask(async |mut service| whole_status(&mut service).await);
+    drop(progress);
     let case = Arc::new(Case { arguments, config, status });
     let mut findings = Vec::new();
     for (what, look, limit) in STEPS {
-        progress(what);
+        let progress = Progress::begin(format!("looking at {what}"));
         let found = within(limit, &case, look).unwrap_or_else(|error| {
             let took = humantime::format_duration(limit);
             let (what, mend) = match error {
@@ -147,6 +143,7 @@ pub fn run(arguments: Arguments) -> Exit {
             };
             vec![Finding::fault(Kind::StepHangs, "doctor", what).mend(mend)]
         });
+        drop(progress);
         if !json {
             found.iter().for_each(|finding| say!("{}", finding.text()));
         }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::page::{Page, bad, doubtful, good, plain};
 use super::verdict::{Verdict, is_servable, list};
 use super::{Seen, describe_refusal, describe_request, duration, files, relative};
-use crate::control::interface::{Cache, Health, Missed, Provider, Secret, State, Status, Window};
+use crate::control::interface::{Cache, Fetching, Health, Missed, Provider, Secret, State, Status, Window};
 use crate::policy::MIRROR;
 
 /// More records than this wait only when the journal takes none.
@@ -35,6 +35,9 @@ pub fn describe(page: &mut Page, status: &Status, seen: &Seen, verdict: &Verdict
     for request in requests {
         let what = status.asked_for(&request.unit, &request.credential, None);
         page.line("waiting", format_args!("{} for {what}: {}", request.unit, describe_request(request, now)));
+    }
+    if let Some(Fetching { done, all, since }) = status.fetching {
+        page.line("fetching", format_args!("{done} of {all} values, begun {}", relative(since, now)));
     }
     secrets(page, status);
     errors(page, status, now);

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use self::state::Check;
+pub use self::timing::{SETTINGS, TIMING};
 use crate::config::fault::Faults;
 use crate::config::file::{File, SystemdIntegration};
 use crate::config::valid::{Config, MIRROR_ROOT, Provider};
@@ -29,7 +30,7 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
         path_template,
         path_values,
         mirror_root: MIRROR_ROOT.into(),
-        keeping: timing::SETTINGS,
+        keeping: SETTINGS,
         policy: Policy::default(),
         entries: Vec::new(),
         changes: Vec::new(),

@@ -13,7 +13,7 @@ use crate::store::decide::{Keep, Settings};
 use crate::template::Template;
 
 const DEADLINE_MAX: Duration = Duration::from_secs(60 * 60);
-const TIMING: Timing = Timing {
+pub const TIMING: Timing = Timing {
     deadline: Duration::from_secs(30),
     short_deadline: Duration::from_secs(3),
     refresh: Some(Duration::from_secs(2 * 60 * 60)),

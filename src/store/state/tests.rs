@@ -106,6 +106,7 @@ fn do_all(acts: Acts) -> Vec<&'static str> {
         Act::Down(None) => "down",
         Act::Up => "up",
         Act::Save => "save",
+        Act::Ended(..) => "ended",
     };
     acts.0.into_iter().map(name).collect()
 }

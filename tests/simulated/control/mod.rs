@@ -4,6 +4,7 @@ mod connections;
 mod doctor;
 mod explain;
 mod missed;
+mod progress;
 mod refresh;
 mod status;
 mod unserved;

@@ -4,7 +4,7 @@
 pub type Place = (&'static str, &'static str);
 
 /// The times that people meet: what it is, the setting that changes it if there is one, and where the code has it.
-pub const TIMES: [(&str, &str, Place); 53] = [
+pub const TIMES: [(&str, &str, Place); 54] = [
     (
         "how long a unit waits for a value before it is refused",
         "`deadline`",
@@ -158,6 +158,11 @@ pub const TIMES: [(&str, &str, Place); 53] = [
         ("src/mirror/mod.rs", "LOOK_AT_UNITS"),
     ),
     ("how long 1Password has for `opnix token check`", "", ("src/cli/token/check.rs", "LIMIT")),
+    (
+        "a fetch of many values that takes longer than this has a line in the journal at its beginning and end",
+        "",
+        ("src/store/fetch.rs", "LONG"),
+    ),
 ];
 
 /// The sizes and numbers that people meet, in the same way.
@@ -209,7 +214,6 @@ pub const INNER: &str = "
     src/server/keeper.rs STOP_LIMIT REFUSAL_LIMIT PAUSE
     src/server/answer.rs FIRST_PAUSE LONGEST_PAUSE
     src/server/accept.rs PAUSE LONGEST_WAIT WAKE
-    src/server/mod.rs TOLD
     src/server/starts.rs AT_ONCE
     src/server/request.rs PAUSE
     src/server/reload.rs PATIENCE
@@ -248,6 +252,11 @@ pub const INNER: &str = "
     src/mirror/hands.rs MOMENT
     src/mirror/recover.rs FIRST_PAUSE LONGEST_PAUSE NEWS_PAUSE
     src/mirror/reload.rs PATIENCE
+    src/server/told.rs TOLD FETCHING
+    src/control/server.rs PROGRESS
+    src/cli/progress.rs TICK
+    src/cli/refresh.rs SOON
+    src/mirror/pass/telling.rs LONG AGAIN
 ";
 
 /// What documents say of a time, and where the code has it.
