@@ -16,7 +16,7 @@ use super::{Exit, fail};
 use crate::control::interface::Error;
 use crate::process;
 use crate::remedy::Remedy;
-use crate::systemd::manager::Manager;
+use crate::systemd::{self, manager::Manager};
 
 /// How long the service has for an answer that it need not ask anybody for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -184,6 +184,9 @@ impl ControlArguments {
     /// Why there is no answer, and what to do.
     pub fn describe(&self, why: &Unanswered) -> (Exit, String) {
         let path = self.control.display();
+        if self.is_systems() && !matches!(why, Unanswered::Refused(_)) && systemd::is_purged() {
+            return (Exit::Unavailable, format!("{}\n{}", systemd::PURGED_SAYS, systemd::UNPURGE));
+        }
         match why {
             Unanswered::NoService(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 (Exit::Denied, format!("{path} is for administrators: run this as root"))

@@ -10,6 +10,7 @@ mod fetch;
 mod from_opnix;
 mod mirror;
 mod output;
+mod purge;
 mod refresh;
 mod schema;
 mod serve;
@@ -73,6 +74,7 @@ pub enum Command {
     Schema(schema::Arguments),
     Core(core::Arguments),
     Setup(setup::Arguments),
+    Purge(purge::Arguments),
     Secret(from_opnix::secret::Arguments),
     Token(token::Arguments),
     Env(from_opnix::env::Arguments),
@@ -114,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),
         Command::Setup(arguments) => setup::run(arguments),
+        Command::Purge(arguments) => purge::run(arguments),
         Command::Secret(arguments) => from_opnix::secret::run(arguments),
         Command::Token(arguments) => token::run(arguments),
         Command::Env(arguments) => from_opnix::env::run(arguments),

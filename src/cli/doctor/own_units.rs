@@ -12,6 +12,7 @@ use super::sockets::comes_at_boot;
 use crate::cli::check::credentials::{Credentials, Why};
 use crate::cli::control::{SERVICE, Unanswered};
 use crate::providers::child::token;
+use crate::systemd;
 use crate::systemd::manager::{CREDENTIALS, Manager, Unit};
 use crate::systemd::unit_files::UnitFiles;
 
@@ -34,6 +35,11 @@ pub fn look(case: &Case) -> Vec<Finding> {
     let mut findings: Vec<Finding> = answer(case).into_iter().collect();
     if !case.is_of_the_system() {
         return findings;
+    }
+    if systemd::is_purged() {
+        // All else that is wrong with its units comes from that.
+        let what = systemd::PURGED_SAYS;
+        return vec![Finding::fault(Kind::Purged, AREA, what).at(systemd::PURGED).mend(systemd::UNPURGE)];
     }
     let Some(mut manager) = case.manager() else { return findings };
     if let Ok(service) = manager.unit(SERVICE) {
