@@ -28,6 +28,8 @@ pub const PARTS: [(&str, &str); 5] = [
     ("opnix-key.service", "the key of the sealed cache is not opened"),
     (BRINGER, "a new token is taken at a reload only"),
 ];
+/// Those with `RemainAfterExit=yes`.
+const WORK_AT_BOOT: [&str; 2] = ["opnix-mount.service", "opnix-setup.service"];
 /// The units of opnix that have credentials.
 const WITH_CREDENTIALS: [&str; 2] = [SERVICE, "opnix-key.service"];
 
@@ -141,7 +143,11 @@ fn of_part(part: &Unit, name: &str, without: &str, service: &Unit, case: &Case) 
     let is_optional = ["opnix-setup.service", "opnix-key.service"].contains(&name);
     let finding = if is_optional && part.state() != "failed" { Finding::warning } else { Finding::fault };
     let mend = if part.is_masked() {
-        format!("systemctl unmask {name}; systemctl start {name}")
+        // One that did its work at boot counts as up for good: it does it anew only at a restart. And each kind of mask is taken
+        // away by a command of its own.
+        let start = if WORK_AT_BOOT.contains(&name) { "restart" } else { "start" };
+        let runtime = if part.file_state() == "masked-runtime" { "--runtime " } else { "" };
+        format!("systemctl unmask {runtime}{name}; systemctl {start} {name}")
     } else if part.state() == "inactive" && part.is_known() {
         format!("systemctl start {name}")
     } else {
