@@ -38,7 +38,7 @@ pub struct Arguments {
     /// whether that is the newest, what it was refused and waits for. Exits with 69 if it would not get all of it, or was
     /// refused something that it has not got since
     unit: Option<String>,
-    /// As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink
+    /// As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink (share/doc/opnix/docs)
     #[arg(long)]
     json: bool,
     /// Show it anew every two seconds, until Ctrl-C or nobody reads it; as JSON, one line each time

@@ -18,6 +18,7 @@ mod death;
 mod faults;
 mod files;
 mod harness;
+mod installed;
 mod journal;
 mod lease;
 mod lifetimes;
@@ -78,6 +79,7 @@ fn main() -> std::process::ExitCode {
         onepassword::the_secrets_of_a_host_come_through_the_official_core,
         onepassword::the_secrets_of_a_host_come_from_a_connect_server,
         onepassword::the_readmes_installation_ends_in_a_unit_with_its_secret,
+        installed::what_is_installed_anywhere_works_as_it_says_and_is_removed_to_the_last_file,
         onepassword::fifty_units_at_once_cost_the_fewest_requests,
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
         token::a_new_token_is_taken_by_itself_however_it_is_written,

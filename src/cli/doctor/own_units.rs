@@ -11,6 +11,7 @@ use super::finding::{Finding, Kind};
 use super::sockets::comes_at_boot;
 use crate::cli::check::credentials::{Credentials, Why};
 use crate::cli::control::{SERVICE, Unanswered};
+use crate::documents::document;
 use crate::providers::child::token;
 use crate::systemd;
 use crate::systemd::manager::{CREDENTIALS, Manager, Unit};
@@ -47,9 +48,10 @@ pub fn look(case: &Case) -> Vec<Finding> {
     if let Ok(service) = manager.unit(SERVICE) {
         if !service.is_known() {
             let what = format!("systemd knows no {SERVICE}");
-            return vec![
-                Finding::fault(Kind::ServiceMissing, AREA, what).mend("install opnix's unit files: README"),
-            ];
+            return vec![Finding::fault(Kind::ServiceMissing, AREA, what).mend(format!(
+                "install opnix's unit files: systemd/install, as {} says",
+                document("README.md")
+            ))];
         }
         findings.extend(is_old(&service));
         for (name, without) in PARTS {

@@ -75,7 +75,7 @@ fn what_is_installed_into_the_system_is_explained_by_journalctl() {
         at=$(mktemp -d) && mount -t tmpfs none "$at" && mkdir "$at/upper" "$at/work" &&
         mount -t overlay -o "lowerdir=/usr,upperdir=$at/upper,workdir=$at/work" none /usr &&
         mount -t tmpfs none /var/lib/systemd && mkdir /var/lib/systemd/catalog && mount -t tmpfs none /run &&
-        BINARY=/bin/true systemd/install /usr >&2 && journalctl --list-catalog"#;
+        LIVE=no BINARY=/bin/true systemd/install /usr >&2 && journalctl --list-catalog"#;
     let run = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", script])
         .current_dir(root())
