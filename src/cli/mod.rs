@@ -137,6 +137,9 @@ fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
 /// Says on standard error everything that is wrong with the configuration.
 fn faulty(faults: &crate::config::Faults) -> Exit {
     complain!("{faults}");
+    if faults.is_nothing_written() {
+        return Exit::Config;
+    }
     let count = counted(faults.iter().len(), "fault");
     fail(Exit::Config, format_args!("the configuration has {count}"))
 }

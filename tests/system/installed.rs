@@ -38,6 +38,21 @@ fn files(machine: &Machine) -> String {
         .ok()
 }
 
+/// Where nobody has written a configuration, whatever one looks at says so, and what to do.
+fn says_how_to_begin(machine: &Machine, step: &str) {
+    for (command, code) in [("opnix check", 78), ("opnix status", 69), ("opnix doctor --offline", 69)] {
+        let said = machine.sh(command);
+        assert!(format!("{said}").contains(step) && said.code == Some(code), "{said}");
+        assert!(format!("{said}").contains("there is no configuration yet"), "{said}");
+    }
+    machine.systemctl(&["start", "opnix.service"]).ok();
+    for command in ["systemctl status opnix.service", "opnix status"] {
+        let said = machine.sh(command);
+        assert!(said.text().contains(step), "{said}");
+    }
+    machine.sh("systemctl stop opnix-mirror.service opnix.service opnix.socket").ok();
+}
+
 pub fn what_is_installed_anywhere_works_as_it_says_and_is_removed_to_the_last_file(_: &Machine) {
     let machine = &Machine::boot_as(Kind::Fresh);
     checkout(machine);
@@ -66,6 +81,7 @@ pub fn what_is_installed_anywhere_works_as_it_says_and_is_removed_to_the_last_fi
             let steps: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("         ")).collect();
             assert_eq!(steps.len(), 5, "{said}");
             assert!(steps[2].starts_with("pip download onepassword-sdk=="), "{said}");
+            says_how_to_begin(machine, steps[0]);
             machine.sh(&format!("{}; echo made-up | {}", steps[0], steps[1])).ok();
             assert_eq!(machine.run(&["opnix", "check"]).ok(), "valid: 1 credential, 0 files");
             machine.write("/etc/opnix/secrets.json", &config, "0644");

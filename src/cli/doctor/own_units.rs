@@ -78,7 +78,7 @@ fn answer(case: &Case) -> Option<Finding> {
         }
         Err(why) => why,
     };
-    let (_, lines) = case.arguments.control.describe(why);
+    let (_, lines) = case.arguments.control.describe_alone(why);
     let kind = match why {
         Unanswered::NoService(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Some(Finding::unseen(AREA, lines.lines().next().unwrap_or_default()));
