@@ -8,6 +8,7 @@ mod machine;
 mod network;
 mod own_units;
 mod provider;
+mod report;
 mod selinux;
 mod sockets;
 mod token;
@@ -56,6 +57,10 @@ pub struct Arguments {
     /// As JSON: every finding with a name for programs
     #[arg(long)]
     json: bool,
+    /// Write a report that can be sent to who helps: versions, findings, states, and the shape of the configuration, with all names
+    /// replaced, and no value and no token. To opnix-report.txt, or another file that is not there yet; read it before you send it
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = report::FILE)]
+    report: Option<PathBuf>,
     #[command(flatten)]
     control: ControlArguments,
 }
@@ -125,6 +130,12 @@ struct Report<'f> {
 
 pub fn run(arguments: Arguments) -> Exit {
     let (json, shows) = (arguments.json, stderr().is_terminal());
+    if let Some(path) = arguments.report.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+        return fail(
+            Exit::Usage,
+            format_args!("{} is there already\nname another file, or remove it", path.display()),
+        );
+    }
     let progress = |what: &str| {
         if shows {
             complain!("looking at {what} ...");
@@ -173,6 +184,12 @@ pub fn run(arguments: Arguments) -> Exit {
             many => format!("; {many} things could not be looked at"),
         };
         say!("\n{}, {}{unseen}", counted(faults, "fault"), counted(warnings, "warning"));
+    }
+    if let Some(path) = &case.arguments.report {
+        if let Err(error) = report::write(path, &case, &findings) {
+            return fail(Exit::System, format_args!("no report was written: {}: {error}", path.display()));
+        }
+        complain!("opnix: wrote {}, with all names replaced: read it before you send it", path.display());
     }
     if faults == 0 { Exit::Ok } else { Exit::Unavailable }
 }

@@ -5,6 +5,7 @@ mod doctor;
 mod explain;
 mod missed;
 mod refresh;
+mod report;
 mod status;
 mod unserved;
 mod varlink;
