@@ -1,6 +1,7 @@
 //! The command line: one file per command, arguments without logic.
 
 mod check;
+mod complete;
 mod control;
 mod core;
 mod demo;
@@ -78,6 +79,8 @@ pub enum Command {
     Secret(from_opnix::secret::Arguments),
     Token(token::Arguments),
     Env(from_opnix::env::Arguments),
+    #[command(hide = true, name = "__complete")]
+    Complete(complete::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
 }
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Secret(arguments) => from_opnix::secret::run(arguments),
         Command::Token(arguments) => token::run(arguments),
         Command::Env(arguments) => from_opnix::env::run(arguments),
+        Command::Complete(arguments) => complete::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     crate::records::flush();

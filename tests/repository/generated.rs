@@ -74,8 +74,46 @@ fn the_man_pages_are_those_that_the_code_makes() {
 fn the_completions_are_those_that_the_code_makes() {
     for (shell, name) in [(Shell::Bash, "opnix.bash"), (Shell::Zsh, "_opnix"), (Shell::Fish, "opnix.fish")] {
         let mut text = Vec::new();
-        clap_complete::generate(shell, &mut opnix::internals::Command::command(), "opnix", &mut text);
-        agrees(&format!("docs/completions/{name}"), &String::from_utf8(text).unwrap());
+        clap_complete::generate(shell, &mut for_people(), "opnix", &mut text);
+        agrees(&format!("docs/completions/{name}"), &with_names(shell, String::from_utf8(text).unwrap()));
+    }
+}
+
+/// Without what nobody types.
+fn for_people() -> clap::Command {
+    let command = opnix::internals::Command::command();
+    let visible = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned();
+    clap::Command::new("opnix")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(command.get_arguments().cloned())
+        .subcommands(visible)
+}
+
+/// With the names of the configuration for arguments that are one.
+fn with_names(shell: Shell, text: String) -> String {
+    let names = |name: &str| fs::read_to_string(root().join("src/cli/completions").join(name)).unwrap();
+    match shell {
+        Shell::Bash => {
+            let (script, end) = text.split_at(text.rfind("\nif [[ ").unwrap());
+            assert!(end.contains("complete -F _opnix"));
+            script.to_owned() + &names("names.bash")
+        }
+        Shell::Fish => text + &names("names.fish"),
+        _ => {
+            let mut changed =
+                text.replacen("\n_opnix() {", &format!("\n{}_opnix() {{", names("names.zsh")), 1);
+            for (argument, completer) in [
+                ("':unit -- ", "_opnix_units"),
+                ("'::unit -- ", "_opnix_units"),
+                ("'::credential -- ", "_opnix_credentials"),
+                ("'*::names -- ", "_opnix_secrets"),
+            ] {
+                let at = changed.find(argument).unwrap();
+                let end = at + changed[at..].find(":_default'").unwrap();
+                changed.replace_range(end..end + ":_default'".len(), &format!(":{completer}'"));
+            }
+            changed
+        }
     }
 }
 
