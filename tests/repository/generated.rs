@@ -68,6 +68,32 @@ fn the_man_pages_are_those_that_the_code_makes() {
         }
     }
     agrees("docs/man/opnix.1", &page(command));
+    let example = fs::read_to_string(root().join("docs/secrets.json.example")).unwrap();
+    let schema = opnix::internals::config::schema();
+    agrees("docs/man/secrets.json.5", &crate::secrets_page::page(&schema, &example));
+}
+
+#[test]
+fn each_key_of_the_configuration_is_in_its_page_and_man_renders_it() {
+    let page = root().join("docs/man/secrets.json.5");
+    let rendered = std::process::Command::new("man")
+        .args(["--warnings=w", "-E", "UTF-8", "-P", "cat", "-l"])
+        .arg(&page)
+        .env("MANWIDTH", "200")
+        .output();
+    // A host need not have man.
+    let Ok(rendered) = rendered else { return };
+    assert_eq!(String::from_utf8_lossy(&rendered.stderr), "", "groff warns");
+    let text = String::from_utf8(rendered.stdout).unwrap();
+    fn walk(value: &serde_json::Value, text: &str) {
+        for (key, _) in value["properties"].as_object().into_iter().flatten() {
+            let is_there = text.lines().any(|line| line.trim_start().starts_with(&format!("{key} (")));
+            assert!(is_there || key == "$schema", "{key}: {text}");
+        }
+        value["$defs"].as_object().into_iter().flatten().for_each(|(_, definition)| walk(definition, text));
+    }
+    walk(&opnix::internals::config::schema(), &text);
+    assert!(text.contains("op://Vault/Item/field"), "{text}");
 }
 
 #[test]
