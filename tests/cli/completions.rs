@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::root;
@@ -39,13 +39,13 @@ fn place(name: &str, configuration: Option<&str>) -> PathBuf {
     place
 }
 
-fn run(place: &PathBuf, shell: &str, arguments: &[&str]) -> String {
+fn run(place: &Path, shell: &str, arguments: &[&str]) -> String {
     let path = format!("{}:{}", place.display(), std::env::var("PATH").unwrap());
     let output = Command::new(shell).args(arguments).env("PATH", path).output().unwrap();
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
-fn in_bash(place: &PathBuf, typed: &[&str]) -> String {
+fn in_bash(place: &Path, typed: &[&str]) -> String {
     let script = format!(
         "source {}; COMP_WORDS=(opnix \"$@\"); COMP_CWORD=$#; COMPREPLY=(); \
          f=$(complete -p opnix | sed 's/.*-F \\([^ ]*\\).*/\\1/'); $f opnix \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; \
@@ -55,7 +55,7 @@ fn in_bash(place: &PathBuf, typed: &[&str]) -> String {
     run(place, "bash", &[&["--norc", "-c", &script, "bash"], typed].concat())
 }
 
-fn in_fish(place: &PathBuf, typed: &str) -> Vec<String> {
+fn in_fish(place: &Path, typed: &str) -> Vec<String> {
     let script = format!(
         "source {}; complete -C 'opnix {typed}'",
         root().join("docs/completions/opnix.fish").display()
