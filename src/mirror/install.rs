@@ -182,6 +182,14 @@ pub fn look_at(path: &Path, left: &Left) -> io::Result<Whose> {
     }
 }
 
+/// Whether a file holds the value that was written last, whoever wrote it there.
+pub fn holds_the_value(path: &Path, left: &Left) -> io::Result<bool> {
+    let Left::File { hash, coming, key, .. } = left else { return Ok(false) };
+    let Some((Some(directory), name)) = place_of(path)? else { return Ok(false) };
+    let there = key.hash(&files::read_open(&open_regular(&directory, name)?, CREDENTIALS_MAX)?);
+    Ok([Some(hash), coming.as_ref()].contains(&Some(&there)))
+}
+
 /// Whose something is that lies at a path of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {

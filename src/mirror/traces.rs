@@ -39,6 +39,8 @@ pub enum Kind {
     Ours,
     /// Somebody else has put something in its place.
     Others,
+    /// Somebody else put it there, and the secret is in it.
+    Copy,
     /// It may be a secret that opnix wrote, and was changed since.
     Unsure,
     /// The configuration names it, and nobody knows who wrote it.
@@ -81,6 +83,9 @@ impl Traces {
     pub fn remove(&self) -> Vec<Trace> {
         let kind = |path: &Path, left: &Left| match within(path, left, install::remove) {
             Ok(Removal::Gone) => None,
+            Ok(Removal::NotOurs) if within(path, left, install::holds_the_value).unwrap_or(false) => {
+                Some(Kind::Copy)
+            }
             Ok(Removal::NotOurs) => Some(Kind::Others),
             Ok(Removal::Unsure) => Some(Kind::Unsure),
             Err(error) => Some(Kind::Trouble(error.to_string())),

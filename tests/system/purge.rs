@@ -13,9 +13,9 @@ struct Closed<'m>(&'m Machine);
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        let units = "purge-holder.service purge-next.service";
+        let units = "purge-holder.service purge-next.service purge-reader.service";
         let script = format!(
-            "systemctl stop {units}; systemctl reset-failed {units}; rm -rf {MARK} /etc/opnix/token /srv/purge; systemctl restart opnix-setup.service"
+            "for unit in {units}; do systemctl stop $unit || true; done; systemctl reset-failed {units}; rm -rf {MARK} /etc/opnix/token /srv/purge; systemctl restart opnix-setup.service"
         );
         let _ = self.0.sh(&format!("({script}) || true"));
     }
@@ -181,4 +181,36 @@ pub fn nothing_is_written_beside_the_memory_whoever_unmounted_it(machine: &Machi
     // As doctor says, once what kept it from that is gone.
     machine.sh("systemctl unmask --runtime opnix-mount.service; systemctl restart opnix-mount.service opnix-mirror.service").ok();
     assert_eq!(machine.sh("cat /run/secrets/memory").ok(), value("memory"));
+}
+
+pub fn a_purge_names_copies_older_unit_files_and_who_was_given_a_file(machine: &Machine) {
+    let _closed = begin(machine);
+    machine.sh("systemctl stop purge-holder.service").ok();
+    machine.unit(
+        "purge-reader.service",
+        "[Service]\nType=exec\nLoadCredential=x:/run/secrets/memory\nExecStart=sleep infinity\n",
+    );
+    machine.systemctl(&["start", "purge-reader.service"]).ok();
+    // Written anew by somebody, with the same in it, while the mirror does not look.
+    machine.sh("systemctl stop opnix-mirror.service; cp /srv/purge/here /srv/purge/copy; mv /srv/purge/copy /srv/purge/here").ok();
+    let purged = {
+        let _older = Lines::of(machine, "opnix-key.service", "[Unit]\nAssertPathExists=\n");
+        machine.run(&["opnix", "purge", "--yes"])
+    };
+    assert_eq!(purged.code, Some(69), "{purged}");
+    for words in [
+        "left /srv/purge/here: somebody else wrote it, and the secret is in it",
+        "nothing keeps systemd from starting opnix-key.service again",
+        "systemctl stop purge-reader.service",
+    ] {
+        assert!(format!("{purged}").contains(words), "{words}: {purged}");
+    }
+    // What it remembers of that file is still there, and so the next one knows of it.
+    machine.sh("systemctl stop purge-reader.service").ok();
+    let again = machine.run(&["opnix", "purge", "--yes"]);
+    assert!(again.code == Some(69) && again.stderr.contains("/srv/purge/here"), "{again}");
+    machine.sh("rm /srv/purge/here").ok();
+    let purged = machine.run(&["opnix", "purge", "--yes"]).ok();
+    assert!(purged.contains("nothing is left"), "{purged}");
+    assert_eq!(found_anywhere(machine), "");
 }

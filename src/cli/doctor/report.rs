@@ -44,7 +44,7 @@ fn text(case: &Case, findings: &[Finding]) -> String {
         // A write to a string does not fail.
         let _ = write!(text, "\n== {name}\n{}\n", what.trim_end());
     };
-    part("versions", &names.replaced(&versions(case)));
+    part("versions", &names.of_the_machine(&versions(case)));
     part("findings", &names.replaced(&said(findings)));
     let status = case.status().map_or_else(|| "the service does not answer".to_owned(), summary);
     part("status", &names.replaced(&status));

@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     let config = config::load_from_anybody(&arguments.config.config).ok();
     let purge = Purge {
-        units: Units::find(),
+        units: Units::find(config.as_ref()),
         traces: Traces::find(config.as_ref(), &closed::others()),
         token: arguments.token,
     };
@@ -211,6 +211,14 @@ impl Purge {
     fn look_again(&self) -> Vec<String> {
         let mut there: Vec<String> =
             self.units.running().iter().map(|unit| format!("{unit} still runs")).collect();
+        let open = self.units.open();
+        if !open.is_empty() {
+            let open = open.join(" ");
+            there.push(format!(
+                "nothing keeps systemd from starting {open} again, by unit files that are older or somebody else's: \
+                 systemctl daemon-reload; if that does not help, systemctl mask {open}"
+            ));
+        }
         match mount::mounted() {
             Ok(places) => {
                 there.extend(places.iter().map(|place| format!("{} is still mounted", place.display())))
@@ -228,6 +236,7 @@ fn described(kind: &Kind) -> String {
     match kind {
         Kind::Ours => "opnix wrote it".to_owned(),
         Kind::Others => "it is not what opnix wrote any more".to_owned(),
+        Kind::Copy => "somebody else wrote it, and the secret is in it: remove it yourself".to_owned(),
         Kind::Unsure => {
             "it may be a secret that opnix wrote, and was changed since: remove it yourself".to_owned()
         }

@@ -1,14 +1,17 @@
 //! The units of opnix, which are stopped, and those of others that hold what they were given.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::cli::control::SERVICE;
 use crate::cli::output::{complain, say};
-use crate::systemd::SOCKET;
-use crate::systemd::manager::{Manager, Unit};
+use crate::config::{Config, MIRROR_ROOT};
+use crate::mirror::mount;
+use crate::systemd::manager::{Manager, Test, Unit};
+use crate::systemd::{PURGED, SOCKET};
 
 /// All that are shipped: what listens first, then what asks, then what answers, then what the others need.
 pub const UNITS: [&str; 8] = [
@@ -33,11 +36,15 @@ const HELD: &str = "/run/credentials";
 pub struct Units {
     /// There is no systemd here at all, and so nothing runs by it.
     is_without: bool,
+    /// Where files of opnix's are, or were.
+    roots: BTreeSet<PathBuf>,
 }
 
 impl Units {
-    pub fn find() -> Self {
-        Self { is_without: !Path::new("/run/systemd/system").exists() }
+    pub fn find(config: Option<&Config>) -> Self {
+        let roots = mount::shown().into_iter().chain(config.map(|config| config.mirror_root.clone()));
+        let roots = roots.chain([MIRROR_ROOT.into()]).collect();
+        Self { is_without: !Path::new("/run/systemd/system").exists(), roots }
     }
 
     /// Those of opnix's that are not down.
@@ -90,13 +97,25 @@ impl Units {
         troubles
     }
 
-    /// Units that run and have a credential of opnix's.
+    /// Those that could be started again although opnix is closed: by an older unit file, or one of the administrator's.
+    pub fn open(&self) -> Vec<&'static str> {
+        let Ok(mut manager) = Manager::connect() else { return Vec::new() };
+        let mut is_open = |name: &&str| {
+            manager.unit(name).is_ok_and(|unit| unit.is_known() && !unit.is_masked() && !is_closed(&unit))
+        };
+        UNITS.into_iter().filter(|name| is_open(name)).collect()
+    }
+
+    /// Units that run and have a credential of opnix's, from its socket or from a file of its.
     pub fn holders(&self) -> Vec<String> {
         let Ok(mut manager) = Manager::connect() else { return Vec::new() };
         let names = fs::read_dir(HELD).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let is_ours = |source: &str| {
+            source == SOCKET || self.roots.iter().any(|root| Path::new(source).starts_with(root))
+        };
         let mut holds = |name: &String| {
-            manager.unit(name).is_ok_and(|unit| unit.loads().iter().any(|load| load.source == SOCKET))
+            manager.unit(name).is_ok_and(|unit| unit.loads().iter().any(|load| is_ours(&load.source)))
         };
         let mut holders: Vec<String> =
             names.filter(|name| !UNITS.contains(&name.as_str())).filter(|name| holds(name)).collect();
@@ -105,6 +124,12 @@ impl Units {
     }
 }
 
+/// Whoever took its unit file away did not stop it by that.
 fn is_up(unit: &Unit) -> bool {
-    unit.is_known() && !["inactive", "failed"].contains(&unit.state())
+    !["inactive", "failed"].contains(&unit.state())
+}
+
+fn is_closed(unit: &Unit) -> bool {
+    let closes = |test: &Test| test.kind == "AssertPathExists" && test.negated && test.parameter == PURGED;
+    unit.tests().iter().any(closes)
 }

@@ -1,7 +1,6 @@
 //! Names, each replaced by one that says only what kind of thing it is of: the same one each time.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::scan::{self, UNIT_TYPES};
 
@@ -199,6 +198,11 @@ impl Names {
         text.replace([OPEN, CLOSE], "")
     }
 
+    /// Of what is the same everywhere, only names that are known are taken.
+    pub fn of_the_machine(&self, text: &str) -> String {
+        self.without_known(text).replace([OPEN, CLOSE], "")
+    }
+
     /// The longest first, and nothing in what stands for a name is replaced again.
     fn without_known(&self, text: &str) -> String {
         let mut names: Vec<(&String, &String)> = self.known.iter().collect();
@@ -255,12 +259,16 @@ impl Names {
     }
 
     fn word(&mut self, word: &str) -> String {
+        let outer = word.trim_matches(|c| "().,;".contains(c));
+        if scan::is_address(outer) {
+            return word.replacen(outer, &self.of("address", outer), 1);
+        }
         let bare = word.trim_matches(|c| "[]().,:;".contains(c));
         let place = |with: String| word.replacen(bare, &with, 1);
         if bare.is_empty() {
             return word.to_owned();
         }
-        if bare.parse::<IpAddr>().is_ok() || scan::is_address_with_port(bare) {
+        if scan::is_address(bare) {
             return place(self.of("address", bare));
         }
         // A place in a file: its line and column stay.

@@ -1,7 +1,7 @@
 //! What names look like in a text.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use crate::config;
@@ -100,8 +100,12 @@ pub fn is_host(word: &str) -> bool {
     labels.len() > 1 && labels.iter().all(is_label) && is_named && port.bytes().all(|b| b.is_ascii_digit())
 }
 
-pub fn is_address_with_port(word: &str) -> bool {
-    word.parse::<SocketAddr>().is_ok()
+/// Of IP, with or without a port, a zone or the length of a network.
+pub fn is_address(word: &str) -> bool {
+    let alone = word.split(['/', '%']).next().unwrap_or(word);
+    let alone = alone.strip_prefix('[').unwrap_or(alone);
+    let alone = alone.strip_suffix(']').unwrap_or(alone);
+    word.parse::<SocketAddr>().is_ok() || alone.parse::<IpAddr>().is_ok()
 }
 
 /// A token, a hash, a machine's or an item's id: long, and of letters and digits together.
