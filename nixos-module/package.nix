@@ -22,7 +22,7 @@ rustPlatform.buildRustPackage {
   installPhase = ''
     runHook preInstall
     BINARY=$(find target -path '*/release/opnix' -type f | head -n 1) \
-      SHELL_PATH=${runtimeShell} SYSTEMD_VERSION=${lib.versions.major systemd.version} \
+      LIVE=no SHELL_PATH=${runtimeShell} SYSTEMD_VERSION=${lib.versions.major systemd.version} \
       sh systemd/install "$out"
     runHook postInstall
   '';

@@ -34,14 +34,14 @@ _opnix() {
             opnix,explain)
                 cmd="opnix__subcmd__explain"
                 ;;
-            opnix,fetch)
-                cmd="opnix__subcmd__fetch"
-                ;;
             opnix,help)
                 cmd="opnix__subcmd__help"
                 ;;
             opnix,mirror)
                 cmd="opnix__subcmd__mirror"
+                ;;
+            opnix,purge)
+                cmd="opnix__subcmd__purge"
                 ;;
             opnix,refresh)
                 cmd="opnix__subcmd__refresh"
@@ -94,14 +94,14 @@ _opnix() {
             opnix__subcmd__help,explain)
                 cmd="opnix__subcmd__help__subcmd__explain"
                 ;;
-            opnix__subcmd__help,fetch)
-                cmd="opnix__subcmd__help__subcmd__fetch"
-                ;;
             opnix__subcmd__help,help)
                 cmd="opnix__subcmd__help__subcmd__help"
                 ;;
             opnix__subcmd__help,mirror)
                 cmd="opnix__subcmd__help__subcmd__mirror"
+                ;;
+            opnix__subcmd__help,purge)
+                cmd="opnix__subcmd__help__subcmd__purge"
                 ;;
             opnix__subcmd__help,refresh)
                 cmd="opnix__subcmd__help__subcmd__refresh"
@@ -185,7 +185,7 @@ _opnix() {
 
     case "${cmd}" in
         opnix)
-            opts="-h -V --help --version serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help"
+            opts="-h -V --help --version serve check explain status refresh mirror doctor demo schema core setup purge secret token env help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -313,7 +313,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__doctor)
-            opts="-h --config --token-file --offline --json --control --help"
+            opts="-h --config --token-file --offline --json --report --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -324,6 +324,10 @@ _opnix() {
                     return 0
                     ;;
                 --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --report)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -398,22 +402,8 @@ _opnix() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        opnix__subcmd__fetch)
-            opts="-h --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         opnix__subcmd__help)
-            opts="serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help"
+            opts="serve check explain status refresh mirror doctor demo schema core setup purge secret token env help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -524,20 +514,6 @@ _opnix() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        opnix__subcmd__help__subcmd__fetch)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         opnix__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -553,6 +529,20 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help__subcmd__mirror)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__help__subcmd__purge)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -760,6 +750,24 @@ _opnix() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        opnix__subcmd__purge)
+            opts="-h --token --dry-run --yes --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         opnix__subcmd__refresh)
             opts="-h --dry-run --timeout --config --control --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -857,14 +865,14 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__setup)
-            opts="-h --with-key --new-key --store --state --help"
+            opts="-h --with-key --reseal --new-key --store --state --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --with-key)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "auto host tpm2 host+tpm2" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -1137,8 +1145,46 @@ _opnix() {
     esac
 }
 
+# Names of units, credentials and secrets come from the configuration.
+_opnix_with_names() {
+    _opnix "$@"
+    local word kind="" skip="" unit="" count=0 name
+    case "${COMP_WORDS[1]}" in
+        explain | status | refresh) ;;
+        *) return 0 ;;
+    esac
+    [[ "$2" != -* ]] || return 0
+    for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+        if [[ -n "${skip}" ]]; then
+            skip=""
+            continue
+        fi
+        case "${word}" in
+            --config | --control | --timeout) skip=yes ;;
+            -*) ;;
+            *)
+                count=$((count + 1))
+                unit="${word}"
+                ;;
+        esac
+    done
+    [[ -z "${skip}" ]] || return 0
+    case "${COMP_WORDS[1]},${count}" in
+        explain,0 | status,0) kind=units ;;
+        explain,1) kind=credentials ;;
+        refresh,*) kind=secrets ;;
+        *) return 0 ;;
+    esac
+    [[ "${kind}" == credentials ]] || unit=""
+    COMPREPLY=()
+    while IFS= read -r name; do
+        [[ "${name}" != "$2"* ]] || COMPREPLY+=("$(printf '%q' "${name}")")
+    done < <("$1" __complete "${kind}" ${unit:+"${unit}"} 2>/dev/null)
+    return 0
+}
+
 if [[ "${BASH_VERSINFO[0]}" -eq 4 && "${BASH_VERSINFO[1]}" -ge 4 || "${BASH_VERSINFO[0]}" -gt 4 ]]; then
-    complete -F _opnix -o nosort -o bashdefault -o default opnix
+    complete -F _opnix_with_names -o nosort -o bashdefault -o default opnix
 else
-    complete -F _opnix -o bashdefault -o default opnix
+    complete -F _opnix_with_names -o bashdefault -o default opnix
 fi

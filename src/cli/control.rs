@@ -13,10 +13,11 @@ use tokio::time::timeout;
 use zlink::tokio::unix::{Connection, connect};
 
 use super::{Exit, fail};
+use crate::config;
 use crate::control::interface::Error;
 use crate::process;
 use crate::remedy::Remedy;
-use crate::systemd::manager::Manager;
+use crate::systemd::{self, manager::Manager};
 
 /// How long the service has for an answer that it need not ask anybody for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -188,7 +189,24 @@ impl ControlArguments {
 
     /// Why there is no answer, and what to do.
     pub fn describe(&self, why: &Unanswered) -> (Exit, String) {
+        let (exit, what) = self.describe_alone(why);
+        // It would do nothing if it did run.
+        let is_of_no_use = self.is_systems()
+            && matches!(why, Unanswered::NoService(_) | Unanswered::Stopped)
+            && exit != Exit::Denied
+            && config::is_nothing_written();
+        if !is_of_no_use {
+            return (exit, what);
+        }
+        (exit, format!("{what}\n{}: {}\n{}", config::DEFAULT_PATH, config::NOTHING, config::how_to_begin()))
+    }
+
+    /// The same, without what else would keep it from its work.
+    pub fn describe_alone(&self, why: &Unanswered) -> (Exit, String) {
         let path = self.control.display();
+        if self.is_systems() && !matches!(why, Unanswered::Refused(_)) && systemd::is_purged() {
+            return (Exit::Unavailable, format!("{}\n{}", systemd::PURGED_SAYS, systemd::UNPURGE));
+        }
         match why {
             Unanswered::NoService(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 (Exit::Denied, format!("{path} is for administrators: run this as root"))

@@ -1,6 +1,7 @@
 //! The command line: one file per command, arguments without logic.
 
 mod check;
+mod complete;
 mod control;
 mod core;
 mod demo;
@@ -11,6 +12,7 @@ mod from_opnix;
 mod mirror;
 mod output;
 mod progress;
+mod purge;
 mod refresh;
 mod schema;
 mod serve;
@@ -75,9 +77,12 @@ pub enum Command {
     Schema(schema::Arguments),
     Core(core::Arguments),
     Setup(setup::Arguments),
+    Purge(purge::Arguments),
     Secret(from_opnix::secret::Arguments),
     Token(token::Arguments),
     Env(from_opnix::env::Arguments),
+    #[command(hide = true, name = "__complete")]
+    Complete(complete::Arguments),
     #[command(hide = true)]
     Fetch(fetch::Arguments),
 }
@@ -142,9 +147,11 @@ pub fn main() -> ExitCode {
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),
         Command::Setup(arguments) => setup::run(arguments),
+        Command::Purge(arguments) => purge::run(arguments),
         Command::Secret(arguments) => from_opnix::secret::run(arguments),
         Command::Token(arguments) => token::run(arguments),
         Command::Env(arguments) => from_opnix::env::run(arguments),
+        Command::Complete(arguments) => complete::run(arguments),
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     crate::records::flush();
@@ -165,6 +172,9 @@ fn fail(exit: Exit, message: impl std::fmt::Display) -> Exit {
 /// Says on standard error everything that is wrong with the configuration.
 fn faulty(faults: &crate::config::Faults) -> Exit {
     complain!("{faults}");
+    if faults.is_nothing_written() {
+        return Exit::Config;
+    }
     let count = counted(faults.iter().len(), "fault");
     fail(Exit::Config, format_args!("the configuration has {count}"))
 }

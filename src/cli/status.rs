@@ -34,7 +34,7 @@ pub struct Arguments {
     /// Only what concerns this unit, under any of its names: what it may have, from where, and would get now; what it was given,
     /// whether that is the newest, what it was refused and waits for.
     unit: Option<String>,
-    /// As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink
+    /// As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink (share/doc/opnix/docs)
     #[arg(long)]
     json: bool,
     /// Show it anew every two seconds, until Ctrl-C or nobody reads it; as JSON, one line each time

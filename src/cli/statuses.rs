@@ -28,7 +28,7 @@ const OF_OPNIX: [Status; 3] = [
 ];
 
 /// What each command has beside what is of every command.
-const COMMANDS: [(&str, &[&[Status]]); 18] = [
+const COMMANDS: [(&str, &[&[Status]]); 19] = [
     (
         "serve",
         &[&[
@@ -101,7 +101,8 @@ const COMMANDS: [(&str, &[&[Status]]); 18] = [
         &[&[
             (Exit::Ok, "nothing is at fault; warnings do not count, nor does what could not be looked at"),
             (Exit::Unavailable, "something is at fault"),
-            (Exit::Software, "the report could not be made"),
+            (Exit::Usage, "the file for --report is there already"),
+            (Exit::Software, "what was found cannot be told as JSON"),
         ]],
     ),
     (
@@ -125,6 +126,15 @@ const COMMANDS: [(&str, &[&[Status]]); 18] = [
         &[&[
             (Exit::Ok, "there is a key that opens"),
             (Exit::System, "there is none, for now; nothing was changed"),
+        ]],
+    ),
+    (
+        "purge",
+        &[&[
+            (Exit::Ok, "all is gone, as a look at it showed; with --dry-run, it is listed"),
+            (Exit::Usage, "nobody said yes"),
+            (Exit::Unavailable, "something is left, and named"),
+            (Exit::Denied, "only root may"),
         ]],
     ),
     ("secret", &[&[(Exit::Ok, "every file is written")], &OF_OPNIX]),

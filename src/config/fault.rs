@@ -57,6 +57,11 @@ impl Faults {
         self.0.iter()
     }
 
+    /// Whether all that is wrong is that nobody has written a configuration yet.
+    pub fn is_nothing_written(&self) -> bool {
+        self.0.iter().all(|fault| fault.what == super::NOTHING)
+    }
+
     /// All of them on one line, as for the journal.
     pub fn line(&self) -> String {
         self.0.iter().map(Fault::line).collect::<Vec<_>>().join("; ")

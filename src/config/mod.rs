@@ -16,7 +16,7 @@ pub use check::{SETTINGS, TIMING};
 pub use fault::{Fault, Faults};
 pub use identity::Identity;
 pub use owners::{is_from_outside, past_own_links};
-pub use sources::{DEFAULT_DIRECTORY, DEFAULT_PATH, read};
+pub use sources::{DEFAULT_DIRECTORY, DEFAULT_PATH, NOTHING, how_to_begin, is_nothing_written, read};
 pub use valid::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
 
 use crate::place::Place;
@@ -65,6 +65,11 @@ fn read_all(paths: &[PathBuf], is_to_be_ours: bool) -> Result<Config, Faults> {
             is_ours(directory);
         }
         found.retain(|path| is_ours(path));
+    }
+    if found == [Path::new(DEFAULT_PATH)] && is_nothing_written() {
+        let place = Place { file: Path::new(DEFAULT_PATH).into(), position: None };
+        faults.add(&place, &Problem::new(NOTHING, how_to_begin()));
+        return faults.or(None);
     }
     let mut files = Vec::new();
     for path in &found {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use crate::documents::document;
 use crate::files;
 
 /// Where the service looks when it is not told otherwise.
@@ -13,6 +14,31 @@ pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";
 pub const DEFAULT_DIRECTORY: &str = "/etc/opnix/secrets.d";
 /// A configuration file larger than this, in bytes, is a mistake.
 const SIZE_MAX: usize = 16 << 20;
+
+/// What is wrong where nobody has written anything yet.
+pub const NOTHING: &str = "there is no configuration yet, and so no unit is given anything";
+
+/// The least that does something, to be pasted and edited.
+const EXAMPLE: &str = r#"{"secrets": [{"name": "api-key", "reference": "op://Vault/Item/field", "units": ["example.service"]}]}"#;
+
+/// What to do then: the installed example, if there is one, else the least that does something.
+pub fn how_to_begin() -> String {
+    let example = document("secrets.json.example");
+    let begin = if Path::new(&example).is_absolute() {
+        format!("begin with the example: install -D -m 0644 {example} {DEFAULT_PATH}")
+    } else {
+        format!("write into it which unit gets which secret, such as: {EXAMPLE}")
+    };
+    format!("{begin}\nthen edit it, and: opnix check; all keys are in {}", document("docs/configuration.md"))
+}
+
+/// Whether nobody has written a configuration to where it is looked for by default.
+pub fn is_nothing_written() -> bool {
+    let is_missing =
+        matches!(fs::metadata(DEFAULT_PATH), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    is_missing
+        && expand(Path::new(DEFAULT_DIRECTORY)).is_ok_and(|files| files.iter().all(|file| !file.exists()))
+}
 
 /// The files that a path stands for, in the order of their names.
 pub fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {

@@ -132,7 +132,7 @@ pub fn is_link_to(link: &Path, target: &Path) -> bool {
 }
 
 /// What is to be removed, and how to tell that it is still ours.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Left {
     /// In memory that only we write to.
     Ours,
@@ -159,25 +159,73 @@ pub enum Removal {
 
 /// Removes a file or link if it is still ours, and in any case what is unfinished of it.
 pub fn remove(path: &Path, left: &Left) -> io::Result<Removal> {
-    let (directory, name) = match parent(path, None) {
-        Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Gone),
-        // Whoever put something else in the place of a directory has what was in it.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Removal::NotOurs),
-        Err(error) => return Err(error),
-    };
+    let Some((directory, name)) = place_of(path)? else { return Ok(Removal::Gone) };
+    let Some(directory) = directory else { return Ok(Removal::NotOurs) };
     discard(&directory, &unfinished(name))?;
-    let Some(there) = stat(&directory, name)? else { return Ok(Removal::Gone) };
+    match whose(&directory, name, left)? {
+        Whose::Nobodys => Ok(Removal::Gone),
+        Whose::Ours => discard(&directory, name.as_bytes()).map(|()| Removal::Gone),
+        Whose::Others => Ok(Removal::NotOurs),
+        Whose::Unsure => Ok(Removal::Unsure),
+    }
+}
+
+/// What a file or link that was left would be taken for, if it were to be removed now. What is unfinished of it counts as ours.
+pub fn look_at(path: &Path, left: &Left) -> io::Result<Whose> {
+    let Some((directory, name)) = place_of(path)? else { return Ok(Whose::Nobodys) };
+    let Some(directory) = directory else { return Ok(Whose::Others) };
+    match whose(&directory, name, left)? {
+        Whose::Nobodys if stat(&directory, OsStr::from_bytes(&unfinished(name)))?.is_some() => {
+            Ok(Whose::Ours)
+        }
+        whose => Ok(whose),
+    }
+}
+
+/// Whether a file holds the value that was written last, whoever wrote it there.
+pub fn holds_the_value(path: &Path, left: &Left) -> io::Result<bool> {
+    let Left::File { hash, coming, key, .. } = left else { return Ok(false) };
+    let Some((Some(directory), name)) = place_of(path)? else { return Ok(false) };
+    let there = key.hash(&files::read_open(&open_regular(&directory, name)?, CREDENTIALS_MAX)?);
+    Ok([Some(hash), coming.as_ref()].contains(&Some(&there)))
+}
+
+/// Whose something is that lies at a path of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Nothing is there.
+    Nobodys,
+    Ours,
+    Others,
+    /// It may be ours, with changes.
+    Unsure,
+}
+
+/// The directory of a path, and the name in it. `None`: there is no such directory; without a directory: something else is in its
+/// place, and whoever put it there has what was in it.
+fn place_of(path: &Path) -> io::Result<Option<(Option<OwnedFd>, &OsStr)>> {
+    match parent(path, None) {
+        Ok((directory, name)) => Ok(Some((Some(directory), name))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Ok(path.file_name().map(|name| (None, name)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn whose(directory: &OwnedFd, name: &OsStr, left: &Left) -> io::Result<Whose> {
+    let Some(there) = stat(directory, name)? else { return Ok(Whose::Nobodys) };
     let is_ours = match left {
         Left::Ours => true,
         Left::Link(target) => {
-            is_a(&there, SFlag::S_IFLNK) && readlinkat(&directory, name)? == target.as_os_str()
+            is_a(&there, SFlag::S_IFLNK) && readlinkat(directory, name)? == target.as_os_str()
         }
         Left::File { mark, hash, coming, key } if is_a(&there, SFlag::S_IFREG) => {
             let now = Mark::from(&there);
             let is_same_file = mark.as_ref().is_some_and(|mark| mark.inode == now.inode);
             let content = || {
-                let file = open_regular(&directory, name)?;
+                let file = open_regular(directory, name)?;
                 io::Result::Ok(key.hash(&files::read_open(&file, CREDENTIALS_MAX)?))
             };
             let content = content().ok();
@@ -189,17 +237,13 @@ pub fn remove(path: &Path, left: &Left) -> io::Result<Removal> {
                 mark.as_ref().is_some_and(|mark| Mark { changed: mark.changed, ..now } == *mark);
             let is_unknown = hash.is_empty() && is_same_file || coming.as_deref() == Some("");
             if !(holds_it || is_untouched) && is_unknown {
-                return Ok(Removal::Unsure);
+                return Ok(Whose::Unsure);
             }
             holds_it || is_untouched
         }
         Left::File { .. } => false,
     };
-    if !is_ours {
-        return Ok(Removal::NotOurs);
-    }
-    discard(&directory, name.as_bytes())?;
-    Ok(Removal::Gone)
+    Ok(if is_ours { Whose::Ours } else { Whose::Others })
 }
 
 /// Removes what a mirror that was killed left of it.

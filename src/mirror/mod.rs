@@ -20,6 +20,7 @@ pub mod reload;
 pub mod report;
 mod startable;
 mod state;
+pub mod traces;
 mod units;
 pub mod unserved;
 pub mod watch;

@@ -89,6 +89,56 @@ fn unmount(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Where our memory is mounted, all copies of it.
+pub fn mounted() -> io::Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts.lines().filter_map(place_of_ours).collect())
+}
+
+/// Of a line of mountinfo, the place, if our memory is mounted there.
+fn place_of_ours(line: &str) -> Option<PathBuf> {
+    let (mount, described) = line.split_once(" - ")?;
+    let mut described = described.split(' ');
+    let (kind, source) = (described.next()?, described.next()?);
+    let is_ours = source == SOURCE && ["tmpfs", "ramfs"].contains(&kind);
+    // The kernel writes what would end a word as three octal digits.
+    let unescaped = ["\\040", "\\011", "\\012", "\\134"].iter().zip([" ", "\t", "\n", "\\"]);
+    let place =
+        unescaped.fold(mount.split(' ').nth(4)?.to_owned(), |path, (code, is)| path.replace(code, is));
+    is_ours.then(|| place.into())
+}
+
+/// Takes the memory away from everywhere, with all that is in it: removed first, because who has a view of the mounts of its own, or
+/// a file open, may keep the memory itself. Returns what could not be done.
+pub fn take_away() -> Vec<String> {
+    let mut troubles = Vec::new();
+    let mut note = |path: &Path, error: io::Error| troubles.push(format!("{}: {error}", path.display()));
+    if Mount::ours(Path::new(WRITABLE)).is_ok_and(|mount| mount.is_some()) {
+        for entry in fs::read_dir(WRITABLE).into_iter().flatten().flatten() {
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.unwrap_or_else(|error| note(&path, error));
+        }
+    }
+    // What is mounted over another is unmounted first, and then it shows.
+    let mut places = mounted().unwrap_or_default();
+    places.reverse();
+    for place in places {
+        umount2(&place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .unwrap_or_else(|error| note(&place, error.into()));
+        // Where somebody else put something, it stays.
+        let _ = fs::remove_dir(&place);
+    }
+    troubles
+}
+
+/// Whether files that are written in root's place go into our memory, and not beside it: it may have been taken away a moment ago.
+pub fn is_there() -> bool {
+    let device = |path: &str| fs::symlink_metadata(path).map(|there| there.dev());
+    matches!((device(WRITABLE), device(PLACE)), (Ok(memory), Ok(place)) if memory != place)
+}
+
 fn make(path: &str) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -251,5 +301,22 @@ impl Mount {
              \"mirror_root\" in secrets.json",
             path = path.display(),
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_memory_is_found_wherever_it_is_mounted_and_nobody_elses() {
+        let line = |place: &str, kind: &str, source: &str| {
+            format!("36 35 0:44 / {place} ro,nosuid master:1 - {kind} {source} rw,mode=751,noswap")
+        };
+        let found = |place, kind, source| place_of_ours(&line(place, kind, source));
+        assert_eq!(found("/run/secrets", "tmpfs", "opnix"), Some("/run/secrets".into()));
+        assert_eq!(found("/a\\040b\\134c", "ramfs", "opnix"), Some("/a b\\c".into()));
+        assert_eq!(found("/run/secrets", "tmpfs", "sops"), None);
+        assert_eq!(found("/run/secrets", "ext4", "opnix"), None);
     }
 }

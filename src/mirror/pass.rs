@@ -278,8 +278,13 @@ impl<'p> Pass<'p> {
         self.open.insert(file.path.clone(), Open { owner, is_written: false, links });
         let (path, turn) = (file.path.clone(), self.mirror.turn);
         self.give(&file.path, move |at| {
-            let wanted = Wanted { path: at.to_owned(), owner, mode, value };
-            Done::Put { path, turn, now, result: install::put(&wanted) }
+            // It may have been unmounted since this look began, and what is below it is no place for a secret.
+            let result = if at != path && !mount::is_there() {
+                Err(io::Error::other("the memory for files was unmounted"))
+            } else {
+                install::put(&Wanted { path: at.to_owned(), owner, mode, value })
+            };
+            Done::Put { path, turn, now, result }
         });
     }
 

@@ -72,6 +72,25 @@ impl Memory {
         Ok(state)
     }
 
+    /// What was written and not removed since, as far as it is known; and what of that cannot be known.
+    pub fn known(&self) -> (io::Result<State>, Vec<String>) {
+        let damaged = |directory: &Option<StateDirectory>, name| {
+            let directory = directory.as_ref()?;
+            let known = match directory.read(name) {
+                Ok(None) => return None,
+                Ok(Some(text)) if name == FILE => serde_json::from_slice::<State>(&text)
+                    .map_err(io::Error::from)
+                    .and_then(State::checked)
+                    .map(drop),
+                Ok(Some(text)) => serde_json::from_slice::<Lasting>(&text).map_err(io::Error::from).map(drop),
+                Err(error) => Err(error),
+            };
+            known.err().map(|error| format!("{}: {error}", directory.path(name).display()))
+        };
+        let doubts = [damaged(&self.runtime, FILE), damaged(&self.state, LASTING)];
+        (self.load(), doubts.into_iter().flatten().collect())
+    }
+
     fn of_this_boot(&self) -> io::Result<State> {
         let Some(directory) = &self.runtime else { return State::new() };
         let known = match directory.read(FILE) {

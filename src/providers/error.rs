@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::LONGEST_LIMIT;
 pub use super::step::Step;
+use crate::documents::document;
 use crate::moment::Moment;
 use crate::remedy::Remedy;
 use crate::similar;
@@ -152,7 +153,7 @@ impl Remedy for FetchError {
             }
             Self::Ambiguous { candidates, .. } => format!("say which: {}", candidates.join(" or ")),
             Self::Empty { .. } => "fill the field in, or remove the secret from the configuration".into(),
-            Self::RateLimited { .. } => "fewer machines or a Connect server help: docs/scale.md".into(),
+            Self::RateLimited { .. } => format!("fewer machines or a Connect server help: {}", document("docs/scale.md")),
             Self::Unreachable { at, .. } => at.remedy().into(),
             Self::Unavailable { .. } => {
                 "see whether it reports an outage, and start the unit again when it is over".into()

@@ -69,6 +69,9 @@ impl Service {
                     }
                 }
             }
+            Configuration::Faulty(faults) if faults.is_nothing_written() => {
+                format!("Refusing every request: {}.", faults.line())
+            }
             Configuration::Faulty(_) => "Refusing every request: the configuration is faulty.".into(),
         }
     }

@@ -118,6 +118,11 @@ impl Manager {
         self.call("ResetFailedUnit", &[Argument::Text(unit)]).map(drop)
     }
 
+    /// Closes what systemd keeps open for a unit that does not run, so that it is not there when the unit runs again.
+    pub fn close_stored(&mut self, unit: &str) -> io::Result<()> {
+        self.call("CleanUnit", &[Argument::Text(unit), Argument::Texts(&["fdstore"])]).map(drop)
+    }
+
     /// Sends a signal to the main process of a unit.
     pub fn kill(&mut self, unit: &str, signal: i32) -> io::Result<()> {
         let arguments = [Argument::Text(unit), Argument::Text("main"), Argument::Number(signal)];
@@ -195,6 +200,11 @@ impl Unit {
     /// Whether it runs, so that it may go on with what it was given when it began to.
     pub fn is_running(&self) -> bool {
         !["inactive", "failed"].contains(&self.state()) && self.sub_state() != "exited"
+    }
+
+    /// How many descriptors systemd keeps open for it.
+    pub fn stored(&self) -> i128 {
+        self.number("NFileDescriptorStore")
     }
 
     /// Why it failed.

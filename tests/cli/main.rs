@@ -5,6 +5,7 @@
 // A test that panics has failed, which is what it should do then.
 #![allow(clippy::unwrap_used)]
 
+mod completions;
 mod configuration;
 mod core_install;
 mod pipes;

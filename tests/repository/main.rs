@@ -9,6 +9,7 @@
 mod code;
 mod docs;
 mod generated;
+mod secrets_page;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -231,6 +231,15 @@ pub fn without_a_key_values_are_in_memory_only_and_status_says_so(machine: &Mach
     let mode = machine.sh(&format!("stat -c %a {CACHE} {KEY}")).ok();
     assert_eq!(mode, "600\n600");
     machine.sh(&format!("! grep -c {CANARY} {CACHE}")).ok();
+    // In another seal it is the same key, and opens the same cache, while the service goes on.
+    machine.run(&["opnix", "setup", "--with-key=bogus"]).fails();
+    machine
+        .sh(&format!(
+            "cp {KEY} /run/key-before; opnix setup --reseal --with-key=host; ! cmp -s {KEY} /run/key-before"
+        ))
+        .ok();
+    machine.sh("systemctl restart opnix-key.service opnix.service; systemctl start keyless@4.service").ok();
+    assert!(machine.sh("opnix status").text().contains("1 value, 1 sealed on disk"));
 }
 
 pub fn a_cache_that_is_copied_to_another_machine_does_not_open(machine: &Machine) {

@@ -18,6 +18,7 @@ mod death;
 mod faults;
 mod files;
 mod harness;
+mod installed;
 mod journal;
 mod lease;
 mod lifetimes;
@@ -33,6 +34,7 @@ mod operator;
 mod opnix;
 mod owners;
 mod peers;
+mod purge;
 mod recovery;
 mod refusals;
 mod roundtrip;
@@ -77,6 +79,7 @@ fn main() -> std::process::ExitCode {
         onepassword::the_secrets_of_a_host_come_through_the_official_core,
         onepassword::the_secrets_of_a_host_come_from_a_connect_server,
         onepassword::the_readmes_installation_ends_in_a_unit_with_its_secret,
+        installed::what_is_installed_anywhere_works_as_it_says_and_is_removed_to_the_last_file,
         onepassword::fifty_units_at_once_cost_the_fewest_requests,
         onepassword::each_fault_at_a_units_start_refuses_it_and_says_why,
         token::a_new_token_is_taken_by_itself_however_it_is_written,
@@ -135,6 +138,10 @@ fn main() -> std::process::ExitCode {
         versions::a_field_at_hand_that_is_newer_than_what_the_start_was_given_is_refused,
         versions::the_fields_of_an_item_are_of_one_version_in_each_start_and_text,
         roundtrip::a_value_arrives_byte_for_byte_by_whichever_way_it_goes,
+        purge::nothing_is_written_beside_the_memory_whoever_unmounted_it,
+        purge::a_purge_ends_although_the_service_hangs_or_it_was_killed_in_the_middle,
+        purge::a_purge_names_copies_older_unit_files_and_who_was_given_a_file,
+        purge::a_purge_takes_everything_says_who_still_holds_something_and_keeps_opnix_closed,
         recovery::what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both,
         recovery::units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do,
         recovery::units_that_were_refused_come_up_when_their_value_is_there_and_no_others_do,

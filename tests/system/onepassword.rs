@@ -226,7 +226,8 @@ pub fn the_readmes_installation_ends_in_a_unit_with_its_secret(machine: &Machine
         readme.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("its commands");
     let simulator = one_password(machine, account(&[("OpenAI", "credential")]));
     machine.sh("rm -rf /usr/lib/opnix /etc/opnix /tmp/opnix-core").ok();
-    set_up_with(machine, &json!({"secrets": [entry("key", "OpenAI/credential", "installed.service")]}));
+    let config = json!({"secrets": [entry("key", "OpenAI/credential", "installed.service")]});
+    set_up_with(machine, &config);
     machine.systemctl(&["stop", "opnix.socket"]).ok();
     let mut ran = 0;
     for command in commands.lines().map(|line| line.split("  #").next().unwrap_or(line).trim()) {
@@ -248,11 +249,16 @@ pub fn the_readmes_installation_ends_in_a_unit_with_its_secret(machine: &Machine
                     "0644",
                 );
             }
+            "install -D -m 0644 /usr/share/doc/opnix/secrets.json.example /etc/opnix/secrets.json" => {
+                machine.sh(&format!("{command}; opnix check")).ok();
+                // Then it is edited.
+                machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+            }
             command => drop(machine.sh(command).ok()),
         }
         ran += 1;
     }
-    assert_eq!(ran, 4);
+    assert_eq!(ran, 6);
     consumer(machine, "installed.service", "key", "");
     machine.systemctl(&["start", "installed.service"]).ok();
     assert_eq!(found(machine, "installed.service"), value("OpenAI").into_bytes());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::status::{Styled, bad, good};
 use super::{Exit, fail};
 use crate::cli::output::say;
+use crate::documents::document;
 use host::{Host, SECRETS};
 use manager::{Manager, Outcome};
 
@@ -65,7 +66,10 @@ fn show() -> Result<bool, Failure> {
     if let Some(median) = host.time_from_memory(&manager)? {
         say!("\nFrom memory, an answer takes {} (median of {} requests).", human(median), host::TIMED);
     }
-    say!("\nNext: README.md shows the unit file and the configuration for secrets of your own.");
+    say!(
+        "\nNext: {} shows the unit file and the configuration for secrets of your own.",
+        document("README.md")
+    );
     Ok(well)
 }
 

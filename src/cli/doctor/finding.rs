@@ -62,6 +62,7 @@ kinds! {
     ConfigurationFaulty = "configuration-faulty": "the configuration from before stays in force; where there is none, every unit is refused";
     ConfigurationOld = "configuration-old": "what was changed in the files counts after a reload only";
     ServiceMissing = "service-missing": "nobody answers units";
+    Purged = "purged": "no unit is given a secret until that file is gone";
     ServiceStopped = "service-stopped": "the next unit that asks starts it; files are not kept current until then";
     ServiceDoesNotStart = "service-does-not-start": "systemd takes the connections of units in its place, and they wait";
     ServiceSilent = "service-silent": "units wait for it";

@@ -8,6 +8,7 @@ mod machine;
 mod network;
 mod own_units;
 mod provider;
+mod report;
 mod selinux;
 mod sockets;
 pub mod token;
@@ -24,13 +25,13 @@ use serde::Serialize;
 
 use self::finding::{Finding, Kind, Level};
 use super::control::{ControlArguments, Unanswered};
-use super::output::say;
+use super::output::{complain, say};
 use super::progress::Progress;
 use super::{ConfigArguments, Exit, fail};
 use crate::config::{self, Config, Faults};
 use crate::control::interface::{Status, whole_status};
 use crate::counted::counted;
-use crate::systemd::manager::Manager;
+use crate::systemd::{self, manager::Manager};
 
 /// How long each step has, unless it asks 1Password.
 const STEP: Duration = Duration::from_secs(30);
@@ -55,6 +56,10 @@ pub struct Arguments {
     /// As JSON: every finding with a name for programs
     #[arg(long)]
     json: bool,
+    /// Write a report that can be sent to who helps: versions, findings, states, and the shape of the configuration, with all names
+    /// replaced, and no value and no token. To opnix-report.txt, or another file that is not there yet; read it before you send it
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = report::FILE)]
+    report: Option<PathBuf>,
     #[command(flatten)]
     control: ControlArguments,
 }
@@ -111,6 +116,9 @@ const STEPS: [(&str, Look, Duration); 11] = [
     ("the units", units::states, STEP),
 ];
 
+/// Those that do not rest on a service that may run.
+const UNTIL_CONFIGURATION: usize = 3;
+
 #[derive(Serialize)]
 struct Report<'f> {
     findings: &'f [Finding],
@@ -121,13 +129,22 @@ struct Report<'f> {
 
 pub fn run(arguments: Arguments) -> Exit {
     let json = arguments.json;
+    if let Some(path) = arguments.report.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+        return fail(
+            Exit::Usage,
+            format_args!("{} is there already\nname another file, or remove it", path.display()),
+        );
+    }
     let progress = Progress::begin("looking at the service");
     let config = config::load(&arguments.config.config);
     let status = arguments.control.ask(async |mut service| whole_status(&mut service).await);
     drop(progress);
     let case = Arc::new(Case { arguments, config, status });
     let mut findings = Vec::new();
-    for (what, look, limit) in STEPS {
+    // Where opnix is closed on purpose, what rests on it is missing, and none of it is to be mended.
+    let is_closed = case.arguments.control.is_systems() && systemd::is_purged();
+    let steps = if is_closed { UNTIL_CONFIGURATION } else { STEPS.len() };
+    for (what, look, limit) in STEPS.into_iter().take(steps) {
         let progress = Progress::begin(format!("looking at {what}"));
         let found = within(limit, &case, look).unwrap_or_else(|error| {
             let took = humantime::format_duration(limit);
@@ -163,6 +180,12 @@ pub fn run(arguments: Arguments) -> Exit {
             many => format!("; {many} things could not be looked at"),
         };
         say!("\n{}, {}{unseen}", counted(faults, "fault"), counted(warnings, "warning"));
+    }
+    if let Some(path) = &case.arguments.report {
+        if let Err(error) = report::write(path, &case, &findings) {
+            return fail(Exit::System, format_args!("no report was written: {}: {error}", path.display()));
+        }
+        complain!("opnix: wrote {}, with all names replaced: read it before you send it", path.display());
     }
     if faults == 0 { Exit::Ok } else { Exit::Unavailable }
 }

@@ -11,7 +11,9 @@ use super::finding::{Finding, Kind};
 use super::sockets::comes_at_boot;
 use crate::cli::check::credentials::{Credentials, Why};
 use crate::cli::control::{SERVICE, Unanswered};
+use crate::documents::document;
 use crate::providers::child::token;
+use crate::systemd;
 use crate::systemd::manager::{CREDENTIALS, Manager, Unit};
 use crate::systemd::unit_files::UnitFiles;
 
@@ -27,6 +29,8 @@ pub const PARTS: [(&str, &str); 5] = [
     ("opnix-key.service", "the key of the sealed cache is not opened"),
     (BRINGER, "a new token is taken at a reload only"),
 ];
+/// Those with `RemainAfterExit=yes`.
+const WORK_AT_BOOT: [&str; 2] = ["opnix-mount.service", "opnix-setup.service"];
 /// The units of opnix that have credentials.
 const WITH_CREDENTIALS: [&str; 2] = [SERVICE, "opnix-key.service"];
 
@@ -35,13 +39,19 @@ pub fn look(case: &Case) -> Vec<Finding> {
     if !case.is_of_the_system() {
         return findings;
     }
+    if systemd::is_purged() {
+        // All else that is wrong with its units comes from that.
+        let what = systemd::PURGED_SAYS;
+        return vec![Finding::fault(Kind::Purged, AREA, what).at(systemd::PURGED).mend(systemd::UNPURGE)];
+    }
     let Some(mut manager) = case.manager() else { return findings };
     if let Ok(service) = manager.unit(SERVICE) {
         if !service.is_known() {
             let what = format!("systemd knows no {SERVICE}");
-            return vec![
-                Finding::fault(Kind::ServiceMissing, AREA, what).mend("install opnix's unit files: README"),
-            ];
+            return vec![Finding::fault(Kind::ServiceMissing, AREA, what).mend(format!(
+                "install opnix's unit files: systemd/install, as {} says",
+                document("README.md")
+            ))];
         }
         findings.extend(is_old(&service));
         for (name, without) in PARTS {
@@ -68,7 +78,7 @@ fn answer(case: &Case) -> Option<Finding> {
         }
         Err(why) => why,
     };
-    let (_, lines) = case.arguments.control.describe(why);
+    let (_, lines) = case.arguments.control.describe_alone(why);
     let kind = match why {
         Unanswered::NoService(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Some(Finding::unseen(AREA, lines.lines().next().unwrap_or_default()));
@@ -135,7 +145,11 @@ fn of_part(part: &Unit, name: &str, without: &str, service: &Unit, case: &Case) 
     let is_optional = ["opnix-setup.service", "opnix-key.service"].contains(&name);
     let finding = if is_optional && part.state() != "failed" { Finding::warning } else { Finding::fault };
     let mend = if part.is_masked() {
-        format!("systemctl unmask {name}; systemctl start {name}")
+        // One that did its work at boot counts as up for good: it does it anew only at a restart. And each kind of mask is taken
+        // away by a command of its own.
+        let start = if WORK_AT_BOOT.contains(&name) { "restart" } else { "start" };
+        let runtime = if part.file_state() == "masked-runtime" { "--runtime " } else { "" };
+        format!("systemctl unmask {runtime}{name}; systemctl {start} {name}")
     } else if part.state() == "inactive" && part.is_known() {
         format!("systemctl start {name}")
     } else {

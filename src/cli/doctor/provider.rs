@@ -14,6 +14,7 @@ use crate::cli::status::relative;
 use crate::config::{self, Config};
 use crate::control::interface::{Budget, Control, Health, Renewal, Status, whole_status};
 use crate::counted::counted;
+use crate::documents::document;
 use crate::providers::ask::service_account::library;
 use crate::reference;
 
@@ -78,7 +79,10 @@ fn limits(status: &Status) -> Vec<Finding> {
     let Budget { hour, day, limited_until } = &status.budget;
     if let Some(until) = limited_until {
         let what = format!("1Password's limit on requests is reached; it is over {}", relative(*until, now));
-        let mend = "nothing: values that are kept are served, and the others are asked for then; docs/scale.md says how to need fewer requests";
+        let mend = format!(
+            "nothing: values that are kept are served, and the others are asked for then; {} says how to need fewer requests",
+            document("docs/scale.md")
+        );
         findings.push(Finding::fault(Kind::RateLimited, AREA, what).mend(mend));
     } else if matches!(provider.health, Health::Spent | Health::Limited) {
         let used = |window: &crate::control::interface::Window| match window.limit {
@@ -90,7 +94,10 @@ fn limits(status: &Status) -> Vec<Finding> {
             used(hour),
             used(day)
         );
-        let mend = "raise `budget` in secrets.json if the account allows more, or ask less often (`refresh`); docs/scale.md";
+        let mend = format!(
+            "raise `budget` in secrets.json if the account allows more, or ask less often (`refresh`); {}",
+            document("docs/scale.md")
+        );
         findings.push(Finding::fault(Kind::BudgetSpent, AREA, what).mend(mend));
     }
     findings

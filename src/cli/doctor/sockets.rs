@@ -8,6 +8,7 @@ use std::path::Path;
 use super::Case;
 use super::finding::{Finding, Kind};
 use crate::cli::control::{SERVICE, is_heard_at};
+use crate::documents::document;
 use crate::systemd::manager::{Manager, Unit};
 use crate::{control, systemd};
 
@@ -37,9 +38,10 @@ fn look_at(name: &str, path: &str, manager: &mut Manager) -> Vec<Finding> {
     };
     if !unit.is_known() {
         let what = format!("there is no {name}");
-        return vec![
-            Finding::fault(Kind::SocketStopped, AREA, what).mend("install opnix's unit files: README"),
-        ];
+        return vec![Finding::fault(Kind::SocketStopped, AREA, what).mend(format!(
+            "install opnix's unit files: systemd/install, as {} says",
+            document("README.md")
+        ))];
     }
     let mut findings = Vec::new();
     let runs = manager.unit(SERVICE).is_ok_and(|service| service.main_pid() != 0);

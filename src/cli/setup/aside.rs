@@ -192,6 +192,13 @@ impl Pairs {
     }
 }
 
+impl Pairs {
+    /// The same key in another seal.
+    pub fn reseal(&self, sealed: &[u8]) -> io::Result<()> {
+        StateDirectory::new(&self.key.path).replace(self.key.name, sealed)
+    }
+}
+
 impl Half {
     fn open(path: &Path, name: &'static str) -> Result<Self, String> {
         let directory = match open_directory(path) {

@@ -13,9 +13,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use zeroize::Zeroizing;
 
 use super::words::{complaint, judge};
 use crate::store::disk::KEY_CREDENTIAL;
+use crate::store::sealed::KEY_LENGTH;
 
 /// In bytes. A sealed key has a few hundred, and with `debug` systemd says some thousand.
 const OUTPUT_MAX: usize = 64 << 10;
@@ -69,6 +71,27 @@ impl Creds {
         }
     }
 
+    /// The key itself, to be sealed anew.
+    pub fn opened(&self, path: &Path, limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.decrypted(path, &[], limit)
+    }
+
+    /// The same, of what is not in a file yet.
+    pub fn opened_from(&self, sealed: &[u8], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.decrypted(Path::new("-"), sealed, limit)
+    }
+
+    fn decrypted(&self, path: &Path, input: &[u8], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+        let mut command = self.command(&["decrypt", &format!("--name={KEY_CREDENTIAL}")]);
+        command.arg(path).arg("-").stdout(Stdio::piped());
+        let run = self.run(command, input, limit).map_err(Failure::describe)?;
+        match run.status.success() {
+            true if run.output.len() == KEY_LENGTH => Ok(Zeroizing::new(run.output)),
+            true => Err(format!("what it opens to has {} bytes, not {KEY_LENGTH}", run.output.len())),
+            false => Err(run.complaint()),
+        }
+    }
+
     /// `content`, sealed as the credential of this name. It goes through a pipe, and nowhere else.
     pub fn seal(
         &self,
@@ -114,7 +137,7 @@ impl Creds {
         command.stdin(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(Failure::Start)?;
         if let Some(mut stdin) = child.stdin.take() {
-            // Less than a pipe holds. If it ends before it has read everything, its own message counts.
+            // Less than a pipe holds, a key as a sealed one. If it ends before it has read everything, its own message counts.
             let _ = stdin.write_all(input);
         }
         let pipes = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];

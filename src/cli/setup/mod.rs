@@ -38,12 +38,15 @@ const IN_USE: &str = "/run/credentials/opnix-key.service";
 /// not open, it is tried for some seconds; then the command fails and changes nothing, because the key may open later: the TPM
 /// is busy, say. Only a key that cannot open any more is set aside, together with its cache, under names that end in
 /// .aside-1 and so on, and a new one is made. If one that was set aside opens again, it is put back with its cache.
-/// opnix-setup.service runs this at each boot.
+/// opnix-setup.service runs this at each boot. What a key is sealed with is changed by --reseal: no value is lost.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// What systemd-creds seals the key with: auto, host, tpm2 or host+tpm2
-    #[arg(long, value_name = "KEY", default_value = "auto")]
+    /// What systemd-creds seals a key with that is made, or resealed: auto, host, tpm2 or host+tpm2
+    #[arg(long, value_name = "KEY", default_value = "auto", value_parser = ["auto", "host", "tpm2", "host+tpm2"], hide_possible_values = true)]
     with_key: String,
+    /// Seal the present key with --with-key; it is the same key afterwards, and its cache goes on to open
+    #[arg(long, conflicts_with = "new_key")]
+    reseal: bool,
     /// Set the present key and its cache aside, and make a new key
     #[arg(long)]
     new_key: bool,
@@ -136,6 +139,9 @@ impl Setup {
         if self.arguments.new_key {
             return self.renew(&pairs, say);
         }
+        if self.arguments.reseal {
+            return self.reseal(&pairs, say);
+        }
         if !pairs.has_key().map_err(described)? {
             return if self.put_back(&pairs, false, say)? { Ok(()) } else { self.renew(&pairs, say) };
         }
@@ -145,6 +151,9 @@ impl Setup {
                 let has_cache = pairs.has_cache().map_err(described)?;
                 if has_cache || !self.put_back(&pairs, true, say)? {
                     say(format!("the key of the cache is in place: {}", key.display()));
+                    if self.arguments.with_key != "auto" {
+                        say("what it is sealed with stays as it is; --reseal changes that".to_owned());
+                    }
                 }
                 Ok(())
             }
@@ -257,6 +266,25 @@ impl Setup {
         say(format!("made the key of the cache: {}", key.display()));
         say(RESTART.to_owned());
         self.prune(pairs, say);
+        Ok(())
+    }
+
+    /// Seals the present key anew. What runs need not stop: it is the same key.
+    fn reseal(&self, pairs: &Pairs, say: Say) -> Result<(), String> {
+        let (path, limit) = (pairs.key(), self.times.limit);
+        if !pairs.has_key().map_err(described)? {
+            return Err(format!("there is no key to be resealed: {}\nopnix setup", path.display()));
+        }
+        let shown = path.display();
+        let stays = |why| format!("the key stays sealed as it was: {shown}: {why}");
+        let key = self.creds.opened(&path, limit).map_err(stays)?;
+        let sealed = self.creds.seal(KEY_CREDENTIAL, &key, &self.arguments.with_key, limit).map_err(stays)?;
+        // Nobody could open the cache any more if that one did not open.
+        if self.creds.opened_from(&sealed, limit).map_err(stays)? != key {
+            return Err(stays("systemd-creds opens the new one to something else".to_owned()));
+        }
+        pairs.reseal(&sealed).map_err(|error| stays(error.to_string()))?;
+        say(format!("sealed the key of the cache with {}: {shown}", self.arguments.with_key));
         Ok(())
     }
 

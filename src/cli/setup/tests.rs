@@ -66,6 +66,7 @@ impl Machine {
             in_use: self.0.join("in-use"),
             arguments: Arguments {
                 with_key: "auto".to_owned(),
+                reseal: false,
                 new_key,
                 store: self.0.join("store"),
                 state: self.0.join("state"),
@@ -284,4 +285,35 @@ fn nothing_is_set_aside_while_no_new_key_can_be_made() {
     machine.answer(&format!("! grep -q ^encrypt $here/calls || exit 1; {LOST}"));
     machine.fails(&["does not open now"]);
     machine.has_what_it_had();
+}
+
+#[test]
+fn a_key_is_resealed_only_if_the_new_seal_opens_to_the_same_key() {
+    let machine = Machine::new("reseal");
+    let reseal = || {
+        let mut setup = machine.setup(false);
+        setup.arguments.reseal = true;
+        setup.arguments.with_key = "host".to_owned();
+        machine.runs(setup)
+    };
+    for (answer, says) in [
+        (LOST, "stays sealed as it was"),
+        ("true", "has 0 bytes"),
+        ("printf %032d 1; touch \"$here/unsealable\"", "Failed to seal"),
+        // The new one opens to another key.
+        ("rm -f \"$here/unsealable\"; printf %032d $try", "to something else"),
+    ] {
+        machine.answer(answer);
+        let (is_ok, text) = reseal();
+        assert!(!is_ok && text.contains(says), "{says}: {text}");
+        machine.has_what_it_had();
+    }
+    machine.answer("printf %032d 1");
+    let (is_ok, text) = reseal();
+    assert!(is_ok && text.contains("sealed the key of the cache with host"), "{text}");
+    machine.has(&[(KEY, "drawn-1"), (CACHE, "of old")]);
+    assert!(machine.read("calls").unwrap().contains("--with-key=host"));
+    fs::remove_file(machine.0.join(KEY)).unwrap();
+    let (is_ok, text) = reseal();
+    assert!(!is_ok && text.contains("there is no key to be resealed"), "{text}");
 }

@@ -4,6 +4,7 @@
 mod delivery;
 mod from_opnix;
 mod messages;
+mod nothing;
 mod owners;
 mod several;
 

@@ -34,6 +34,20 @@ fn the_unit_files_and_the_program_agree() {
 }
 
 #[test]
+fn a_purge_stops_every_unit_that_is_shipped_and_keeps_it_from_starting() {
+    let units = &sources()["cli/purge/units.rs"];
+    assert!(units.contains("    SERVICE,\n"), "opnix.service");
+    let files = fs::read_dir(root().join("systemd")).unwrap().map(|entry| entry.unwrap().file_name());
+    let is_unit = |name: &String| name.ends_with(".service") || name.ends_with(".socket");
+    let names: Vec<String> = files.map(|name| name.into_string().unwrap()).filter(is_unit).collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        assert!(name == "opnix.service" || units.contains(&format!("\"{name}\"")), "{name} is not stopped");
+        assert!(shipped(&name).contains("\nAssertPathExists=!/etc/opnix/purged\n"), "{name} comes back");
+    }
+}
+
+#[test]
 fn every_kind_of_record_is_in_the_catalog() {
     let after = |text: &str, prefix: &str| -> BTreeSet<String> {
         text.match_indices(prefix).map(|(at, _)| text[at + prefix.len()..][..32].to_owned()).collect()
@@ -60,8 +74,8 @@ fn what_is_installed_into_the_system_is_explained_by_journalctl() {
     let script = r#"
         at=$(mktemp -d) && mount -t tmpfs none "$at" && mkdir "$at/upper" "$at/work" &&
         mount -t overlay -o "lowerdir=/usr,upperdir=$at/upper,workdir=$at/work" none /usr &&
-        mount -t tmpfs none /var/lib/systemd && mkdir /var/lib/systemd/catalog &&
-        BINARY=/bin/true systemd/install /usr >&2 && journalctl --list-catalog"#;
+        mount -t tmpfs none /var/lib/systemd && mkdir /var/lib/systemd/catalog && mount -t tmpfs none /run &&
+        LIVE=no BINARY=/bin/true systemd/install /usr >&2 && journalctl --list-catalog"#;
     let run = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", script])
         .current_dir(root())

@@ -116,6 +116,15 @@ fn every_configuration_in_the_documentation_is_valid() {
 }
 
 #[test]
+fn the_example_of_a_configuration_that_is_installed_is_valid() {
+    let example = root().join("docs/secrets.json.example");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_opnix")).args(["check", "--config"]).arg(example).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stderr, b"", "nor is there a warning");
+}
+
+#[test]
 fn the_vault_file_in_the_documentation_is_read() {
     let (_, vault) =
         examples("json").into_iter().find(|(_, example)| example.contains("\"vaults\"")).unwrap();

@@ -6,6 +6,7 @@ mod explain;
 mod missed;
 mod progress;
 mod refresh;
+mod report;
 mod status;
 mod unserved;
 mod varlink;

@@ -86,6 +86,12 @@ pub fn each_fault_of_the_machine_is_named_mended_and_gone(_: &Machine) {
          "unit-file-old", "systemctl daemon-reload", 0, "rm /run/systemd/system/opnix.service.d/91-later.conf; systemctl daemon-reload"),
         ("the mirror is stopped", "systemctl stop opnix-mirror.service".into(), "part-fails", "opnix-mirror.service does not run", 69,
          "systemctl start opnix-mirror.service"),
+        ("the mirror is masked", "systemctl mask --runtime --now opnix-mirror.service".into(), "part-fails",
+         "systemctl unmask --runtime opnix-mirror.service; systemctl start opnix-mirror.service", 69,
+         "systemctl unmask --runtime opnix-mirror.service; systemctl start opnix-mirror.service"),
+        ("what makes the key is masked", "systemctl mask --runtime opnix-setup.service".into(), "part-fails",
+         "systemctl unmask --runtime opnix-setup.service; systemctl restart opnix-setup.service", 0,
+         "systemctl unmask --runtime opnix-setup.service; systemctl restart opnix-setup.service"),
         // The sockets.
         ("the socket is stopped", "systemctl stop opnix.socket".into(), "socket-stopped", "opnix.socket does not listen", 69,
          "systemctl start opnix.socket opnix.service"),

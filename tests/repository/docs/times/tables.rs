@@ -257,6 +257,9 @@ pub const INNER: &str = "
     src/cli/progress.rs TICK
     src/cli/refresh.rs SOON
     src/mirror/pass/telling.rs LONG AGAIN
+    src/cli/purge/units.rs PATIENCE LOOK QUIET
+    src/cli/complete.rs PATIENCE
+    src/mirror/traces.rs PATIENCE
 ";
 
 /// What documents say of a time, and where the code has it.
