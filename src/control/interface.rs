@@ -9,6 +9,7 @@ use zlink::proxy;
 
 pub use super::error::Error;
 pub use super::pages::whole_status;
+use super::counts::Counts;
 use super::unserved::Unserved;
 
 /// What `Status` answers.
@@ -403,6 +404,7 @@ pub trait Control {
         dry_run: Option<bool>,
         #[zlink(fds)] pipe: Vec<std::os::fd::OwnedFd>,
     ) -> zlink::Result<Result<TokenTaken, Error>>;
+    async fn counts(&mut self) -> zlink::Result<Result<Counts, Error>>;
     #[zlink(more)]
     async fn watch(
         &mut self,

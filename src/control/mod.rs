@@ -1,10 +1,12 @@
 //! The control socket: what administrators ask of the running service, over varlink (<https://varlink.org>).
 
 pub mod answers;
+pub mod counts;
 mod connection;
 mod error;
 pub mod interface;
 mod pages;
+pub mod report;
 pub mod server;
 pub mod teller;
 pub mod unserved;

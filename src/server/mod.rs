@@ -45,6 +45,7 @@ use self::waiting::Waiting;
 use crate::config::Faults;
 use crate::counted::counted;
 use crate::files::StateDirectory;
+use crate::counters;
 use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
 use crate::policy::{Grant, MIRROR};
@@ -101,6 +102,7 @@ impl Service {
         sources: Sources,
         first: Read,
     ) -> Self {
+        counters::begin();
         let disk = Arc::new(Disk::find());
         let base = Base {
             runtime,

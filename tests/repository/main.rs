@@ -7,6 +7,8 @@
 mod code;
 mod docs;
 mod generated;
+#[path = "../daemon/promtool.rs"]
+mod promtool;
 
 use std::fs;
 use std::path::{Path, PathBuf};

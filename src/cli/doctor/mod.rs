@@ -3,7 +3,7 @@
 mod cache;
 mod configuration;
 mod files;
-mod finding;
+pub mod finding;
 mod machine;
 mod network;
 mod own_units;
@@ -58,6 +58,13 @@ pub struct Arguments {
     json: bool,
     #[command(flatten)]
     control: ControlArguments,
+}
+
+impl Arguments {
+    /// As for a look that costs no request.
+    pub(super) fn offline(config: ConfigArguments, control: ControlArguments) -> Self {
+        Self { config, token_file: None, offline: true, json: false, control }
+    }
 }
 
 /// What the steps look at.
@@ -132,22 +139,9 @@ pub fn run(arguments: Arguments) -> Exit {
     let status = arguments.control.ask(async |mut service| whole_status(&mut service).await);
     let case = Arc::new(Case { arguments, config, status });
     let mut findings = Vec::new();
-    for (what, look, limit) in STEPS {
-        progress(what);
-        let found = within(limit, &case, look).unwrap_or_else(|error| {
-            let took = humantime::format_duration(limit);
-            let (what, mend) = match error {
-                RecvTimeoutError::Timeout => (
-                    format!("looking at {what} did not end within {took}"),
-                    "look for a disk, mount or service that does not answer",
-                ),
-                RecvTimeoutError::Disconnected => (
-                    format!("looking at {what} failed"),
-                    "please report this to the makers of opnix, with what stands above it",
-                ),
-            };
-            vec![Finding::fault(Kind::StepHangs, "doctor", what).mend(mend)]
-        });
+    for step in STEPS {
+        progress(step.0);
+        let found = take(step, &case);
         if !json {
             found.iter().for_each(|finding| say!("{}", finding.text()));
         }
@@ -169,6 +163,30 @@ pub fn run(arguments: Arguments) -> Exit {
         say!("\n{}, {}{unseen}", counted(faults, "fault"), counted(warnings, "warning"));
     }
     if faults == 0 { Exit::Ok } else { Exit::Unavailable }
+}
+
+/// All findings, of a service that said this of itself.
+pub fn findings(arguments: Arguments, status: Result<Status, Unanswered>) -> Vec<Finding> {
+    let config = config::load(&arguments.config.config);
+    let case = Arc::new(Case { arguments, config, status });
+    STEPS.into_iter().flat_map(|step| take(step, &case)).collect()
+}
+
+fn take((what, look, limit): (&str, Look, Duration), case: &Arc<Case>) -> Vec<Finding> {
+    within(limit, case, look).unwrap_or_else(|error| {
+        let took = humantime::format_duration(limit);
+        let (what, mend) = match error {
+            RecvTimeoutError::Timeout => (
+                format!("looking at {what} did not end within {took}"),
+                "look for a disk, mount or service that does not answer",
+            ),
+            RecvTimeoutError::Disconnected => (
+                format!("looking at {what} failed"),
+                "please report this to the makers of opnix, with what stands above it",
+            ),
+        };
+        vec![Finding::fault(Kind::StepHangs, "doctor", what).mend(mend)]
+    })
 }
 
 /// One that hangs is left behind: the process ends without it.
