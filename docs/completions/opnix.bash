@@ -40,6 +40,9 @@ _opnix() {
             opnix,help)
                 cmd="opnix__subcmd__help"
                 ;;
+            opnix,metrics)
+                cmd="opnix__subcmd__metrics"
+                ;;
             opnix,mirror)
                 cmd="opnix__subcmd__mirror"
                 ;;
@@ -99,6 +102,9 @@ _opnix() {
                 ;;
             opnix__subcmd__help,help)
                 cmd="opnix__subcmd__help__subcmd__help"
+                ;;
+            opnix__subcmd__help,metrics)
+                cmd="opnix__subcmd__help__subcmd__metrics"
                 ;;
             opnix__subcmd__help,mirror)
                 cmd="opnix__subcmd__help__subcmd__mirror"
@@ -167,7 +173,7 @@ _opnix() {
 
     case "${cmd}" in
         opnix)
-            opts="-h -V --help --version serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help"
+            opts="-h -V --help --version serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -395,7 +401,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help)
-            opts="serve check explain status refresh mirror doctor demo schema core setup secret token env fetch help"
+            opts="serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -521,6 +527,20 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__help__subcmd__metrics)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -681,6 +701,32 @@ _opnix() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__metrics)
+            opts="-h --textfile --doctor --report --config --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --textfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

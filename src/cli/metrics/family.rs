@@ -84,7 +84,7 @@ families! {
     FilesStuck = Gauge "opnix_files_stuck" []: "Files that left the configuration and cannot be removed";
     NotTold = Gauge "opnix_units_not_told" []: "Units that could not be restarted, reloaded or started after a secret changed";
     MirrorCurrent = Gauge "opnix_mirror_configuration_current" []: "Whether the mirror goes by the configuration of the files; if not, those are faulty";
-    Findings = Gauge "opnix_doctor_findings" ["kind", "severity"]: "What opnix doctor --offline finds, by kind; only with --doctor";
+    Findings = Gauge "opnix_doctor_findings" ["kind", "level"]: "What opnix doctor --offline finds, by kind; only with --doctor";
     Unseen = Gauge "opnix_doctor_unseen" []: "What opnix doctor --offline could not look at; only with --doctor";
 }
 

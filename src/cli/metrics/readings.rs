@@ -216,8 +216,8 @@ impl Readings {
             findings.iter().filter(|finding| finding.id == id && finding.level == level).count() as u64
         };
         for kind in finding::Kind::ALL {
-            for (severity, level) in [("fault", Level::Fault), ("warning", Level::Warning)] {
-                self.with(Family::Findings, &[kind.id(), severity], count(kind.id(), level));
+            for (name, level) in [("fault", Level::Fault), ("warning", Level::Warning)] {
+                self.with(Family::Findings, &[kind.id(), name], count(kind.id(), level));
             }
         }
         self.set(Family::Unseen, findings.iter().filter(|finding| finding.level == Level::Unseen).count() as u64);

@@ -116,7 +116,7 @@ fn what_is_told_passes_prometheus_own_check_and_has_no_secret() {
     assert_eq!(code, 0, "{text}");
     check(&text);
     assert!(text.contains("# TYPE opnix_requests_served_total counter\n"), "{text}");
-    assert!(text.contains("opnix_doctor_findings{kind=\"token-missing\",severity=\"fault\"} "), "{text}");
+    assert!(text.contains("opnix_doctor_findings{kind=\"token-missing\",level=\"fault\"} "), "{text}");
     assert!(!text.contains("canary"), "{text}");
 }
 
