@@ -13,17 +13,50 @@ pub const CLIENTS: [&str; 3] = ["unit", "mirror", "unidentified"];
 pub const SOURCES: [&str; 4] = ["memory", "disk", "provider", "stale"];
 /// The checks that refuse, as in the journal's OPNIX_CHECK; the last stands for any that is forgotten here.
 pub const REASONS: [&str; 13] = [
-    "policy", "configuration", "provider", "deadline", "size", "places", "version", "interrupted", "socket",
-    "stopping", "peer", "hierarchy", "other",
+    "policy",
+    "configuration",
+    "provider",
+    "deadline",
+    "size",
+    "places",
+    "version",
+    "interrupted",
+    "socket",
+    "stopping",
+    "peer",
+    "hierarchy",
+    "other",
 ];
 /// What is asked of the provider.
 pub const CALLS: [&str; 3] = ["sign-in", "vaults", "values"];
 /// How that ends: as [`FetchError::kind`] has it; the last stands for any that is forgotten here.
 pub const RESULTS: [&str; 26] = [
-    "ok", "token-missing", "token-invalid", "token-rejected", "account-refused", "forbidden", "vault-not-found",
-    "item-not-found", "field-not-found", "ambiguous", "value-empty", "value-unusable", "rate-limited",
-    "name-unknown", "proxy-wrong", "clock-wrong", "untrusted", "unreachable", "out-of-order", "too-slow",
-    "core-unusable", "certificates-unusable", "provider-broken", "machine-short", "vault-file-unusable", "other",
+    "ok",
+    "token-missing",
+    "token-invalid",
+    "token-rejected",
+    "account-refused",
+    "forbidden",
+    "vault-not-found",
+    "item-not-found",
+    "field-not-found",
+    "ambiguous",
+    "value-empty",
+    "value-unusable",
+    "rate-limited",
+    "name-unknown",
+    "proxy-wrong",
+    "clock-wrong",
+    "untrusted",
+    "unreachable",
+    "out-of-order",
+    "too-slow",
+    "core-unusable",
+    "certificates-unusable",
+    "provider-broken",
+    "machine-short",
+    "vault-file-unusable",
+    "other",
 ];
 /// The upper ends of the histogram's buckets, in milliseconds: from what is answered from memory to the longest deadlines.
 pub const LIMITS: [u64; 13] = [1, 5, 10, 50, 100, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000];
@@ -71,7 +104,8 @@ impl Histogram {
 
     fn read(&self, outcome: &str) -> Durations {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let buckets = LIMITS.iter().zip(&counts).map(|(limit, count)| Bucket { limit: *limit, count: *count });
+        let buckets =
+            LIMITS.iter().zip(&counts).map(|(limit, count)| Bucket { limit: *limit, count: *count });
         Durations {
             outcome: outcome.to_owned(),
             buckets: buckets.collect(),
@@ -81,7 +115,8 @@ impl Histogram {
     }
 }
 
-static SERVED: [Table<{ SOURCES.len() }>; 3] = [const { Table::new(SOURCES) }; 3];
+/// Who is unidentified is never served.
+static SERVED: [Table<{ SOURCES.len() }>; 2] = [const { Table::new(SOURCES) }; 2];
 static REFUSED: [Table<{ REASONS.len() }>; 3] = [const { Table::new(REASONS) }; 3];
 static ABANDONED: AtomicU64 = AtomicU64::new(0);
 static HELD: AtomicU64 = AtomicU64::new(0);
@@ -129,7 +164,9 @@ pub fn begin() {
 
 /// A value was served, so long after it was asked for.
 pub fn served(client: Client, origin: Origin, took: Duration) {
-    SERVED[client as usize].count(SOURCES[origin as usize]);
+    if let Some(of_client) = SERVED.get(client as usize) {
+        of_client.count(SOURCES[origin as usize]);
+    }
     DURATIONS[0].observe(took);
 }
 
@@ -179,7 +216,11 @@ pub fn read() -> Counts {
         clients.flat_map(|(client, table)| table.into_iter().map(move |one| tally(one, client))).collect()
     };
     let calls = CALLS.iter().zip(&ENDED).flat_map(|(call, table)| {
-        table.read().map(|(result, count)| Call { call: (*call).to_owned(), result: result.to_owned(), count })
+        table.read().map(|(result, count)| Call {
+            call: (*call).to_owned(),
+            result: result.to_owned(),
+            count,
+        })
     });
     Counts {
         since: *BEGAN,

@@ -73,8 +73,15 @@ pub fn run(arguments: Arguments) -> Exit {
 fn answer(control: &ControlArguments) -> Exit {
     let stream = match activation::connection() {
         Ok(Some(stream)) => stream,
-        Ok(None) => return fail(Exit::Usage, "systemd passes no connection: this is what opnix-report.socket is for"),
-        Err(error) => return fail(Exit::System, format_args!("systemd's connection cannot be taken: {error}")),
+        Ok(None) => {
+            return fail(
+                Exit::Usage,
+                "systemd passes no connection: this is what opnix-report.socket is for",
+            );
+        }
+        Err(error) => {
+            return fail(Exit::System, format_args!("systemd's connection cannot be taken: {error}"));
+        }
     };
     let seen = see(control, ask(control).as_ref().ok());
     match report::answer(stream, &Readings::of(&seen, SystemTime::now())) {

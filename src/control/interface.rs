@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect::{CustomType, Type};
 use zlink::proxy;
 
+use super::counts::Counts;
 pub use super::error::Error;
 pub use super::pages::whole_status;
-use super::counts::Counts;
 use super::unserved::Unserved;
 
 /// What `Status` answers.

@@ -1,8 +1,8 @@
 //! The control socket: what administrators ask of the running service, over varlink (<https://varlink.org>).
 
 pub mod answers;
-pub mod counts;
 mod connection;
+pub mod counts;
 mod error;
 pub mod interface;
 mod pages;

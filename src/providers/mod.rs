@@ -133,7 +133,10 @@ impl Provider {
                 Ok(())
             }
         };
-        counters::called(Asked::Values, end.as_ref().map_err(Clone::clone).and(down.map_or(Ok(&()), Err)).as_ref());
+        counters::called(
+            Asked::Values,
+            end.as_ref().map_err(Clone::clone).and(down.map_or(Ok(&()), Err)).as_ref(),
+        );
         end
     }
 

@@ -47,7 +47,7 @@ impl Collector for Readings {
 fn one(family: Family, value: &Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
     match value {
         Value::Number(number) if family.kind() == Kind::Counter => {
-            encoder.encode_counter(number, None::<&Exemplar<NoLabelSet, f64>>)
+            encoder.encode_counter(number, None::<&Exemplar<NoLabelSet, u64>>)
         }
         Value::Number(number) => encoder.encode_gauge(number),
         Value::Histogram { sum, count, buckets } => {
@@ -64,9 +64,9 @@ mod tests {
     fn names_are_escaped_and_nothing_else_is_added_to_them() {
         let mut readings = Readings::default();
         let name = "a\"b\\c\nd é ✓ {x=\"y\"}".to_owned();
-        readings.0.insert(Family::Age, vec![(vec![name], Value::Number(7.0))]);
+        readings.0.insert(Family::Age, vec![(vec![name], Value::Number(7))]);
         let text = readings.exposition().unwrap();
         let last = text.lines().last().unwrap();
-        assert_eq!(last, r#"opnix_secret_age_seconds{secret="a\"b\\c\nd é ✓ {x=\"y\"}"} 7.0"#, "{text}");
+        assert_eq!(last, r#"opnix_secret_age_seconds{secret="a\"b\\c\nd é ✓ {x=\"y\"}"} 7"#, "{text}");
     }
 }

@@ -108,7 +108,8 @@ mod tests {
         for family in Family::ALL {
             let kind = format!("{:?}", family.kind()).to_lowercase();
             let labels: Vec<String> = family.labels().iter().map(|label| format!("`{label}`")).collect();
-            let row = format!("| `{}` | {kind} | {} | {} |", family.full_name(), labels.join(", "), family.help());
+            let row =
+                format!("| `{}` | {kind} | {} | {} |", family.full_name(), labels.join(", "), family.help());
             let place = rows.iter().position(|line| *line == row);
             rows.remove(place.unwrap_or_else(|| panic!("docs/metrics.md lacks this row:\n{row}")));
         }

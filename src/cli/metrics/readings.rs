@@ -30,9 +30,13 @@ pub struct Seen {
 /// The value of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    Number(f64),
+    Number(u64),
     /// With how many each bucket has that are not in the one before.
-    Histogram { sum: f64, count: u64, buckets: Vec<(f64, u64)> },
+    Histogram {
+        sum: f64,
+        count: u64,
+        buckets: Vec<(f64, u64)>,
+    },
 }
 
 /// Each metric with the values of its labels, in the order of its family's.
@@ -64,8 +68,7 @@ impl Readings {
     }
 
     fn with(&mut self, family: Family, labels: &[&str], number: u64) {
-        // No number of ours has more than 53 bits.
-        self.put(family, labels, Value::Number(number as f64));
+        self.put(family, labels, Value::Number(number));
     }
 
     fn set(&mut self, family: Family, number: u64) {
@@ -220,7 +223,10 @@ impl Readings {
                 self.with(Family::Findings, &[kind.id(), name], count(kind.id(), level));
             }
         }
-        self.set(Family::Unseen, findings.iter().filter(|finding| finding.level == Level::Unseen).count() as u64);
+        self.set(
+            Family::Unseen,
+            findings.iter().filter(|finding| finding.level == Level::Unseen).count() as u64,
+        );
     }
 }
 

@@ -19,16 +19,14 @@ pub fn answer(stream: UnixStream, readings: &Readings) -> std::io::Result<()> {
 }
 
 fn families() -> Vec<Described> {
-    let described = |name: String, family: &Family, kind| Described {
-        name,
-        description: family.help().to_owned(),
-        kind,
-    };
+    let described =
+        |name: String, family: &Family, kind| Described { name, description: family.help().to_owned(), kind };
     let all = Family::ALL.iter().flat_map(|family| match family.kind() {
         Kind::Counter => vec![described(name(*family), family, MetricFamilyType::Counter)],
         Kind::Gauge => vec![described(name(*family), family, MetricFamilyType::Gauge)],
         Kind::Histogram => {
-            let part = |what: &str| described(format!("{}{what}", name(*family)), family, MetricFamilyType::Counter);
+            let part =
+                |what: &str| described(format!("{}{what}", name(*family)), family, MetricFamilyType::Counter);
             vec![part("Count"), part("Sum")]
         }
     });
@@ -38,11 +36,12 @@ fn families() -> Vec<Described> {
 fn list(readings: &Readings) -> Vec<Metric> {
     let is_told = |family: Family, many: usize| !is_of_secrets(family) || many <= SECRETS_MAX;
     let told = readings.0.iter().filter(|(family, metrics)| is_told(**family, metrics.len()));
-    let all = told.flat_map(|(family, metrics)| metrics.iter().map(move |(labels, value)| (*family, labels, value)));
+    let all = told
+        .flat_map(|(family, metrics)| metrics.iter().map(move |(labels, value)| (*family, labels, value)));
     all.flat_map(|(family, labels, value)| {
         let metric = |name, value| metric(family, labels, name, value);
         match value {
-            Value::Number(value) => vec![metric(name(family), number(*value))],
+            Value::Number(value) => vec![metric(name(family), json!(value))],
             Value::Histogram { sum, count, .. } => vec![
                 metric(format!("{}Count", name(family)), json!(count)),
                 metric(format!("{}Sum", name(family)), json!(sum)),
@@ -53,16 +52,15 @@ fn list(readings: &Readings) -> Vec<Metric> {
 }
 
 fn metric(family: Family, labels: &[String], name: String, value: serde_json::Value) -> Metric {
-    let mut fields: Map<String, serde_json::Value> =
-        family.labels().iter().zip(labels).map(|(label, value)| ((*label).to_owned(), json!(value))).collect();
+    let mut fields: Map<String, serde_json::Value> = family
+        .labels()
+        .iter()
+        .zip(labels)
+        .map(|(label, value)| ((*label).to_owned(), json!(value)))
+        .collect();
     let object = fields.remove("secret").and_then(|name| Some(name.as_str()?.to_owned()));
     let fields = (!fields.is_empty()).then_some(fields.into());
     Metric { name, object, fields, value: Any(value) }
-}
-
-/// Whole numbers are written as such.
-fn number(number: f64) -> serde_json::Value {
-    if number.fract() == 0.0 && number >= 0.0 { json!(number as u64) } else { json!(number) }
 }
 
 fn is_of_secrets(family: Family) -> bool {
@@ -91,12 +89,11 @@ mod tests {
             readings.0.insert(family, vec![(labels, value)]);
             serde_json::to_value(list(&readings)).unwrap()
         };
-        let served = of(Family::Served, &["unit", "memory"], Value::Number(3.0));
+        let served = of(Family::Served, &["unit", "memory"], Value::Number(3));
         let fields = json!({"client": "unit", "source": "memory"});
         assert_eq!(served, json!([{"name": "io.opnix.RequestsServed", "fields": fields, "value": 3}]));
-        let state = of(Family::SecretState, &["a", "fresh"], Value::Number(1.0));
-        let expected =
-            json!([{"name": "io.opnix.SecretState", "object": "a", "fields": {"state": "fresh"}, "value": 1}]);
+        let state = of(Family::SecretState, &["a", "fresh"], Value::Number(1));
+        let expected = json!([{"name": "io.opnix.SecretState", "object": "a", "fields": {"state": "fresh"}, "value": 1}]);
         assert_eq!(state, expected);
         let took = Value::Histogram { sum: 0.25, count: 2, buckets: Vec::new() };
         let took = of(Family::Took, &["served"], took);

@@ -81,10 +81,12 @@ fn rules() -> String {
         groups:\n  - name: opnix\n    rules:\n"
         .to_owned();
     for (kind, why) in kinds() {
-        let what = rows.remove(&kind).unwrap_or_else(|| panic!("docs/troubleshooting.md has no row for {kind}"));
+        let what =
+            rows.remove(&kind).unwrap_or_else(|| panic!("docs/troubleshooting.md has no row for {kind}"));
         let better = BETTER.iter().find(|(of, ..)| *of == kind);
         let counted = format!("sum without (kind, level) (opnix_doctor_findings{{kind=\"{kind}\"}}) > 0");
-        let (expression, whose) = better.map_or((counted.as_str(), "{{ $labels.instance }}"), |(_, e, w)| (e, w));
+        let (expression, whose) =
+            better.map_or((counted.as_str(), "{{ $labels.instance }}"), |(_, e, w)| (e, w));
         let lasts = if PATIENT.contains(&kind.as_str()) { "15m" } else { "5m" };
         let severity = if CRITICAL.contains(&kind.as_str()) { "critical" } else { "warning" };
         let summary = format!("opnix on {whose}: {}", what.replace('`', "").replace("\\|", "|"));
@@ -162,7 +164,10 @@ fn each_finding_has_one_alert() {
         fs::write(&path, rules()).unwrap();
     }
     let shipped = fs::read_to_string(&path).unwrap_or_default();
-    assert!(shipped == rules(), "{RULES} is not as it would be made: OPNIX_BLESS=1 cargo test --test repository alert");
+    assert!(
+        shipped == rules(),
+        "{RULES} is not as it would be made: OPNIX_BLESS=1 cargo test --test repository alert"
+    );
     for (kind, _) in kinds {
         assert_eq!(shipped.matches(&format!("          kind: {kind}\n")).count(), 1, "{kind}");
     }

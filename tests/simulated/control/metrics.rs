@@ -47,7 +47,11 @@ fn check(text: &str) {
 /// Those of this family that are not zero, by their labels.
 fn counted(metrics: &BTreeMap<String, f64>, family: &str) -> Vec<(String, f64)> {
     let of = |name: &str| name.strip_prefix(family)?.strip_prefix('{')?.strip_suffix('}').map(str::to_owned);
-    metrics.iter().filter(|(_, value)| **value != 0.0).filter_map(|(name, value)| Some((of(name)?, *value))).collect()
+    metrics
+        .iter()
+        .filter(|(_, value)| **value != 0.0)
+        .filter_map(|(name, value)| Some((of(name)?, *value)))
+        .collect()
 }
 
 fn one(labels: &str, value: f64) -> (String, f64) {
@@ -64,9 +68,11 @@ fn each_request_is_counted_once_by_who_asked_and_what_came_of_it() {
     assert!(host.daemon.ask("both").is_some());
     assert_eq!((host.daemon.ask("gone"), host.daemon.ask("nobody-has-this")), (None, None));
     let now = metrics(&host.daemon);
-    let served = [one(r#"client="unit",source="memory""#, 3.0), one(r#"client="unit",source="provider""#, 2.0)];
+    let served =
+        [one(r#"client="unit",source="memory""#, 3.0), one(r#"client="unit",source="provider""#, 2.0)];
     assert_eq!(counted(&now, "opnix_requests_served_total"), served);
-    let refused = [one(r#"client="unit",reason="policy""#, 1.0), one(r#"client="unit",reason="provider""#, 1.0)];
+    let refused =
+        [one(r#"client="unit",reason="policy""#, 1.0), one(r#"client="unit",reason="provider""#, 1.0)];
     assert_eq!(counted(&now, "opnix_requests_refused_total"), refused);
     let refused_now = [one(r#"reason="policy""#, 1.0), one(r#"reason="provider""#, 1.0)];
     assert_eq!(counted(&now, "opnix_credentials_refused"), refused_now);
@@ -168,4 +174,48 @@ fn a_provider_that_fails_is_told_by_the_kind_of_its_error() {
     let working = metrics(&host.daemon);
     assert!(working["opnix_provider_last_success_timestamp_seconds"] > 1e9);
     assert!(!working.keys().any(|name| name.starts_with("opnix_provider_error")));
+}
+
+#[test]
+fn a_service_that_hangs_is_not_up() {
+    let host = Host::new(true);
+    let worker = host.daemon.pid();
+    crate::daemon::signal(worker, nix::sys::signal::Signal::SIGSTOP);
+    let (said, code) = host.daemon.command(&["metrics"]);
+    crate::daemon::signal(worker, nix::sys::signal::Signal::SIGCONT);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.lines().any(|line| line == "opnix_up 0") && !said.contains("opnix_configuration_valid"),
+        "{said}"
+    );
+    assert!(said.contains("the service does not answer"), "{said}");
+}
+
+/// Ten thousand, some of them named as nobody should.
+#[test]
+fn any_number_of_secrets_is_told_whatever_their_names() {
+    let host = Host::new(true);
+    let names = |number: u32| match number {
+        0 => "quoted \"name\"".to_owned(),
+        1 => "back\\slash".to_owned(),
+        2 => "{a=\"b\"} 1".to_owned(),
+        number => format!("secret-{number}"),
+    };
+    let secrets: Vec<_> = (0..10_000)
+        .map(|number| {
+            let credential = format!("c{number}");
+            serde_json::json!({"name": names(number), "reference": "op://Vault/OpenAI/value",
+                "units": [{"unit": "test.service", "credential": credential}]})
+        })
+        .collect();
+    let config = serde_json::json!({"provider": {"kind": "local", "path": host.vault()}, "secrets": secrets});
+    host.daemon.configure(&config);
+    host.daemon.reload();
+    assert!(host.daemon.ask("c0").is_some());
+    let begun = std::time::Instant::now();
+    let (text, code) = host.daemon.command(&["metrics"]);
+    assert!(code == 0 && begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    check(&text);
+    assert_eq!(text.lines().filter(|line| line.starts_with("opnix_secret_available{")).count(), 10_000);
+    assert!(text.contains(r#"opnix_secret_available{secret="quoted \"name\""} 1"#));
 }
