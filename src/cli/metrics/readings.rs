@@ -237,3 +237,86 @@ fn histogram(durations: &Durations) -> Value {
     let count = buckets.iter().map(|(_, count)| count).sum();
     Value::Histogram { sum: durations.microseconds as f64 / 1e6, count, buckets }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status() -> Status {
+        serde_json::from_value(json!({
+            "version": "0.1.0", "waiting": 2,
+            "provider": {"kind": "connect", "health": "down", "down_since": 7, "error_kind": "untrusted"},
+            "cache": {"sealed": false, "in_memory": 1, "sealable": 0},
+            "budget": {"hour": {"used": 1}, "day": {"used": 2, "left": 3, "limit": 5}},
+            "secrets": [{"name": "a", "state": "kept", "age": 9}],
+            "refusals": [{"unit": "u", "credential": "c", "at": 1, "times": 1, "check": "new-in-a-later-one", "reason": ""}],
+            "files": [
+                {"secret": "a", "credential": "m", "path": "/x", "owner": "root", "mode": "0400", "symlinks": [], "optional": true, "services": []},
+                {"secret": "a", "credential": "n", "path": "/y", "owner": "root", "mode": "0400", "symlinks": [], "optional": false, "services": []},
+            ],
+        }))
+        .unwrap()
+    }
+
+    fn number(readings: &Readings, family: Family, labels: &[&str]) -> Option<u64> {
+        let metrics = readings.0.get(&family)?;
+        metrics.iter().find_map(|(of, value)| match value {
+            Value::Number(number) if of == labels => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// An older service tells neither counts nor which secrets would be served: nothing is made up for it.
+    #[test]
+    fn of_an_older_service_what_it_does_not_tell_is_left_out() {
+        let seen =
+            Seen { status: Some(status()), looks: vec![Look::Missing, Look::Missing], ..Seen::default() };
+        let readings = Readings::of(&seen, SystemTime::UNIX_EPOCH);
+        for family in [
+            Family::Served,
+            Family::Took,
+            Family::Started,
+            Family::Available,
+            Family::MirrorUp,
+            Family::Findings,
+        ] {
+            assert!(!readings.0.contains_key(&family), "{family:?}");
+        }
+        for (family, labels, expected) in [
+            (Family::Up, &[][..], 1),
+            (Family::Waiting, &[], 2),
+            (Family::ProviderUp, &[], 0),
+            (Family::ProviderState, &["down"], 1),
+            (Family::ProviderState, &["up"], 0),
+            (Family::ProviderError, &["untrusted"], 1),
+            (Family::Limit, &["day"], 5),
+            (Family::SecretState, &["a", "kept"], 1),
+            (Family::RefusedNow, &["other"], 1),
+            (Family::Files, &["left_out"], 1),
+            (Family::Files, &["missing"], 1),
+        ] {
+            assert_eq!(number(&readings, family, labels), Some(expected), "{family:?} {labels:?}");
+        }
+        assert_eq!(number(&readings, Family::Limit, &["hour"]), None);
+        assert!(readings.exposition().is_ok());
+    }
+
+    #[test]
+    fn what_a_mirror_wrote_that_does_not_run_any_more_is_not_told() {
+        let report = Report { failures: vec!["systemctl reload x failed".into()], ..Report::default() };
+        let of = |mirror| Readings::of(&Seen { mirror, ..Seen::default() }, SystemTime::UNIX_EPOCH);
+        let up = of(Mirror::Up(Some(report)));
+        assert_eq!(
+            (number(&up, Family::MirrorUp, &[]), number(&up, Family::NotTold, &[])),
+            (Some(1), Some(1))
+        );
+        let down = of(Mirror::Down("failed".into()));
+        assert_eq!(
+            (number(&down, Family::MirrorUp, &[]), number(&down, Family::NotTold, &[])),
+            (Some(0), None)
+        );
+        assert_eq!(number(&down, Family::Up, &[]), Some(0));
+    }
+}

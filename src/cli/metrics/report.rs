@@ -10,7 +10,8 @@ use super::readings::{Readings, Value};
 use crate::control::report::{self, Any, Described, Metric, MetricFamilyType, PREFIX};
 use crate::process;
 
-/// systemd-report takes no more of one report than this: beyond it, what concerns each secret is left out.
+/// systemd-report takes 4,096 metrics of all sources together, and fails beyond that (measured, 262): with more secrets than this, what
+/// concerns each of them is left out.
 const SECRETS_MAX: usize = 250;
 
 /// Answers on this connection.
@@ -99,5 +100,17 @@ mod tests {
         let took = of(Family::Took, &["served"], took);
         assert_eq!((&took[0]["value"], &took[1]["value"]), (&json!(2), &json!(0.25)));
         assert_eq!(took[1]["name"], "io.opnix.RequestDurationSecondsSum");
+    }
+
+    #[test]
+    fn many_secrets_leave_room_for_other_sources() {
+        let of = |count: usize| {
+            let mut readings = Readings::default();
+            readings.0.insert(Family::Up, vec![(Vec::new(), Value::Number(1))]);
+            let ages = (0..count).map(|number| (vec![format!("s{number}")], Value::Number(7)));
+            readings.0.insert(Family::Age, ages.collect());
+            list(&readings).len()
+        };
+        assert_eq!((of(SECRETS_MAX), of(SECRETS_MAX + 1)), (SECRETS_MAX + 1, 1));
     }
 }
