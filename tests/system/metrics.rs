@@ -34,6 +34,10 @@ pub fn a_timer_writes_the_metrics_for_all_to_read_and_says_when_the_service_is_s
     machine.sh("mkdir -p /var/lib/prometheus/node-exporter; rm -f /var/lib/prometheus/node-exporter/*").ok();
     machine.sh(documented(0)).ok();
     machine.systemctl(&["start", "opnix-metrics.service"]).ok();
+    let units = ["opnix-metrics.service", "opnix-metrics.timer"];
+    machine.run(&[&["systemd-analyze", "verify", "--man=no"][..], &units].concat()).ok();
+    let verdict = machine.run(&["systemd-analyze", "security", "--threshold=45", "--no-pager", units[0]]);
+    assert_eq!(verdict.code, Some(0), "{verdict}");
     let text = as_nobody(machine, "/var/lib/prometheus/node-exporter/opnix.prom");
     for line in [
         "opnix_up 1",
@@ -99,6 +103,7 @@ pub fn systemd_report_lists_the_metrics_where_systemd_has_it(machine: &Machine) 
         machine.systemctl(&["cat", "opnix-report.socket"]).fails();
         return;
     }
+    machine.sh("systemd-analyze verify --man=no opnix-report.socket opnix-report@x.service").ok();
     let said = machine.sh(documented(1)).ok();
     assert!(said.contains("io.opnix.SecretAvailable") && said.contains("reported"), "{said}");
     let list = |from: &str| {
