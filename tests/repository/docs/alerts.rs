@@ -1,7 +1,6 @@
 //! The alerts: one for each row of what doctor finds, made from the rows and the code, and judged by Prometheus' own tool.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -43,12 +42,47 @@ const PATIENT: [&str; 9] = [
     "unit-waits",
     "step-hangs",
 ];
-/// What a metric of its own tells better than the number of findings: which one it is.
-const BETTER: [(&str, &str, &str); 1] = [(
-    "secret-unavailable",
-    "(opnix_secret_available == 0) and (opnix_secret_needed == 1)",
-    "{{ $labels.secret }} of {{ $labels.instance }}",
-)];
+/// What the counts and states of the service tell besides, for the metrics' own part: name, expression, how long, severity, summary,
+/// description, and where to read on.
+const OTHERS: [[&str; 7]; 4] = [
+    [
+        "OpnixSecretNeededAndMissing",
+        "(opnix_secret_available == 0) and (opnix_secret_needed == 1)",
+        "5m",
+        "critical",
+        "opnix on {{ $labels.instance }}: {{ $labels.secret }} cannot be had",
+        "Units that need it do not start. `opnix status` on the machine says why.",
+        TROUBLE,
+    ],
+    [
+        "OpnixRefusals",
+        "sum without (reason) (increase(opnix_requests_refused_total{client=\"unit\",reason!=\"stopping\"}[15m])) > 0",
+        "0m",
+        "warning",
+        "opnix on {{ $labels.instance }}: units were refused credentials within the last quarter of an hour",
+        "They may have got them since: what they have not got is told by OpnixUnitRefused. See: journalctl -u opnix.service -p warning",
+        TROUBLE,
+    ],
+    [
+        "OpnixMetricsOld",
+        "time() - opnix_collected_timestamp_seconds > 600",
+        "5m",
+        "warning",
+        "opnix on {{ $labels.instance }}: the metrics are old, and what they say may not be so any more",
+        "See: systemctl status opnix-metrics.timer opnix-metrics.service",
+        "docs/metrics.md#from-a-machine-to-prometheus",
+    ],
+    [
+        "OpnixMetricsMissing",
+        "group by (instance) (opnix_up offset 1h) unless group by (instance) (opnix_up)",
+        "15m",
+        "warning",
+        "opnix on {{ $labels.instance }}: there are no metrics any more",
+        "See: systemctl status opnix-metrics.timer opnix-metrics.service",
+        "docs/metrics.md#from-a-machine-to-prometheus",
+    ],
+];
+const TROUBLE: &str = "docs/troubleshooting.md#what-opnix-doctor-finds";
 
 /// The kinds in the order of the code, each with why it matters.
 fn kinds() -> Vec<(String, String)> {
@@ -76,62 +110,43 @@ fn rows() -> BTreeMap<String, String> {
 
 fn rules() -> String {
     let mut rows = rows();
-    let mut text = "# One alert for each row of docs/troubleshooting.md, \"What `opnix doctor` finds\", and two for the metrics themselves.\n\
-        # Made by tests/repository/docs/alerts.rs. docs/metrics.md says how the metrics come to Prometheus.\n\
+    let mut text = "# One alert for each row of docs/troubleshooting.md, \"What `opnix doctor` finds\", and four of what the service counts and of the\n\
+        # metrics themselves. Made by tests/repository/docs/alerts.rs. docs/metrics.md says how the metrics come to Prometheus.\n\
         groups:\n  - name: opnix\n    rules:\n"
         .to_owned();
     for (kind, why) in kinds() {
         let what =
             rows.remove(&kind).unwrap_or_else(|| panic!("docs/troubleshooting.md has no row for {kind}"));
-        let better = BETTER.iter().find(|(of, ..)| *of == kind);
-        let counted = format!("sum without (kind, level) (opnix_doctor_findings{{kind=\"{kind}\"}}) > 0");
-        let (expression, whose) =
-            better.map_or((counted.as_str(), "{{ $labels.instance }}"), |(_, e, w)| (e, w));
         let lasts = if PATIENT.contains(&kind.as_str()) { "15m" } else { "5m" };
         let severity = if CRITICAL.contains(&kind.as_str()) { "critical" } else { "warning" };
-        let summary = format!("opnix on {whose}: {}", what.replace('`', "").replace("\\|", "|"));
-        let summary = if better.is_some() { format!("{whose}: {}", what.replace('`', "")) } else { summary };
-        write!(
-            text,
-            "      - alert: {}\n        expr: {expression}\n        for: {lasts}\n        labels:\n          severity: {severity}\n          \
-             kind: {kind}\n        annotations:\n          summary: {}\n          description: {}\n          \
-             runbook: docs/troubleshooting.md#what-opnix-doctor-finds\n",
-            name(&kind),
-            quoted(&summary),
-            quoted(&format!("{}. `opnix doctor` on the machine says what to do.", capital(&why))),
-        )
-        .unwrap();
+        text += &rule(
+            &[
+                &format!("Opnix{}", kind.split('-').map(capital).collect::<String>()),
+                &format!("sum without (kind, level) (opnix_doctor_findings{{kind=\"{kind}\"}}) > 0"),
+                lasts,
+                severity,
+                &format!("opnix on {{{{ $labels.instance }}}}: {}", what.replace('`', "")),
+                &format!("{}. `opnix doctor` on the machine says what to do.", capital(&why)),
+                TROUBLE,
+            ],
+            Some(&kind),
+        );
     }
     assert!(rows.is_empty(), "rows of no kind of finding: {rows:?}");
-    for (name, expression, lasts, summary) in [
-        (
-            "OpnixMetricsOld",
-            "time() - opnix_collected_timestamp_seconds > 600",
-            "5m",
-            "opnix on {{ $labels.instance }}: the metrics are old, and what they say may not be so any more",
-        ),
-        (
-            "OpnixMetricsMissing",
-            "group by (instance) (opnix_up offset 1h) unless group by (instance) (opnix_up)",
-            "15m",
-            "opnix on {{ $labels.instance }}: there are no metrics any more",
-        ),
-    ] {
-        write!(
-            text,
-            "      - alert: {name}\n        expr: {expression}\n        for: {lasts}\n        labels:\n          severity: warning\n        \
-             annotations:\n          summary: {}\n          description: \"See: systemctl status opnix-metrics.timer opnix-metrics.service\"\n          \
-             runbook: docs/metrics.md#from-a-machine-to-prometheus\n",
-            quoted(summary)
-        )
-        .unwrap();
-    }
+    OTHERS.iter().for_each(|other| text += &rule(other, None));
     text
 }
 
-/// `token-open` is `OpnixTokenOpen`.
-fn name(kind: &str) -> String {
-    format!("Opnix{}", kind.split('-').map(capital).collect::<String>())
+fn rule(
+    [name, expression, lasts, severity, summary, description, read]: &[&str; 7],
+    kind: Option<&str>,
+) -> String {
+    let kind = kind.map_or_else(String::new, |kind| format!("          kind: {kind}\n"));
+    let (summary, description) = (quoted(summary), quoted(description));
+    format!(
+        "      - alert: {name}\n        expr: {expression}\n        for: {lasts}\n        labels:\n          severity: {severity}\n{kind}        \
+         annotations:\n          summary: {summary}\n          description: {description}\n          runbook: {read}\n"
+    )
 }
 
 fn capital(text: &str) -> String {
@@ -155,7 +170,7 @@ fn judged(arguments: &[&str]) -> String {
 fn each_finding_has_one_alert() {
     let kinds = kinds();
     assert!(kinds.len() > 40, "{kinds:?}");
-    for listed in CRITICAL.iter().chain(&PATIENT).chain(BETTER.iter().map(|(kind, ..)| kind)) {
+    for listed in CRITICAL.iter().chain(&PATIENT) {
         assert!(kinds.iter().any(|(kind, _)| kind == listed), "{listed} is not a kind of finding");
     }
     let path: PathBuf = root().join(RULES);
@@ -176,7 +191,7 @@ fn each_finding_has_one_alert() {
 #[test]
 fn prometheus_takes_the_alerts() {
     let said = judged(&["check", "rules", RULES]);
-    let count = kinds().len() + 2;
+    let count = kinds().len() + OTHERS.len();
     assert!(said.contains(&format!("SUCCESS: {count} rules found")), "{said}");
 }
 
