@@ -43,7 +43,7 @@ pub use cli::main;
 /// What the tests, the benchmarks and the examples of this package use: no interface for anybody else.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::cli::Command;
+    pub use crate::cli::{Command, command_line, statuses};
     pub use crate::control::SOCKET as CONTROL_SOCKET;
     pub use crate::mirror::install::in_memory;
     pub use crate::moment::{Moment, Now};

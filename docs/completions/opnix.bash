@@ -133,8 +133,14 @@ _opnix() {
             opnix__subcmd__help__subcmd__core,install)
                 cmd="opnix__subcmd__help__subcmd__core__subcmd__install"
                 ;;
+            opnix__subcmd__help__subcmd__token,check)
+                cmd="opnix__subcmd__help__subcmd__token__subcmd__check"
+                ;;
             opnix__subcmd__help__subcmd__token,set)
                 cmd="opnix__subcmd__help__subcmd__token__subcmd__set"
+                ;;
+            opnix__subcmd__help__subcmd__token,show)
+                cmd="opnix__subcmd__help__subcmd__token__subcmd__show"
                 ;;
             opnix__subcmd__help__subcmd__token,take)
                 cmd="opnix__subcmd__help__subcmd__token__subcmd__take"
@@ -142,11 +148,17 @@ _opnix() {
             opnix__subcmd__help__subcmd__token,watch)
                 cmd="opnix__subcmd__help__subcmd__token__subcmd__watch"
                 ;;
+            opnix__subcmd__token,check)
+                cmd="opnix__subcmd__token__subcmd__check"
+                ;;
             opnix__subcmd__token,help)
                 cmd="opnix__subcmd__token__subcmd__help"
                 ;;
             opnix__subcmd__token,set)
                 cmd="opnix__subcmd__token__subcmd__set"
+                ;;
+            opnix__subcmd__token,show)
+                cmd="opnix__subcmd__token__subcmd__show"
                 ;;
             opnix__subcmd__token,take)
                 cmd="opnix__subcmd__token__subcmd__take"
@@ -154,11 +166,17 @@ _opnix() {
             opnix__subcmd__token,watch)
                 cmd="opnix__subcmd__token__subcmd__watch"
                 ;;
+            opnix__subcmd__token__subcmd__help,check)
+                cmd="opnix__subcmd__token__subcmd__help__subcmd__check"
+                ;;
             opnix__subcmd__token__subcmd__help,help)
                 cmd="opnix__subcmd__token__subcmd__help__subcmd__help"
                 ;;
             opnix__subcmd__token__subcmd__help,set)
                 cmd="opnix__subcmd__token__subcmd__help__subcmd__set"
+                ;;
+            opnix__subcmd__token__subcmd__help,show)
+                cmd="opnix__subcmd__token__subcmd__help__subcmd__show"
                 ;;
             opnix__subcmd__token__subcmd__help,take)
                 cmd="opnix__subcmd__token__subcmd__help__subcmd__take"
@@ -653,7 +671,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help__subcmd__token)
-            opts="set take watch"
+            opts="set check show take watch"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -666,7 +684,35 @@ _opnix() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        opnix__subcmd__help__subcmd__token__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         opnix__subcmd__help__subcmd__token__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__help__subcmd__token__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -901,7 +947,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__token)
-            opts="-h --path --help set take watch help"
+            opts="-h --path --help set check show take watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -918,9 +964,45 @@ _opnix() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        opnix__subcmd__token__subcmd__help)
-            opts="set take watch help"
+        opnix__subcmd__token__subcmd__check)
+            opts="-h --config --json --path --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__token__subcmd__help)
+            opts="set check show take watch help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__token__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -947,6 +1029,20 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__token__subcmd__help__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__token__subcmd__help__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -989,12 +1085,46 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__token__subcmd__set)
-            opts="-h --path --help"
+            opts="-h --seal --with-key --config --path --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --with-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__token__subcmd__show)
+            opts="-h --config --control --json --path --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --path)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

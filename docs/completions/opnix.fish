@@ -39,7 +39,7 @@ complete -c opnix -n "__fish_opnix_needs_command" -f -a "schema" -d 'Print the J
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "core" -d 'Put 1Password\'s core library in place, which the provider `service_account` needs'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "setup" -d 'Make the key that the cache on disk is sealed with'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "secret" -d 'Write the files of a configuration once, without a service, as OpNix does'
-complete -c opnix -n "__fish_opnix_needs_command" -f -a "token" -d 'The token of a service account or a Connect server: store it, or bring it to the running service'
+complete -c opnix -n "__fish_opnix_needs_command" -f -a "token" -d 'The token of a service account or a Connect server: store it, try it, or bring it to the running service'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "env" -d 'Print variables with secrets in them for a shell, as OpNix does'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "fetch" -d 'Ask 1Password for `opnix serve`'
 complete -c opnix -n "__fish_opnix_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -103,21 +103,37 @@ complete -c opnix -n "__fish_opnix_using_subcommand secret" -l config -d 'The co
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l output -d 'Where relative paths start' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l token-file -d 'The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -s h -l help -d 'Print help'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set take watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "set" -d 'Ask for the token, without showing it, or read it from standard input, and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "check" -d 'Try the token that is in the file: sign in to 1Password with it, and list the vaults that it may read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "show" -d 'Tell what is known of the token without asking 1Password; never the token'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l with-key -d 'What systemd-creds seals it with: auto, host, tpm2 or host+tpm2' -r
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
-complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l seal -d 'Seal it with systemd-creds, so that only this machine can open it; done anyway where opnix.service loads a sealed one'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from check" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from check" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from check" -l json -d 'Print JSON'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from show" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from show" -l control -d 'The control socket of the service' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from show" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from take" -l control -d 'The control socket of the service' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from take" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from take" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from watch" -l control -d 'The control socket of the service' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from watch" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from watch" -s h -l help -d 'Print help'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "set" -d 'Ask for the token, without showing it, or read it from standard input, and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "check" -d 'Try the token that is in the file: sign in to 1Password with it, and list the vaults that it may read'
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "show" -d 'Tell what is known of the token without asking 1Password; never the token'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -144,11 +160,13 @@ complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_su
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "core" -d 'Put 1Password\'s core library in place, which the provider `service_account` needs'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "setup" -d 'Make the key that the cache on disk is sealed with'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "secret" -d 'Write the files of a configuration once, without a service, as OpNix does'
-complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "token" -d 'The token of a service account or a Connect server: store it, or bring it to the running service'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "token" -d 'The token of a service account or a Connect server: store it, try it, or bring it to the running service'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "env" -d 'Print variables with secrets in them for a shell, as OpNix does'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "fetch" -d 'Ask 1Password for `opnix serve`'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and not __fish_seen_subcommand_from serve check explain status refresh mirror doctor metrics demo schema core setup secret token env fetch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from core" -f -a "install" -d 'Install the library from a wheel of 1Password\'s Python SDK, after checking its SHA-256 sum'
-complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "set" -d 'Read the token from standard input and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "set" -d 'Ask for the token, without showing it, or read it from standard input, and store it, for its owner alone to read'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "check" -d 'Try the token that is in the file: sign in to 1Password with it, and list the vaults that it may read'
+complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "show" -d 'Tell what is known of the token without asking 1Password; never the token'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'

@@ -21,7 +21,6 @@ use crate::systemd::unit_files::UnitFiles;
 /// All faults are reported at once, each with file, line and column. With --units, the unit files are read as systemd
 /// reads them, with drop-ins, templates and aliases. What each unit asks for is held against the mapping, and the deadline
 /// against its TimeoutStartSec=. A unit that would run without its secret, or with another one, is a fault.
-/// Exits with 0 if nothing is wrong, else with 78. Warnings do not count.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]

@@ -117,6 +117,11 @@ impl ControlArguments {
         self.control == Path::new(crate::control::SOCKET)
     }
 
+    /// Whether it can be asked without starting it.
+    pub fn is_up(&self) -> bool {
+        self.obstacle(false).is_none()
+    }
+
     /// Why the service is better not asked. systemd takes connections in its place: to ask would start one that was stopped, and wait
     /// for one that cannot start. `may_start`: one that nobody stopped, because it was never started.
     fn obstacle(&self, may_start: bool) -> Option<Unanswered> {

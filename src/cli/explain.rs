@@ -19,8 +19,7 @@ use crate::remedy::Remedy;
 /// Say whether a unit would get a credential, and why; never its value
 ///
 /// The running service is asked, so that the configuration in force counts. With --config, or where no service runs, the
-/// files are. Exits with 0 if the unit would get it, with 69 if it may have it and it cannot be had now, with 77 if it would be
-/// refused by the mapping.
+/// files are.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The unit, such as opencode.service

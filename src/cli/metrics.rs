@@ -26,8 +26,7 @@ const READABLE: Attributes = Attributes { mode: 0o644, owner: None };
 /// Show how opnix is, in numbers, in the text format of Prometheus; never a value of a secret
 ///
 /// The running service is asked, and what opnix-mirror.service is to write is looked at. A service that was stopped is not
-/// started: opnix_up is 0 then, and all that only the service knows is left out. docs/metrics.md lists the metrics. Exits with 0
-/// also if the service does not answer, and with 71 if the file cannot be written.
+/// started: opnix_up is 0 then, and all that only the service knows is left out. docs/metrics.md lists the metrics.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Write them to this file, whole or not at all, and for everybody to read: for node_exporter's textfile collector

@@ -16,17 +16,18 @@ mod schema;
 mod serve;
 mod setup;
 pub mod status;
+pub mod statuses;
 mod token;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use output::complain;
 
 use crate::counted::counted;
 
-/// Exit codes, after sysexits.h.
+/// Exit statuses, after sysexits.h. What they mean for each command is in [`statuses`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Ok = 0,
@@ -82,6 +83,29 @@ pub enum Command {
     Fetch(fetch::Arguments),
 }
 
+/// The command line, with the exit status of each command in its help.
+pub fn command_line() -> clap::Command {
+    with_statuses(Command::command(), "")
+}
+
+fn with_statuses(command: clap::Command, above: &str) -> clap::Command {
+    let command = command.mut_subcommands(|subcommand| {
+        let name = format!("{above} {}", subcommand.get_name());
+        with_statuses(subcommand, name.trim_start())
+    });
+    match statuses::help(above) {
+        Some(help) => command.after_long_help(help),
+        None => command,
+    }
+}
+
+/// The names of the subcommands, such as `token set`.
+fn called(matches: &clap::ArgMatches) -> String {
+    let below = matches.subcommand();
+    let name = below.map(|(name, matches)| format!("{name} {}", called(matches)));
+    name.unwrap_or_default().trim_end().to_owned()
+}
+
 /// Where the configuration is.
 #[derive(clap::Args)]
 struct ConfigArguments {
@@ -93,8 +117,11 @@ struct ConfigArguments {
 pub fn main() -> ExitCode {
     // An argument that is not UTF-8 is shown with replacement characters, which clap then refuses.
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    let command = match Command::try_parse_from(from_opnix::flags(arguments)) {
-        Ok(command) => command,
+    let matches = command_line().try_get_matches_from(from_opnix::flags(arguments));
+    let parsed = matches
+        .and_then(|matches| Command::from_arg_matches(&matches).map(|command| (command, called(&matches))));
+    let (command, name) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let printed = error.print();
             return match error.kind() {
@@ -123,7 +150,10 @@ pub fn main() -> ExitCode {
         Command::Fetch(arguments) => fetch::run(arguments),
     };
     crate::records::flush();
-    output::finish(exit).into()
+    let exit = output::finish(exit);
+    let known = statuses::of(&name).map(|all| all.iter().any(|(known, _)| *known == exit));
+    debug_assert_ne!(known, Some(false), "opnix {name}: {exit:?} is not documented in src/cli/statuses.rs");
+    exit.into()
 }
 
 /// Says on standard error why the command failed.

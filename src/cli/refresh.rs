@@ -20,7 +20,7 @@ use crate::systemd::manager::Manager;
 
 /// Ask 1Password for the values of secrets now, instead of when they are next due
 ///
-/// Exits with 0 if all of them could be had and are kept as they should be, else with 69. What could not be had stays as it was.
+/// What could not be had stays as it was.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The secrets, by their names in the configuration; all of them if none is named

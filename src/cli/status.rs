@@ -1,7 +1,7 @@
 //! `opnix status`: how the service is, and what of this machine belongs to it.
 
 pub mod files;
-mod page;
+pub mod page;
 mod service;
 mod unit;
 pub mod verdict;
@@ -28,15 +28,11 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Show how the service is: provider, cache, budget of requests, each secret's age, and the files; never a value
 ///
-/// Exits with 0 if every secret that is mapped would be served now, as far as 1Password's last answers tell, which is not asked
-/// for that; with 69 if one would not, if a unit was refused one and has not got it since, if a file that has to be there is
-/// not, or is another than configured, or if the service is not there; with 78 if the configuration or the token is faulty, also where the one from before is
-/// still in force.
+/// Whether a secret would be served is told by 1Password's last answers: it is not asked for this.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Only what concerns this unit, under any of its names: what it may have, from where, and would get now; what it was given,
-    /// whether that is the newest, what it was refused and waits for. Exits with 69 if it would not get all of it, or was
-    /// refused something that it has not got since
+    /// whether that is the newest, what it was refused and waits for.
     unit: Option<String>,
     /// As JSON: the answer to io.opnix.Status or io.opnix.Unit, documented in io.opnix.varlink
     #[arg(long)]

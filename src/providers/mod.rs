@@ -11,6 +11,7 @@ mod step;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ask::List;
 use ask::resolve::Fetched;
 use ask::service_account::library;
 use child::token::TokenSource;
@@ -66,6 +67,14 @@ impl Provider {
         match self {
             Self::Remote(remote) => remote.prepare().await,
             Self::Local(_) => Ok(()),
+        }
+    }
+
+    /// The vaults that the token may read.
+    pub async fn vaults(&self) -> Result<List, FetchError> {
+        match self {
+            Self::Remote(remote) => remote.vaults().await,
+            Self::Local(_) => Ok(List::default()),
         }
     }
 

@@ -19,6 +19,9 @@ use crate::reference::{Kind, Reference};
 /// How long to wait before the second try; then twice as long before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long before the deadline the last try begins, at most: its error, which says more than that the time is over, is to arrive
+/// while somebody waits.
+const LAST_TRY: Duration = Duration::from_secs(3);
 /// How long a fetch waits for the one before it, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How soon what has come is written while other values are waited for.
@@ -72,8 +75,8 @@ impl Shared {
     }
 
     async fn ask_until(self: &Arc<Self>, deadline: Instant, answered: &AtomicBool) {
-        // The last error is to arrive before the time of those who wait is over: it says more than that the time is over.
-        let last_try = deadline - self.timing.deadline / 10;
+        let before_the_end = jittered(LAST_TRY.min(self.timing.deadline / 10));
+        let (mut last_try, mut urgent) = (deadline, 0);
         self.check_account();
         // What is wanted while the provider gets ready is fetched as well.
         let mut prepared = self.get_ready(deadline).await;
@@ -85,13 +88,21 @@ impl Shared {
                 Err(error) => wanted.into_iter().map(|wanted| (wanted, error.clone())).collect(),
                 Ok(()) => self.ask(wanted, answered).await,
             };
-            let again = failed.iter().filter_map(|(_, error)| error.retry_in(jittered(pause))).max();
-            let again = again.map(|pause| Instant::now() + pause).filter(|again| *again < last_try);
-            let (again, (left, acts)) = {
-                let mut state = self.state();
-                let again = again.filter(|_| state.is_urgent(failed.iter().map(|(wanted, _)| wanted)));
-                (again, state.ended(failed, again.is_some(), Now::read(), random()))
+            let again_in = |pause| {
+                let pauses = failed.iter().filter_map(|(_, error)| error.retry_in(pause));
+                pauses.max().map(|pause| Instant::now() + pause)
             };
+            let waiting = self.state().urgent(failed.iter().map(|(wanted, _)| wanted));
+            if waiting > urgent {
+                // Who came later waits for as long.
+                last_try = Instant::now() + self.timing.deadline - before_the_end;
+            }
+            urgent = waiting;
+            // Not before the time that the other end named; else a pause that is too long ends in the last try.
+            let makes_sense = again_in(Duration::ZERO).is_some_and(|earliest| earliest < last_try);
+            let again = again_in(jittered(pause)).filter(|_| makes_sense).map(|again| again.min(last_try));
+            let again = again.filter(|_| waiting > 0);
+            let (left, acts) = self.state().ended(failed, again.is_some(), Now::read(), random());
             self.act(acts);
             let Some(again) = again else { break };
             wanted = left;

@@ -59,8 +59,8 @@ struct Fetching {
     /// See [`Wanted::number`].
     number: u64,
     outcome: Waiter,
-    /// Whether somebody waits who has no other value: a failure that may pass is then tried again.
-    urgent: bool,
+    /// How many asked who have no other value: a failure that may pass is then tried again.
+    urgent: usize,
     /// Whether nobody but the background asked for it.
     sought: bool,
     /// Whether nobody asked for it at all: it goes along with what is read anyway.
@@ -142,11 +142,11 @@ impl State {
     /// Has a reference fetched, unless that is under way. `urgent`: a failure that may pass is tried again.
     pub fn join(&mut self, reference: &Reference, urgent: bool) -> (Waiter, Acts) {
         if let (true, Some(fetching)) = (self.is_fetching(reference), self.fetching.get_mut(reference)) {
-            fetching.urgent |= urgent;
+            fetching.urgent += usize::from(urgent);
             (fetching.sought, fetching.along) = (false, false);
             return (fetching.outcome.clone(), Acts::default());
         }
-        self.want(reference, urgent)
+        self.want(reference, usize::from(urgent))
     }
 
     pub fn is_fetching(&self, reference: &Reference) -> bool {
@@ -156,7 +156,7 @@ impl State {
 
     /// Has a reference fetched for nobody but the background.
     pub fn seek(&mut self, reference: &Reference) -> Acts {
-        let (_, acts) = self.want(reference, false);
+        let (_, acts) = self.want(reference, 0);
         if let Some(fetching) = self.fetching.get_mut(reference) {
             fetching.sought = true;
         }
@@ -172,11 +172,11 @@ impl State {
             wanted.since = self.began;
             return self.join(reference, false);
         }
-        let urgent = self.fetching.get(reference).is_some_and(|fetching| fetching.urgent);
+        let urgent = self.fetching.get(reference).map_or(0, |fetching| fetching.urgent);
         self.want(reference, urgent)
     }
 
-    fn want(&mut self, reference: &Reference, urgent: bool) -> (Waiter, Acts) {
+    fn want(&mut self, reference: &Reference, urgent: usize) -> (Waiter, Acts) {
         let (sender, receiver) = watch::channel(None);
         let outcome = Waiter(receiver);
         self.joined += 1;
@@ -237,7 +237,7 @@ impl State {
         let siblings: Vec<Reference> = self.values.settings().keys().filter(is_sibling).cloned().collect();
         for reference in siblings {
             // It begins with this one.
-            let _ = self.want(&reference, false);
+            let _ = self.want(&reference, 0);
             if let Some(fetching) = self.fetching.get_mut(&reference) {
                 (fetching.sought, fetching.along) = (true, true);
             }
@@ -245,9 +245,9 @@ impl State {
         wanted.append(&mut self.wanted);
     }
 
-    pub fn is_urgent<'w>(&self, wanted: impl IntoIterator<Item = &'w Wanted>) -> bool {
-        let is_urgent = |wanted: &Wanted| self.fetching.get(&wanted.reference).is_some_and(|of| of.urgent);
-        wanted.into_iter().any(is_urgent)
+    /// How many asked for these who have no other value.
+    pub fn urgent<'w>(&self, wanted: impl Iterator<Item = &'w Wanted>) -> usize {
+        wanted.filter_map(|wanted| self.fetching.get(&wanted.reference)).map(|of| of.urgent).sum()
     }
 
     /// What is under way was asked for with another account's token, and so was what failed.

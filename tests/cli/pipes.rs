@@ -11,7 +11,7 @@ const FULL: &str = "/dev/full";
 const LOST: i32 = 71;
 
 /// Commands that print something and change nothing; with `true` those that succeed.
-const COMMANDS: [(&[&str], bool); 14] = [
+const COMMANDS: [(&[&str], bool); 15] = [
     (&["schema"], true),
     (&["check", "--config", "good.json"], true),
     (&["check", "--config", "faulty.json"], false),
@@ -22,6 +22,7 @@ const COMMANDS: [(&[&str], bool); 14] = [
     (&["refresh", "--control", "/nonexistent"], false),
     (&["env", "--config-json", r#"{"vars": [{"name": "A", "value": "b"}]}"#], true),
     (&["core", "install", "/nonexistent"], false),
+    (&["token", "show", "--path", "/nonexistent"], false),
     (&["--help"], true),
     (&["--version"], true),
     (&["check", "--help"], true),

@@ -4,7 +4,10 @@ use std::fs;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use clap_mangen::roff::{Roff, roman};
+use opnix::internals::statuses;
 
+use crate::docs::times;
 use crate::root;
 
 #[allow(dead_code)]
@@ -53,9 +56,17 @@ fn every_key_of_the_schema_is_described() {
 #[test]
 fn the_man_pages_are_those_that_the_code_makes() {
     let command = opnix::internals::Command::command();
-    let page = |command: clap::Command| {
+    let page = |command: clap::Command, path: &str| {
         let mut text = Vec::new();
         clap_mangen::Man::new(command).render(&mut text).unwrap();
+        if let Some(statuses) = statuses::of(path) {
+            let mut section = Roff::new();
+            section.control("SH", ["EXIT STATUS"]);
+            for (exit, meaning) in statuses {
+                section.control("TP", []).text([roman(format!("{}", exit as u8))]).text([roman(meaning)]);
+            }
+            section.to_writer(&mut text).unwrap();
+        }
         String::from_utf8(text).unwrap()
     };
     // A page for each subcommand that people use, and for those below it.
@@ -63,11 +74,16 @@ fn the_man_pages_are_those_that_the_code_makes() {
     while let Some((parent, command)) = open.pop() {
         for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
             let name: &'static str = format!("{parent}-{}", subcommand.get_name()).leak();
-            agrees(&format!("docs/man/{name}.1"), &page(subcommand.clone().name(name)));
+            let path = name.trim_start_matches("opnix-").replace('-', " ");
+            agrees(&format!("docs/man/{name}.1"), &page(subcommand.clone().name(name), &path));
+            assert!(
+                subcommand.has_subcommands() || statuses::of(&path).is_some(),
+                "{path}: src/cli/statuses.rs does not say how it ends"
+            );
             open.push((name.into(), subcommand.clone()));
         }
     }
-    agrees("docs/man/opnix.1", &page(command));
+    agrees("docs/man/opnix.1", &page(command, ""));
 }
 
 #[test]
@@ -77,6 +93,14 @@ fn the_completions_are_those_that_the_code_makes() {
         clap_complete::generate(shell, &mut opnix::internals::Command::command(), "opnix", &mut text);
         agrees(&format!("docs/completions/{name}"), &String::from_utf8(text).unwrap());
     }
+}
+
+#[test]
+fn the_tables_of_the_reference_are_those_that_the_code_makes() {
+    let text = fs::read_to_string(root().join("docs/reference.md")).unwrap();
+    let text = with_table(&text, "times", &times::times());
+    let text = with_table(&text, "limits", &times::limits());
+    agrees("docs/reference.md", &with_table(&text, "exit statuses", &statuses::table()));
 }
 
 /// What stands in a document between `<!-- NAME -->` and the next empty line.

@@ -148,6 +148,7 @@ fn main() -> std::process::ExitCode {
         nixos::a_host_that_boots_while_1password_is_down_comes_up_by_itself,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
         token::the_token_is_stored_where_the_service_reads_it,
+        token::a_token_is_sealed_and_rotated_without_being_in_plain_anywhere,
         told::a_unit_that_is_refused_or_waits_says_why_in_its_own_status,
         told::a_unit_whose_file_is_not_there_says_why_in_its_own_status,
         told::a_unit_that_waits_for_an_opnix_that_does_not_start_says_so_in_its_own_status,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cache::Disk;
+use crate::command::Output;
 use crate::machine::Machine;
 use crate::nix;
 use crate::onepassword::account;
@@ -87,7 +88,7 @@ fn everything_is_there(machine: &Machine) {
 }
 
 /// The commands of docs/validation-checklist.md.
-fn every_command_of_the_checklist_is_content(machine: &Machine) {
+fn checklist() -> Vec<&'static str> {
     let text = include_str!("../../docs/validation-checklist.md");
     let commands: Vec<&str> = text
         .split("```sh\n")
@@ -95,9 +96,27 @@ fn every_command_of_the_checklist_is_content(machine: &Machine) {
         .flat_map(|rest| rest.split("```").next().unwrap_or_default().lines())
         .collect();
     assert!(commands.len() >= 9, "{commands:?}");
-    for command in commands {
-        let output = machine.sh(&format!("PATH={}/bin:$PATH; {command}", nix::PACKAGE));
+    commands
+}
+
+fn of_the_checklist(machine: &Machine, command: &str) -> Output {
+    machine.sh(&format!("PATH={}/bin:$PATH; {command}", nix::PACKAGE))
+}
+
+fn every_command_of_the_checklist_is_content(machine: &Machine) {
+    for command in checklist() {
+        let output = of_the_checklist(machine, command);
         assert_eq!(output.code, Some(0), "{command}: {}", output.text());
+    }
+}
+
+/// Without a token nothing is well that rests on one.
+fn the_checklist_sees_that_there_is_no_token(machine: &Machine) {
+    let looks = ["doctor", "status", "refresh", "explain", "StatusText", "stat --format", "op/token"];
+    for look in looks {
+        let command = checklist().into_iter().find(|command| command.contains(look)).expect(look);
+        let output = of_the_checklist(machine, command);
+        assert_ne!(output.code, Some(0), "{command}: {}", output.text());
     }
 }
 
@@ -136,6 +155,8 @@ pub fn the_example_host_boots_with_and_without_its_token_and_network(_: &Machine
 
     let missing = opnix("doctor");
     assert!(missing.contains(&format!("fault    token: {TOKEN}: No such file")), "{missing}");
+
+    the_checklist_sees_that_there_is_no_token(&machine);
 
     // One that is in memory is said to be, and one that all can read is a fault.
     machine.write("/run/volatile-token", "made-up", "0604");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::machine::Machine;
 use crate::onepassword::{TOKEN, account, entry, one_password};
 use crate::opnix::*;
+use crate::simulators::connect;
 use crate::simulators::service_account::ServiceAccount;
 
 const ITEMS: [(&str, &str); 1] = [("OpenAI", "credential")];
@@ -144,40 +145,142 @@ fn loaded(machine: &Machine) -> String {
     machine.sh("cat /run/credentials/opnix.service/token").ok()
 }
 
-fn set(machine: &Machine, token: &str) {
-    machine.sh(&format!("printf '%s\\n' {token} | opnix token set")).ok();
+fn set(machine: &Machine, token: &str) -> String {
+    machine.sh(&format!("printf '%s\\n' {token} | opnix token set")).ok()
+}
+
+/// A token of a Connect server, which has this in it.
+fn made_up(what: &str) -> String {
+    connect::TOKEN.replace("made-up", what)
 }
 
 pub fn the_token_is_stored_where_the_service_reads_it(machine: &Machine) {
     set_up(machine, &[secret("key", &["key.service"])], &[("key", value("key"))], "30s");
-    set(machine, "first-made-up-token");
-    assert_eq!(loaded(machine), "first-made-up-token");
+    let told = set(machine, &made_up("first"));
+    assert!(told.contains("opnix.service has taken it") || told.contains("once it starts"), "{told}");
+    assert_eq!(loaded(machine), made_up("first"));
     assert_eq!(machine.sh("stat -c '%a %u' /etc/opnix/token").ok().trim(), "600 0");
 
     // As the NixOS module writes it, with any `tokenFile`.
     let drop_in = "[Service]\nLoadCredential=\nLoadCredential=token:/run/elsewhere/token\n";
     machine.write("/run/systemd/system/opnix.service.d/token.conf", drop_in, "0644");
     machine.systemctl(&["daemon-reload"]).ok();
-    set(machine, "second-made-up-token");
-    assert_eq!(loaded(machine), "second-made-up-token");
-    assert_eq!(machine.sh("cat /etc/opnix/token").ok(), "first-made-up-token");
+    set(machine, &made_up("second"));
+    assert_eq!(loaded(machine), made_up("second"));
+    assert_eq!(machine.sh("cat /etc/opnix/token").ok(), made_up("first"));
 
     // What somebody put in its way is not written to.
     machine
         .sh("touch /run/victim; chmod 0666 /run/victim; cd /run/elsewhere; rm -f token; \
         for link in token token.new .token.opnix-new; do ln -s /run/victim $link; done")
         .ok();
-    set(machine, "third-made-up-token");
-    assert_eq!(loaded(machine), "third-made-up-token");
+    set(machine, &made_up("third"));
+    assert_eq!(loaded(machine), made_up("third"));
     assert_eq!(machine.sh("cat /run/victim").ok(), "");
     assert_eq!(machine.sh("stat -c '%a %F' /run/elsewhere/token").ok().trim(), "600 regular file");
 
     let sealed = "[Service]\nLoadCredential=\nLoadCredentialEncrypted=token:/run/elsewhere/token.cred\n";
     machine.write("/run/systemd/system/opnix.service.d/token.conf", sealed, "0644");
     machine.systemctl(&["daemon-reload"]).ok();
-    let told = machine.sh("! echo fourth-made-up-token | opnix token set 2>&1").ok();
-    assert!(told.contains("systemd-creds encrypt --name=token - /run/elsewhere/token.cred"), "{told}");
+    let told = set(machine, &made_up("fourth"));
+    assert!(told.contains(", sealed, in /run/elsewhere/token.cred"), "{told}");
+    assert_eq!(loaded(machine), made_up("fourth"));
+    machine.sh("! grep -F fourth /run/elsewhere/*").ok();
     machine.sh("rm -r /run/systemd/system/opnix.service.d/token.conf /run/elsewhere /run/victim /etc/opnix/token").ok();
     machine.systemctl(&["daemon-reload"]).ok();
+    stop(machine);
+}
+
+/// `opnix token set`, with the token in memory only, and not in the arguments of any process.
+fn give(machine: &Machine, token: &str, how: &str) -> String {
+    machine.write("/run/given", format!("{token}\n"), "0600");
+    let told = machine.sh(&format!("opnix token set {how} </run/given; rm /run/given")).ok();
+    assert!(!told.contains(&token[4..24]), "{told}");
+    told
+}
+
+/// Neither on disk, nor in the journal, nor where other processes could see it.
+fn is_nowhere_in_plain(machine: &Machine, token: &str) {
+    let piece = &token[100..160];
+    machine.write("/run/piece", piece, "0600");
+    // The pattern comes from a file, or it would be in the arguments itself.
+    let places =
+        "/etc /root /home /tmp /var/lib /var/tmp /usr/local /proc/[0-9]*/cmdline /proc/[0-9]*/environ";
+    let found = machine.sh(&format!("grep -rlsaF -f /run/piece {places} || true"));
+    machine.sh("rm /run/piece").ok();
+    assert_eq!(found.ok().trim(), "");
+    assert!(!machine.journal_text().contains(piece), "the token in the journal");
+}
+
+pub fn a_token_is_sealed_and_rotated_without_being_in_plain_anywhere(machine: &Machine) {
+    let first = one_password(machine, account(&ITEMS));
+    let units = ["sealed-token-0.service", "sealed-token-1.service", "sealed-token-2.service"];
+    let mut key = entry("key", "OpenAI/credential", "");
+    key["units"] = json!(units);
+    key["cache"] = json!("never");
+    for unit in units {
+        consumer(machine, unit, "key", "");
+    }
+    set_up_with(machine, &json!({"deadline": "50s", "secrets": [key]}));
+    machine.systemctl(&["start", "opnix.service"]).ok();
+    let sealed = "/etc/credstore.encrypted/opnix-token";
+
+    // Where a plain one is loaded, it says all that is to be done.
+    let told = give(machine, &first.token(), "--seal");
+    assert!(told.contains(&format!(", sealed, in {sealed}\n")), "{told}");
+    assert!(told.contains(&format!("rm {TOKEN}")), "{told}");
+    assert_eq!(machine.sh(&format!("stat -c '%a %u' {sealed}")).ok().trim(), "600 0");
+    let lines = told.lines().filter_map(|line| line.strip_prefix("    "));
+    let drop_in: String = lines.map(|line| format!("{line}\n")).collect();
+    let path = "/etc/systemd/system/opnix.service.d/token.conf";
+    assert!(told.contains(path), "{told}");
+    machine.write(path, &drop_in, "0644");
+    machine.sh(told.lines().find_map(|line| line.strip_prefix("then: ")).expect("what to do then")).ok();
+    machine.sh(&format!("opnix token show | grep 'yes, the running service has it' && rm {TOKEN}")).ok();
+    machine.systemctl(&["start", units[0]]).ok();
+    assert_eq!(found(machine, units[0]), value("OpenAI").into_bytes());
+    is_nowhere_in_plain(machine, &first.token());
+
+    // Another one is sealed without being asked to, and taken.
+    let second = another(machine);
+    let told = give(machine, &second.token(), "");
+    assert!(told.contains(&format!(", sealed, in {sealed}\n")), "{told}");
+    assert!(told.contains("opnix.service has taken it"), "{told}");
+    first.revoke(true);
+    assert!(machine.sh("opnix token show").ok().contains("yes, the running service has it"));
+    machine.systemctl(&["start", units[1]]).ok();
+    assert_eq!(found(machine, units[1]), value("OpenAI").into_bytes());
+    assert!(!second.server.requests().is_empty());
+    let told = machine.sh("opnix token check").ok();
+    assert!(
+        told.starts_with("accepted: the token of made-up@") && told.contains("Infrastructure Secrets"),
+        "{told}"
+    );
+    let told = machine.sh("opnix token show").ok();
+    assert!(told.contains(&format!("{sealed}, sealed with systemd-creds")), "{told}");
+    assert!(!machine.journal_text().contains("it is not there any more"), "nobody misses the plain one");
+
+    // By hand, as others do it, it is taken by itself.
+    let third = another(machine);
+    machine.write("/run/given", third.token(), "0600");
+    machine.sh(&format!("systemd-creds encrypt --name=token - {sealed} </run/given; rm /run/given")).ok();
+    let in_force = || machine.sh("opnix token show").text().contains("yes, the running service has it");
+    machine.wait("the third token", in_force, LONG);
+
+    // What the unit itself loads.
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    machine.systemctl(&["start", units[2]]).ok();
+    assert_eq!(found(machine, units[2]), value("OpenAI").into_bytes());
+    is_nowhere_in_plain(machine, &second.token());
+
+    // What is not a token changes nothing, nor does what cannot be written.
+    machine.sh(&format!("cp {sealed} /run/before; echo x | opnix token set")).fails();
+    machine.write("/run/given", second.token(), "0600");
+    let small = "mount -t tmpfs -o size=4k,nr_inodes=2 small /run/small; dd if=/dev/zero of=/run/small/full bs=4k count=1";
+    machine.sh(&format!("mkdir /run/small; {small}")).ok();
+    machine.sh("opnix token set --path /run/small/token </run/given").fails();
+    machine.sh("mount -o remount,ro /run/small; opnix token set --path /run/small/token </run/given").fails();
+    machine.sh(&format!("cmp {sealed} /run/before && umount /run/small && rmdir /run/small")).ok();
+    machine.sh(&format!("rm -r {path} {sealed} /run/before /run/given; systemctl daemon-reload")).ok();
     stop(machine);
 }

@@ -10,7 +10,7 @@ mod own_units;
 mod provider;
 mod selinux;
 mod sockets;
-mod token;
+pub mod token;
 mod units;
 
 use std::io::{IsTerminal, stderr};
@@ -41,8 +41,7 @@ const ASKING: Duration = Duration::from_secs(120);
 ///
 /// Goes from systemd and the configuration over sockets, files, token, network and 1Password to the units, and says of each
 /// finding what it is, where, why it matters and what to do. The running service is asked to try all secrets out, which
-/// costs requests of its budget: how many is said before. Nothing is changed. Exits with 0 if nothing is at fault, else
-/// with 69. Warnings do not count, nor does what could not be looked at.
+/// costs requests of its budget: how many is said before. Nothing is changed.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]

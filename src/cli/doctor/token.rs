@@ -1,6 +1,6 @@
 //! Is there a token, is it one, who can read it, and is it the one in use.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +26,7 @@ const AREA: &str = "token";
 const BRINGING: u32 = 6;
 const LOOK: Duration = Duration::from_secs(1);
 
-pub fn look(case: &Case) -> Vec<Finding> {
+pub(super) fn look(case: &Case) -> Vec<Finding> {
     let provider = case.config().map(|config| &config.provider);
     // Of a faulty configuration nobody knows what it would say.
     let in_force = || case.status()?.provider.as_ref().map(|provider| provider.kind.as_str());
@@ -90,7 +90,11 @@ fn is_set_in_the_unit(case: &Case) -> bool {
 fn the_file(case: &Case, loaded: &Loaded, findings: &mut Vec<Finding>) -> Option<Secret> {
     let path = loaded.path();
     let place = shown(loaded);
-    let put = format!("opnix token set --path {place}");
+    // Where it is loaded sealed, that is done by itself, and only without a path that says otherwise.
+    let put = match loaded {
+        Loaded::Plain(_) => format!("opnix token set --path {place}"),
+        Loaded::Sealed(_) => "opnix token set".to_owned(),
+    };
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -106,19 +110,7 @@ fn the_file(case: &Case, loaded: &Loaded, findings: &mut Vec<Finding>) -> Option
         findings.push(Finding::unseen(AREA, format!("{place} is no file, and gives it to systemd alone")));
         return None;
     }
-    if metadata.mode() & 0o007 != 0 {
-        let what = format!("all users can get at {place} (mode {:04o})", metadata.mode() & 0o7777);
-        findings.push(Finding::fault(Kind::TokenOpen, AREA, what).mend(format!("chmod 0600 {place}")));
-    }
-    if metadata.uid() != 0 && case.is_of_the_system() {
-        let what = format!("{place} belongs to user {}, who can read and replace it", metadata.uid());
-        findings.push(Finding::warning(Kind::TokenOpen, AREA, what).mend(format!("chown root {place}")));
-    }
-    if is_volatile(path) {
-        let what = format!("{place} is in memory, and gone at the next boot");
-        let mend = "keep it on a disk; on NixOS with impermanence, set `persistence.root`";
-        findings.push(Finding::warning(Kind::TokenVolatile, AREA, what).mend(mend));
-    }
+    findings.extend(of_its_file(path, &metadata, case.is_of_the_system()));
     if let Err(error) = File::open(path)
         && error.kind() == ErrorKind::PermissionDenied
     {
@@ -136,6 +128,26 @@ fn the_file(case: &Case, loaded: &Loaded, findings: &mut Vec<Finding>) -> Option
             None
         }
     }
+}
+
+/// What is wrong with who can get at it, and where it is.
+pub fn of_its_file(path: &Path, metadata: &Metadata, is_of_the_system: bool) -> Vec<Finding> {
+    let place = path.display();
+    let mut findings = Vec::new();
+    if metadata.mode() & 0o007 != 0 {
+        let what = format!("all users can get at {place} (mode {:04o})", metadata.mode() & 0o7777);
+        findings.push(Finding::fault(Kind::TokenOpen, AREA, what).mend(format!("chmod 0600 {place}")));
+    }
+    if metadata.uid() != 0 && is_of_the_system {
+        let what = format!("{place} belongs to user {}, who can read and replace it", metadata.uid());
+        findings.push(Finding::warning(Kind::TokenOpen, AREA, what).mend(format!("chown root {place}")));
+    }
+    if is_volatile(path) {
+        let what = format!("{place} is in memory, and gone at the next boot");
+        let mend = "keep it on a disk; on NixOS with impermanence, set `persistence.root`";
+        findings.push(Finding::warning(Kind::TokenVolatile, AREA, what).mend(mend));
+    }
+    findings
 }
 
 fn judge(provider: &config::Provider, token: Secret) -> Result<(), FetchError> {

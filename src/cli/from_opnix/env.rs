@@ -20,8 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Print variables with secrets in them for a shell, as OpNix does
 ///
-/// The configuration is {"vars": [{"name": …, "reference": "op://…" or "value": …, "optional": false}]}. Exits with 1 if
-/// something failed, with 65 if 1Password has no such secret, with 75 if its limit on requests is reached.
+/// The configuration is {"vars": [{"name": …, "reference": "op://…" or "value": …, "optional": false}]}.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The configuration

@@ -15,8 +15,7 @@ use crate::secret::Secret;
 
 /// Write the files of a configuration once, without a service, as OpNix does
 ///
-/// For everything else than moving over, opnix-mirror.service is better: it writes to memory, and keeps the files current. Exits
-/// with 1 if something failed, with 65 if 1Password has no such secret, with 75 if its limit on requests is reached.
+/// For everything else than moving over, opnix-mirror.service is better: it writes to memory, and keeps the files current.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The configuration; can be given several times

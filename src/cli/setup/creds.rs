@@ -69,12 +69,18 @@ impl Creds {
         }
     }
 
-    /// `key`, sealed.
-    pub fn seal(&self, key: &[u8], with_key: &str, limit: Duration) -> Result<Vec<u8>, String> {
-        let name = format!("--name={KEY_CREDENTIAL}");
+    /// `content`, sealed as the credential of this name. It goes through a pipe, and nowhere else.
+    pub fn seal(
+        &self,
+        name: &str,
+        content: &[u8],
+        with_key: &str,
+        limit: Duration,
+    ) -> Result<Vec<u8>, String> {
+        let name = format!("--name={name}");
         let mut command = self.command(&["encrypt", &name, &format!("--with-key={with_key}"), "-", "-"]);
         command.stdout(Stdio::piped());
-        let run = self.run(command, key, limit).map_err(Failure::describe)?;
+        let run = self.run(command, content, limit).map_err(Failure::describe)?;
         match run.status.success() {
             true if run.output.is_empty() => Err("systemd-creds gave nothing".to_owned()),
             true => Ok(run.output),

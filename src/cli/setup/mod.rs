@@ -1,7 +1,7 @@
 //! `opnix setup`: the key of the sealed cache.
 
 mod aside;
-mod creds;
+pub mod creds;
 mod words;
 
 use std::cell::Cell;
@@ -17,12 +17,13 @@ use zeroize::Zeroizing;
 use super::{Exit, fail};
 use crate::cli::output::{complain, say};
 use crate::files::StateDirectory;
+use crate::store::disk::KEY_CREDENTIAL;
 use crate::store::sealed::KEY_LENGTH;
 use aside::{KEPT, Pairs, Paths};
 use creds::{Creds, Opened};
 
 /// Where systemd looks for encrypted credentials that a unit names without a path.
-const STORE: &str = "/etc/credstore.encrypted";
+pub const STORE: &str = "/etc/credstore.encrypted";
 /// `StateDirectory=` of opnix.service: a link to /var/lib/private/opnix, as it has `DynamicUser=`.
 const STATE: &str = "/var/lib/opnix";
 const RESTART: &str =
@@ -272,7 +273,7 @@ impl Setup {
         let key: Zeroizing<[u8; KEY_LENGTH]> = <[u8; KEY_LENGTH]>::try_generate()
             .map(Zeroizing::new)
             .map_err(|_| "the system gives no random numbers".to_owned())?;
-        self.creds.seal(&key[..], &self.arguments.with_key, self.times.limit)
+        self.creds.seal(KEY_CREDENTIAL, &key[..], &self.arguments.with_key, self.times.limit)
     }
 
     fn set_aside(&self, pairs: &Pairs, is_on_purpose: bool, say: Say) -> Result<(), String> {

@@ -193,8 +193,13 @@ pub fn describe_state(secret: &Secret, status: &Status) -> String {
     let state = match secret.state {
         State::Fresh => good("fresh"),
         State::Stale | State::Kept => doubtful("stale"),
-        State::Missing if is_servable(secret, status) => plain("not kept"),
-        State::Missing => bad("missing"),
+        State::Missing => match (secret.age, is_servable(secret, status)) {
+            // It is kept, and does not do: it is too old, or every start is to ask.
+            (Some(_), true) => plain("to be asked for"),
+            (Some(_), false) => bad("cannot be asked for"),
+            (None, true) => plain("not kept"),
+            (None, false) => bad("missing"),
+        },
         State::Refused => bad("refused"),
     };
     let mut text = match secret.age {

@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use nix::unistd::pipe2;
 use tracing::{error, info, warn};
 use zlink::tokio::unix::Connection;
 
+use super::input::is_readable;
 use crate::cli::control::{ControlArguments, Unanswered};
 use crate::cli::output::say;
 use crate::cli::{Exit, fail};
@@ -34,6 +35,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(30);
 /// How often systemd is asked which file it is.
 const WHICH: Duration = Duration::from_secs(60);
+/// How long a TPM has to open a sealed one, in milliseconds.
+const UNSEALING: u16 = 20_000;
 /// How long the service has to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -95,7 +98,8 @@ pub fn watch(named: Option<PathBuf>, control: &ControlArguments) -> Exit {
     let mut asked = None::<Instant>;
     let mut told = String::new();
     loop {
-        if asked.is_none_or(|asked| asked.elapsed() >= WHICH) {
+        // What has changed may have done so because another file has taken its place.
+        if watched.differs() || asked.is_none_or(|asked| asked.elapsed() >= WHICH) {
             // If that is not known for now, it is what it was.
             if let Ok(loaded) = which(named.as_deref()) {
                 watched.is_at(loaded);
@@ -129,6 +133,12 @@ impl Watched {
         if loaded != self.loaded {
             *self = Self { loaded, ..Self::default() };
         }
+    }
+
+    /// Whether the file is another one than at the last look.
+    fn differs(&self) -> bool {
+        let now = |loaded: &Loaded| Identity::of(loaded.path());
+        self.loaded.as_ref().is_some_and(|loaded| self.seen.as_ref().is_some_and(|seen| *seen != now(loaded)))
     }
 
     /// Brings a new token. Returns what is wrong, if anything, once there was something to do.
@@ -170,6 +180,16 @@ fn see_what_systemd_sees() {
 /// Whether the service would take what is in the file, and has another one in force; or why not. `None`: it cannot be asked.
 pub fn try_out(loaded: &Loaded, control: &ControlArguments) -> Option<Result<TokenTaken, String>> {
     match bring(loaded, control, true) {
+        Ok(taken) => Some(Ok(taken)),
+        Err(Trouble::Token(why)) => Some(Err(why)),
+        Err(Trouble::Service(..)) => None,
+    }
+}
+
+/// Has the running service take what is in the file, which it loads; or why it does not. `None`: it cannot be asked.
+pub fn hand_over(loaded: &Loaded) -> Option<Result<TokenTaken, String>> {
+    let control = ControlArguments { control: crate::control::SOCKET.into() };
+    match bring(loaded, &control, false) {
         Ok(taken) => Some(Ok(taken)),
         Err(Trouble::Token(why)) => Some(Err(why)),
         Err(Trouble::Service(..)) => None,
@@ -219,10 +239,17 @@ pub fn read(loaded: &Loaded) -> Result<Secret, FetchError> {
                 .stdout(Stdio::piped())
                 .spawn()
                 .map_err(|error| malformed(format!("systemd-creds cannot be run: {error}")))?;
-            let text = child.stdout.take().map(|stdout| files::read_from(stdout, 0, token::SIZE_MAX));
+            // It says all at once, unless the TPM does not answer.
+            let answers = |stdout: &ChildStdout| is_readable(stdout.as_fd(), UNSEALING).unwrap_or(false);
+            let Some(stdout) = child.stdout.take().filter(answers) else {
+                // Not waited for: it may hang in a driver.
+                let _ = child.kill().and_then(|()| child.try_wait());
+                return Err(malformed(format!("systemd-creds gave no answer within {} s", UNSEALING / 1000)));
+            };
+            let text = files::read_from(stdout, 0, token::SIZE_MAX);
             let opened = child.wait().is_ok_and(|status| status.success());
             match text {
-                Some(Ok(text)) if opened => {
+                Ok(text) if opened => {
                     Secret::copy_from(text.trim_ascii()).map_err(|error| malformed(error.to_string()))
                 }
                 _ => Err(malformed("systemd-creds cannot open it".to_owned())),

@@ -1,76 +1,75 @@
 //! `opnix token set`: OpNix's command, which stores the token.
 
-use std::fs::{self, File};
-use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use crate::cli::output::{complain, say};
-use crate::cli::{Exit, fail};
-use crate::files::{self, Attributes};
-use crate::providers::ask::service_account::token::Token;
-use crate::providers::child::token::{self, Loaded};
+use super::known::{self, Known};
+use super::{input, place};
+use crate::cli::output::say;
+use crate::cli::setup::creds::Creds;
+use crate::cli::{ConfigArguments, Exit, fail};
+use crate::process;
+use crate::providers::child::token::{CREDENTIAL, Loaded};
 use crate::remedy::Remedy;
 use crate::secret::Secret;
 
-/// Longer than any token, in bytes.
-const SIZE_MAX: usize = 64 << 10;
+/// How long a TPM may take.
+const SEALING: Duration = Duration::from_secs(20);
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Seal it with systemd-creds, so that only this machine can open it; done anyway where opnix.service loads a sealed one
+    #[arg(long)]
+    seal: bool,
+    /// What systemd-creds seals it with: auto, host, tpm2 or host+tpm2
+    #[arg(long, value_name = "KEY", default_value = "auto")]
+    with_key: String,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
 
 /// `named`: the file for it, if not the one that opnix.service loads.
-pub fn set(named: Option<PathBuf>) -> Exit {
-    let path = match named.map(Loaded::Plain).or_else(token::loaded) {
-        Some(Loaded::Plain(path)) => path,
-        Some(Loaded::Sealed(path)) => {
-            let path = path.display();
-            return fail(
-                Exit::General,
-                format_args!(
-                    "opnix.service loads a sealed token, {path}\nseal the new one: systemd-creds encrypt --name=token - {path}"
-                ),
-            );
-        }
-        None => {
-            return fail(
-                Exit::General,
-                "opnix.service loads no token from a file\nname the file with -path, and in the unit: LoadCredential=token:FILE",
-            );
-        }
+pub fn set(named: Option<PathBuf>, arguments: &Arguments) -> Exit {
+    // Nothing of the token is swapped or dumped, where that can be had.
+    let _ = process::protect();
+    let loaded = place::loaded();
+    let stored = place::to_write(named, arguments.seal, loaded.as_ref())
+        .and_then(|to| store(&to, arguments).map(|(whose, told)| (to, whose, told)));
+    let (to, whose, told) = match stored {
+        Ok(stored) => stored,
+        Err(why) => return fail(Exit::General, why),
     };
-    if io::stdin().is_terminal() {
-        complain!("Paste the token, then Enter and Ctrl-D:");
-    }
-    // Not through the standard library's buffer, which nobody wipes.
-    let input = io::stdin().as_fd().try_clone_to_owned().map(File::from);
-    let text = match input.and_then(|input| files::read_from(input, 0, SIZE_MAX)) {
-        Ok(text) => text,
-        Err(error) => return fail(Exit::General, format_args!("the token cannot be read: {error}")),
-    };
-    let token = text.trim_ascii();
-    if token.is_empty() || token.contains(&b'\n') {
-        return fail(
-            Exit::General,
-            "that is not a token, which has exactly one line\ncopy it again from 1Password, whole",
-        );
-    }
-    // The token of a service account can be checked; that of a Connect server cannot.
-    if token.starts_with(b"ops_")
-        && let Ok(secret) = Secret::copy_from(token)
-        && let Err(error) = Token::check(secret, &[])
-    {
-        return fail(Exit::General, error.lines());
-    }
-    match store(&path, token) {
-        Ok(()) => {
-            say!("stored the token in {}", path.display());
+    let sealed = if matches!(to, Loaded::Sealed(_)) { ", sealed," } else { "" };
+    say!("stored {whose}{sealed} in {}", to.path().display());
+    told.into_iter().for_each(|told| say!("{told}"));
+    match place::what_next(&to, loaded.as_ref()) {
+        Ok(next) => {
+            next.into_iter().for_each(|next| say!("{next}"));
             Exit::Ok
         }
-        Err(error) => fail(Exit::General, format_args!("{}: {error}", path.display())),
+        Err(why) => fail(Exit::General, why),
     }
 }
 
-fn store(path: &Path, token: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("it is not the path of a file"))?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    files::replace(&File::open(directory)?, name, token, Attributes::PRIVATE).map(drop)
+/// Whose token it is, and what else is worth telling.
+fn store(to: &Loaded, arguments: &Arguments) -> Result<(String, Option<String>), String> {
+    let text = input::take()?;
+    let token = Secret::take(text).map_err(|error| error.to_string())?;
+    // What is wrong with a configuration that is being written yet does not concern the token.
+    let provider = known::provider(&arguments.config.config).unwrap_or_default();
+    let token = Known::of(token, provider.as_ref()).map_err(|error| error.lines())?;
+    let path = to.path();
+    let stored = match to {
+        Loaded::Plain(_) => place::store(path, token.secret().expose()),
+        Loaded::Sealed(_) => place::store(path, &seal(token.secret(), &arguments.with_key)?),
+    };
+    let told = stored.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((token.whose(), told))
+}
+
+fn seal(token: &Secret, with_key: &str) -> Result<Vec<u8>, String> {
+    let creds = Creds { program: "systemd-creds".into(), until: Instant::now() + SEALING };
+    creds
+        .seal(CREDENTIAL, token.expose(), with_key, SEALING)
+        .map_err(|why| format!("the token cannot be sealed, and nothing was changed: {why}"))
 }

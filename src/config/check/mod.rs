@@ -64,6 +64,9 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
             check.valid(interval, values::duration);
         }
     }
+    if let Provider::Connect(_) = provider {
+        check.nothing_is_of_an_ssh_key();
+    }
     check.no_path_is_below_another();
     let integrations: Vec<_> =
         files.iter().filter_map(|(_, file)| file.systemd_integration.as_ref()).collect();

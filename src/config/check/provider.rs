@@ -10,9 +10,24 @@ use crate::config::file;
 use crate::config::valid::Provider;
 use crate::providers::ask::connect;
 use crate::providers::budget::Budget;
+use crate::reference::{Query, Reference};
 use crate::remedy::Problem;
 
 impl Check<'_> {
+    /// A Connect server makes nothing of an SSH key.
+    pub(super) fn nothing_is_of_an_ssh_key(&mut self) {
+        for entry in self.entries.clone() {
+            let of_a_key = |reference: &&Reference| matches!(reference.query, Some(Query::SshFormat(_)));
+            for reference in entry.content.references().filter(of_a_key) {
+                self.warning(
+                    &entry.place,
+                    format!("a Connect server does not give {reference}"),
+                    "the provider service_account does; or leave ?ssh-format= out, for the key as it is kept",
+                );
+            }
+        }
+    }
+
     pub(super) fn provider(&mut self, file: &Path, provider: &file::Provider) -> Provider {
         match provider {
             file::Provider::ServiceAccount(settings) => {

@@ -2,6 +2,7 @@
 
 mod asking;
 pub mod connect;
+pub mod connect_token;
 pub mod items;
 pub mod known;
 pub mod members;

@@ -21,10 +21,10 @@ use self::token::TokenSource;
 pub use self::wire::Endpoint;
 use self::wire::{Call, SignIn};
 use super::FetchError;
-use super::ask::connect;
 use super::ask::known::{Baseline, Names};
 use super::ask::resolve::{Fetched, Told};
 use super::ask::service_account::token::Token;
+use super::ask::{List, connect};
 use super::ledger::Meter;
 use crate::counters::{self, Asked};
 use crate::reference::{Kind, Reference};
@@ -211,13 +211,23 @@ impl Remote {
         Ok(())
     }
 
+    /// The vaults that the token may read. Costs one request.
+    pub async fn vaults(&self) -> Result<List, FetchError> {
+        let _child = self.children.acquire().await;
+        self.list_vaults().await
+    }
+
+    async fn list_vaults(&self) -> Result<List, FetchError> {
+        match self.call(&Call::Vaults, &mut |_| {}).await? {
+            Answer::Vaults(vaults) => vaults,
+            Answer::Fetched(_) => Err(another_question()),
+        }
+    }
+
     /// Says for each reference whether its value cannot have changed since it was fetched. Costs one request.
     pub async fn unchanged(&self, references: &[Reference]) -> Result<Confirmed, FetchError> {
         let _child = self.children.acquire().await;
-        let Answer::Vaults(vaults) = self.call(&Call::Vaults, &mut |_| {}).await? else {
-            return Err(another_question());
-        };
-        let vaults = vaults?;
+        let vaults = self.list_vaults().await?;
         let mut session = self.session();
         let before = Some(session.generation);
         session.generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);

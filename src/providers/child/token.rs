@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::systemd::manager::Manager;
 
 /// The name of the credential, and of the file in `$CREDENTIALS_DIRECTORY`.
-const CREDENTIAL: &str = "token";
+pub const CREDENTIAL: &str = "token";
 /// The file that opnix.service loads it from by default: `systemd/opnix.service`.
 const DEFAULT: &str = "/etc/opnix/token";
 /// For the command line.

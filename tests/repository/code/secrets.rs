@@ -9,6 +9,10 @@ fn values_are_exposed_where_they_are_rendered_passed_on_and_answered_and_nowhere
         ("cli/from_opnix/env.rs", 1),
         // The token, into the pipe to the service.
         ("cli/token/bring.rs", 1),
+        // The token, to be looked through.
+        ("cli/token/known.rs", 3),
+        // The token, into its file, or through a pipe to systemd-creds.
+        ("cli/token/set.rs", 2),
         // Values: compared with files, written to them, and hashed with a key.
         ("mirror/install.rs", 2),
         ("mirror/pass.rs", 1),

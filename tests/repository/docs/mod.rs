@@ -9,6 +9,7 @@ mod alerts;
 mod commands;
 mod json_schema;
 mod schema;
+pub mod times;
 mod units;
 
 use crate::root;

@@ -2,7 +2,9 @@
 
 mod env;
 mod secret;
+mod terminal;
 mod token;
+mod token_check;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -15,6 +15,7 @@ use crate::secret::Secret;
 /// A token that is complete and names an allowed host.
 pub struct Token {
     secret: Secret,
+    email: String,
     account: String,
     /// Of the server that it is for.
     host: String,
@@ -101,9 +102,10 @@ impl Token {
             .map_err(|_| TokenError::Damaged("a member is missing or of the wrong type"))?;
         members.check()?;
         let (host, port) = check_address(members.sign_in_address, hosts)?;
-        let account = format!("{} at {}", members.email.to_lowercase(), members.sign_in_address);
+        let email = members.email.to_lowercase();
+        let account = format!("{email} at {}", members.sign_in_address);
         let is_plain = members.sign_in_address.starts_with("http://");
-        Ok(Self { secret: token, account, host, port, is_plain })
+        Ok(Self { secret: token, email, account, host, port, is_plain })
     }
 
     /// The token itself, for the settings of the core.
@@ -124,6 +126,11 @@ impl Token {
     /// Where 1Password is for this account.
     pub fn endpoint(&self) -> (&str, u16) {
         (&self.host, self.port)
+    }
+
+    /// Of the service account. Not a secret.
+    pub fn email(&self) -> &str {
+        &self.email
     }
 
     /// Whose token it is. Not a secret.

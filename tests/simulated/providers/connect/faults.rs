@@ -1,5 +1,7 @@
 //! What each fault of the server comes to.
 
+use std::time::{Duration, Instant};
+
 use super::{daemon, everything, with_deadline};
 use crate::helpers::{cost, on_time, wait, with_time};
 use crate::simulators::connect::TOKEN;
@@ -74,6 +76,27 @@ fn a_server_that_does_not_answer_costs_a_unit_its_deadline_and_the_next_ones_som
     let refusal = daemon.refusal("key");
     assert!(refusal.contains("did not answer"), "{refusal}");
     wait("the request to be given up", || daemon.ask("key").as_deref() == Some("keeper"));
+}
+
+#[test]
+fn what_may_pass_is_tried_until_the_deadline_and_not_given_up_before() {
+    let simulator = everything();
+    simulator.server.fault("GET /v1/vaults", usize::MAX, Fault::Status(500));
+    let secrets = [("key", "op://Zoo/Sections/username"), ("other", "op://Zoo/Sections/username")];
+    let daemon = with_deadline(&simulator, "5s", &secrets);
+    let ask = |name: &str, after: Duration| {
+        std::thread::sleep(after);
+        let begun = Instant::now();
+        let refusal = daemon.answer(name).expect_err("a refusal");
+        assert!(begun.elapsed() > Duration::from_millis(4400), "{name} given up after {:?}", begun.elapsed());
+        // The last error says more than that the time is over.
+        assert!(refusal.contains("out of order: the Connect server answers with 500"), "{refusal}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| ask("key", Duration::ZERO));
+        // Who comes while others wait already waits for as long.
+        scope.spawn(|| ask("other", Duration::from_millis(2500)));
+    });
 }
 
 #[test]
