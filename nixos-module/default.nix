@@ -98,6 +98,7 @@ in
       example = [ "alice" ];
       description = "Users of the group `onepassword-secrets`, which may read the token, to use `opnix env` and `opnix secret`.";
     };
+    metrics.enable = lib.mkEnableOption "metrics in /run/opnix-metrics/opnix.prom, for node_exporter's textfile collector, and with systemd 262 and later for systemd-report" // { example = true; };
     persistence = {
       root = mkOption {
         type = types.nullOr types.str;
@@ -226,6 +227,12 @@ in
       ++ lib.mapAttrsToList retry (lib.filterAttrs (_: isRetried) config.systemd.services);
     systemd.sockets.opnix.wantedBy = [ "sockets.target" ];
     systemd.sockets.opnix-control.wantedBy = [ "sockets.target" ];
+    systemd.timers.opnix-metrics = mkIf cfg.metrics.enable { wantedBy = [ "timers.target" ]; };
+    # systemd-creds, which opens a token that is sealed.
+    systemd.services.opnix-metrics = mkIf cfg.metrics.enable { path = [ config.systemd.package ]; };
+    systemd.sockets.opnix-report = mkIf
+      (cfg.metrics.enable && lib.versionAtLeast (config.systemd.package.version or "0") "262")
+      { wantedBy = [ "sockets.target" ]; };
     systemd.services.opnix = {
       # A stop would refuse the requests that wait; a restart hands them to the next instance.
       stopIfChanged = false;

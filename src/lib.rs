@@ -7,6 +7,7 @@
 // What everything is made of.
 mod boot;
 mod counted;
+mod counters;
 mod documents;
 mod files;
 mod fingerprint;

@@ -37,6 +37,9 @@ _opnix() {
             opnix,help)
                 cmd="opnix__subcmd__help"
                 ;;
+            opnix,metrics)
+                cmd="opnix__subcmd__metrics"
+                ;;
             opnix,mirror)
                 cmd="opnix__subcmd__mirror"
                 ;;
@@ -96,6 +99,9 @@ _opnix() {
                 ;;
             opnix__subcmd__help,help)
                 cmd="opnix__subcmd__help__subcmd__help"
+                ;;
+            opnix__subcmd__help,metrics)
+                cmd="opnix__subcmd__help__subcmd__metrics"
                 ;;
             opnix__subcmd__help,mirror)
                 cmd="opnix__subcmd__help__subcmd__mirror"
@@ -185,7 +191,7 @@ _opnix() {
 
     case "${cmd}" in
         opnix)
-            opts="-h -V --help --version serve check explain status refresh mirror doctor demo schema core setup purge secret token env help"
+            opts="-h -V --help --version serve check explain status refresh mirror doctor metrics demo schema core setup purge secret token env help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -403,7 +409,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help)
-            opts="serve check explain status refresh mirror doctor demo schema core setup purge secret token env help"
+            opts="serve check explain status refresh mirror doctor metrics demo schema core setup purge secret token env help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -515,6 +521,20 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__help__subcmd__metrics)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -717,6 +737,32 @@ _opnix() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        opnix__subcmd__metrics)
+            opts="-h --textfile --doctor --report --config --control --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --textfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -9,6 +9,7 @@ mod doctor;
 mod explain;
 mod fetch;
 mod from_opnix;
+mod metrics;
 mod mirror;
 mod output;
 mod progress;
@@ -73,6 +74,7 @@ pub enum Command {
     Refresh(refresh::Arguments),
     Mirror(mirror::Arguments),
     Doctor(doctor::Arguments),
+    Metrics(metrics::Arguments),
     Demo(demo::Arguments),
     Schema(schema::Arguments),
     Core(core::Arguments),
@@ -143,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Refresh(arguments) => refresh::run(arguments),
         Command::Mirror(arguments) => mirror::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Metrics(arguments) => metrics::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Schema(arguments) => schema::run(arguments),
         Command::Core(arguments) => core::run(arguments),

@@ -28,7 +28,7 @@ const OF_OPNIX: [Status; 3] = [
 ];
 
 /// What each command has beside what is of every command.
-const COMMANDS: [(&str, &[&[Status]]); 19] = [
+const COMMANDS: [(&str, &[&[Status]]); 20] = [
     (
         "serve",
         &[&[
@@ -94,6 +94,13 @@ const COMMANDS: [(&str, &[&[Status]]); 19] = [
             (Exit::Ok, "it was told to stop; with --prepare or --reload, it is done"),
             (Exit::Unavailable, "with --reload, the mirror did not reload"),
             (Exit::Config, "the configuration is faulty"),
+        ]],
+    ),
+    (
+        "metrics",
+        &[&[
+            (Exit::Ok, "the metrics are told, also where the service does not answer"),
+            (Exit::Software, "they could not be written down"),
         ]],
     ),
     (

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect::{CustomType, Type};
 use zlink::proxy;
 
+use super::counts::Counts;
 pub use super::error::Error;
 pub use super::pages::whole_status;
 use super::unserved::Unserved;
@@ -423,6 +424,7 @@ pub trait Control {
         dry_run: Option<bool>,
         #[zlink(fds)] pipe: Vec<std::os::fd::OwnedFd>,
     ) -> zlink::Result<Result<TokenTaken, Error>>;
+    async fn counts(&mut self) -> zlink::Result<Result<Counts, Error>>;
     #[zlink(more)]
     async fn watch(
         &mut self,

@@ -2,9 +2,11 @@
 
 pub mod answers;
 mod connection;
+pub mod counts;
 mod error;
 pub mod interface;
 mod pages;
+pub mod report;
 pub mod server;
 pub mod teller;
 pub mod unserved;

@@ -22,12 +22,14 @@ use zlink::{Reply, Server, service};
 
 use super::answers;
 use super::connection::{self, End};
+use super::counts::{Bucket, Call, Counts, Durations, Tally};
 use super::interface::{
     Budget, Cache, Changes, Error, Explanation, Fetching, Health, Held, MirroredFile, Missed, Outcome,
     Outdated, Progress, Provider, Records, Refreshed, Refusal, Rejected, Renewal, Request, Rule, Secret,
     State, Status, TokenTaken, UnitState, Window,
 };
 use super::unserved::{Delay, Unserved};
+use crate::counters;
 use crate::peer::is_named;
 use crate::server::{Feed, Service, request};
 
@@ -118,7 +120,7 @@ struct Control {
 /// No value of a secret ever goes through here. A connection on which nothing is said for ten seconds ends.
 #[service(
     interface = "io.opnix",
-    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, MirroredFile, Delay, Held, Records, Rejected, Request, Rule, Renewal, Outcome, Fetching],
+    types = [Provider, Health, Cache, Budget, Window, Secret, State, Missed, Refusal, MirroredFile, Delay, Held, Records, Rejected, Request, Rule, Renewal, Outcome, Fetching, Tally, Call, Durations, Bucket],
     vendor = "opnix",
     product = "opnix",
     version = env!("CARGO_PKG_VERSION"),
@@ -166,6 +168,11 @@ impl Control {
         // It is judged by the configuration that comes with it, whose reload may come later.
         self.service.look().await;
         answers::take_token(&self.service, trouble, dry_run.unwrap_or(false), pipe)
+    }
+
+    /// What was counted since the service began. An older service does not tell it.
+    async fn counts(&self) -> Counts {
+        counters::read()
     }
 
     /// How much has changed so far, and again whenever something does. When too many hear of it, the answer is the last.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::ask::Count;
 use super::budget::{Budget, DAY, HOUR, LONGEST_LIMIT, Purpose, STEP};
+use crate::counters;
 use crate::moment::{Moment, Now, Stamp};
 
 /// The pause after a limit whose end 1Password did not tell; twice as long each time that it is still reached.
@@ -151,6 +152,7 @@ impl Meter {
 
 impl Count for Meter {
     fn count(&self, requests: usize) {
+        counters::sent(requests);
         self.ledger().spend(Moment::now(), u32::try_from(requests).unwrap_or(u32::MAX));
     }
 

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::config;
+use crate::counters::{self, Asked};
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -80,13 +81,16 @@ impl Provider {
     /// Says for each reference whether its value cannot have changed since it was fetched, where asking that costs less than
     /// fetching again.
     pub async fn unchanged(&self, references: &[Reference]) -> Result<Confirmed, FetchError> {
-        match self {
+        let confirmed = match self {
             Self::Remote(remote) => remote.unchanged(references).await,
-            Self::Local(local) => {
-                local.read().await?;
-                Ok(Confirmed { before: None, now: None, unchanged: vec![false; references.len()] })
-            }
-        }
+            Self::Local(local) => local.read().await.map(|_| Confirmed {
+                before: None,
+                now: None,
+                unchanged: vec![false; references.len()],
+            }),
+        };
+        counters::called(Asked::Vaults, confirmed.as_ref());
+        confirmed
     }
 
     /// Whether the token is another one than was last used: what is known of that one does not count any more.
@@ -120,14 +124,29 @@ impl Provider {
     /// `give` is told the results for the references of some numbers, as soon as they are there: what was read together, together.
     /// When all is over without an error, it was told all of them.
     pub async fn fetch(&self, references: Vec<Reference>, give: Give<'_>) -> Result<(), FetchError> {
-        match self {
-            Self::Remote(remote) => remote.fetch(references, give).await,
+        // A call that brings nothing but this has not succeeded.
+        let mut down = None;
+        let mut counted = |results: Vec<(usize, Fetched)>, comparable| {
+            for (_, result) in &results {
+                counters::fetched(result.as_ref());
+                let is_down = |error: &&FetchError| error.consequences().provider_is_down;
+                down = down.take().or_else(|| result.as_ref().err().filter(is_down).cloned());
+            }
+            give(results, comparable);
+        };
+        let end = match self {
+            Self::Remote(remote) => remote.fetch(references, &mut counted).await,
             Self::Local(local) => {
                 let results = local.fetch(references).await;
-                give(results.into_iter().enumerate().collect(), None);
+                counted(results.into_iter().enumerate().collect(), None);
                 Ok(())
             }
-        }
+        };
+        counters::called(
+            Asked::Values,
+            end.as_ref().map_err(Clone::clone).and(down.map_or(Ok(&()), Err)).as_ref(),
+        );
+        end
     }
 
     /// One result for each reference, in their order: what is there within this time.

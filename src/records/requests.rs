@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::id::{self, GRANT, REFUSAL};
 use super::repeats::Repeats;
+use crate::counters;
 use crate::peer::{Claim, Stranger};
 use crate::policy::Grant;
 use crate::providers::FetchError;
@@ -72,6 +73,7 @@ pub fn stood_in(claim: &Claim, caveat: &(dyn std::fmt::Display + Sync)) {
 
 /// The peer hung up before it had its answer: its start was cancelled or ran into its own time limit.
 pub fn abandoned(claim: Option<&Claim>) {
+    counters::abandoned();
     let what = claim.map_or_else(|| "a request".to_owned(), Claim::to_string);
     info!(
         target: GRANT,

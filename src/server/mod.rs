@@ -42,6 +42,7 @@ pub use self::unserved::{Feed, News};
 pub use self::waiting::Wait;
 use self::waiting::Waiting;
 use crate::config::Faults;
+use crate::counters;
 use crate::files::StateDirectory;
 use crate::moment::Moment;
 use crate::peer::{Claim, Legacy, Trust};
@@ -99,6 +100,7 @@ impl Service {
         sources: Sources,
         first: Read,
     ) -> Self {
+        counters::begin();
         let disk = Arc::new(Disk::find());
         let base = Base {
             runtime,

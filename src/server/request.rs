@@ -20,6 +20,7 @@ use super::places::{Full, Kind};
 use super::refusal::Refusal;
 use super::waiting::Wait;
 use super::{Service, in_force};
+use crate::counters::{self, Client};
 use crate::moment::Moment;
 use crate::peer::{self, Claim, Identity, Peer, Pretender, Stranger, Unidentified};
 use crate::policy::{Grant, MIRROR};
@@ -118,9 +119,10 @@ fn decide(request: Request, peer: Peer, service: &Arc<Service>) {
     if let Some(served) = ready.as_ref().filter(|_| request.found.is_none()) {
         match answer::at_once(&request.stream, &served.value) {
             AtOnce::Ended(end) => {
+                let since = request.since;
                 // The peer waits for the end of the connection; everything else can be done after it.
                 drop(request);
-                on_record(&grant, served, end, service);
+                on_record(&grant, served, end, since, service);
                 return service.trust.let_go(grant.into_peer());
             }
             AtOnce::Later(written) => sent = written,
@@ -210,10 +212,10 @@ async fn wait(request: Request, wanted: Wanted, service: Arc<Service>) {
         match value {
             Ok((grant, served, sent)) => {
                 let end = answer::whole(&stream, &served.value, sent).await;
-                on_record(&grant, &served, end, &service);
+                on_record(&grant, &served, end, since, &service);
             }
             Err(refusal) => {
-                on_record_refused(&claim, &refusal, &service);
+                on_record_refused(&claim, &refusal, since, &service);
                 let _ = answer::refuse(&stream).await;
             }
         }
@@ -252,11 +254,12 @@ async fn value(
     }
 }
 
-fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
+fn on_record(grant: &Grant, served: &Served, end: End, since: Moment, service: &Service) {
     if end == End::Gone {
         return service.abandoned(&grant.claim());
     }
     let claim = grant.claim();
+    counters::served(client(&claim), served.origin, Moment::now().since(since));
     service.missed.settle(&claim);
     service.refusals.settle(&claim);
     records::granted(grant);
@@ -268,7 +271,8 @@ fn on_record(grant: &Grant, served: &Served, end: End, service: &Service) {
     }
 }
 
-fn on_record_refused(claim: &Claim, refusal: &Refusal, service: &Service) {
+fn on_record_refused(claim: &Claim, refusal: &Refusal, since: Moment, service: &Service) {
+    counters::refused(client(claim), refusal.check(), Moment::now().since(since));
     service.refused(claim, refusal);
     let mut reason = refusal.line();
     if let Refusal::Policy(_) = refusal
@@ -279,9 +283,13 @@ fn on_record_refused(claim: &Claim, refusal: &Refusal, service: &Service) {
     records::refused(claim, refusal.check(), &reason);
 }
 
+fn client(claim: &Claim) -> Client {
+    if claim.unit.as_str() == MIRROR { Client::Mirror } else { Client::Unit }
+}
+
 /// Refuses a unit, on record. Takes time, because the peer must read all of the refusal.
 async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<Service>) {
-    on_record_refused(&claim, &refusal, &service);
+    on_record_refused(&claim, &refusal, request.since, &service);
     let unit = claim.unit.as_str();
     let Request { stream, since, found, .. } = request;
     let place = match found {
@@ -306,6 +314,7 @@ async fn refuse(request: Request, claim: Claim, refusal: Refusal, service: Arc<S
 /// Refuses a peer that is not, or may not be, the unit that it claims to be.
 async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>) {
     let Pretender { claim, why, group, foreign } = pretender;
+    counters::refused(Client::Unidentified, why.check(), Moment::now().since(request.since));
     records::refused_pretender(claim.as_ref(), &group, why.check(), &why.line());
     let (leave, left) = oneshot::channel();
     // Only a peer that certainly sits in another unit is closed before it has read everything: what it has read so far
@@ -340,6 +349,7 @@ async fn turn_away(request: Request, pretender: Pretender, service: Arc<Service>
 /// Gives nothing, not even the end of the connection, to a peer that is not a start of a unit, until it goes by itself. On the
 /// control socket nobody waits for a secret that could still come: there it is refused.
 async fn hold(request: Request, stranger: Stranger, service: Arc<Service>) {
+    counters::held();
     let Request { stream, since, found, misdirected } = request;
     let group = &stranger.group;
     let place = match found {

@@ -28,6 +28,8 @@ pub struct Kept {
     /// the numbers of all that began earlier. 0 if that was before this store: for what is read from disk, or taken
     /// over at a reload.
     pub asked: u64,
+    /// It was in the sealed cache, and the provider has not given it since, though it may have confirmed it.
+    pub from_disk: bool,
 }
 
 /// When 1Password was asked for something.
@@ -136,6 +138,7 @@ impl Values {
             doubtful: false,
             comparable,
             asked: asked.number,
+            from_disk: false,
         };
         self.take_over(reference.clone(), entry)
     }

@@ -44,6 +44,7 @@ use self::sealed::Contents;
 use self::state::{Act, Acts, State};
 use self::versions::Versions;
 use crate::config::Timing;
+use crate::counters::Origin;
 use crate::moment::{Moment, Now, Setting};
 use crate::policy::Grant;
 use crate::providers::Provider;
@@ -263,10 +264,11 @@ impl Store {
         let (limits, now) = (self.0.limits(), Now::read());
         let state = self.0.state();
         let mut values = Vec::new();
-        let mut caveat = None;
+        let (mut caveat, mut origin) = (None, Origin::Memory);
         for reference in content.references() {
             let part = state.served(reference, &limits, now)?;
             values.push(part.value);
+            origin = origin.max(part.origin);
             caveat = caveat.or(part.caveat);
         }
         // What does not belong together is fetched anew.
@@ -275,9 +277,9 @@ impl Store {
         }
         drop(state);
         if content.as_plain().is_some() {
-            return values.first().cloned().map(|value| Served { value, caveat, parts: values });
+            return values.first().cloned().map(|value| Served { value, caveat, parts: values, origin });
         }
-        Some(Served { value: content.render(&values).ok()?.into(), caveat, parts: values })
+        Some(Served { value: content.render(&values).ok()?.into(), caveat, parts: values, origin })
     }
 
     /// Writes what is not on disk yet.

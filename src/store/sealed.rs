@@ -218,6 +218,7 @@ pub fn open(key: &Key, file: &[u8], now: Now, boot: Option<&Boot>) -> Result<Con
             read: Moment::BOOT,
             comparable: None,
             asked: 0,
+            from_disk: true,
         };
         entries.push((line.reference, entry));
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::counters::Origin;
 use crate::reference::Reference;
 use crate::secret::Secret;
 
@@ -11,6 +12,7 @@ use crate::secret::Secret;
 pub struct Part {
     pub value: Arc<Secret>,
     pub caveat: Option<Caveat>,
+    pub origin: Origin,
 }
 
 pub struct Served {
@@ -18,6 +20,7 @@ pub struct Served {
     pub caveat: Option<Caveat>,
     /// What it is made of: the values of its references, in their order.
     pub parts: Vec<Arc<Secret>>,
+    pub origin: Origin,
 }
 
 /// The value is an older one, because 1Password could not be asked.

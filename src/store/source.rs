@@ -6,6 +6,7 @@ use super::decide::{Decision, Health, Limits};
 use super::failure::Failure;
 use super::served::{Caveat, Part};
 use super::state::{Act, Acts, State, Waiter};
+use crate::counters::Origin;
 use crate::moment::Now;
 use crate::providers::FetchError;
 use crate::reference::Reference;
@@ -93,7 +94,11 @@ impl State {
     /// The value that is kept, if it is to be served without asking.
     pub fn served(&self, reference: &Reference, limits: &Limits<'_>, now: Now) -> Option<Part> {
         match self.decide(reference, limits, now) {
-            Decision::Serve => Some(Part { value: self.values.get(reference)?.value.clone(), caveat: None }),
+            Decision::Serve => {
+                let kept = self.values.get(reference)?;
+                let origin = if kept.from_disk { Origin::Disk } else { Origin::Memory };
+                Some(Part { value: kept.value.clone(), caveat: None, origin })
+            }
             Decision::ServeAndRefresh => self.stand_in(reference, self.why_kept(reference, limits, now), now),
             Decision::Fetch { .. } | Decision::Refuse => None,
         }
@@ -113,7 +118,7 @@ impl State {
     fn stand_in(&self, reference: &Reference, why: String, now: Now) -> Option<Part> {
         let kept = self.values.get(reference)?;
         let caveat = Caveat { reference: reference.clone(), age: kept.known(now).age, why };
-        Some(Part { value: kept.value.clone(), caveat: Some(caveat) })
+        Some(Part { value: kept.value.clone(), caveat: Some(caveat), origin: Origin::Stale })
     }
 
     /// After a fetch that failed: the value that is kept is served, unless 1Password has said for too long that there

@@ -14,6 +14,7 @@ use super::served::{Caveat, Part, Served};
 use super::source::Source;
 use super::state::{Outcome, Waiter};
 use super::{Shared, Store};
+use crate::counters::Origin;
 use crate::moment::{Moment, Now};
 use crate::policy::Grant;
 use crate::process::random;
@@ -31,8 +32,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// is suspended.)
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
-/// The values of all references, in their order, and why one of them is not a newer one.
-type Parts = (Vec<Arc<Secret>>, Option<Caveat>);
+/// The values of all references, in their order, why one of them is not a newer one, and where they come from.
+type Parts = (Vec<Arc<Secret>>, Option<Caveat>, Origin);
 
 impl Store {
     /// How long a unit may wait for its value; [`Duration::MAX`] is for ever.
@@ -153,7 +154,8 @@ impl Store {
                 Source::Kept(part) => part,
                 Source::Fetch(waiter) => {
                     let again = grant.deadline().is_none();
-                    Part { value: self.0.wait(reference, waiter, again).await?, caveat: None }
+                    let value = self.0.wait(reference, waiter, again).await?;
+                    Part { value, caveat: None, origin: Origin::Provider }
                 }
                 Source::FetchOrKept(waiter) => self.0.wait_briefly(reference, waiter, down, patience).await?,
             };
@@ -166,7 +168,8 @@ impl Store {
             let state = self.0.state();
             for (reference, part) in content.references().zip(&mut parts) {
                 if let Some(as_now) = state.served(reference, &limits, now) {
-                    *part = as_now;
+                    // It was waited for all the same.
+                    *part = Part { origin: as_now.origin.max(part.origin), ..as_now };
                 } else if state
                     .print(reference)
                     .is_some_and(|now| now != state.versions.print_of(&part.value))
@@ -178,10 +181,11 @@ impl Store {
                 return Ok(None);
             }
         }
+        let origin = parts.iter().map(|part| part.origin).max().unwrap_or(Origin::Memory);
         let caveat = parts.iter().position(|part| part.caveat.is_some());
         let (values, mut caveats): (Vec<_>, Vec<_>) =
             parts.into_iter().map(|part| (part.value, part.caveat)).unzip();
-        Ok(Some((values, caveat.and_then(|at| caveats[at].take()))))
+        Ok(Some((values, caveat.and_then(|at| caveats[at].take()), origin)))
     }
 }
 
@@ -192,17 +196,17 @@ fn apart(grant: &Grant) -> FetchError {
     FetchError::Unavailable { why }.of_part(&item.unwrap_or(Target::Account))
 }
 
-fn rendered(grant: &Grant, (values, caveat): Parts) -> Result<Served, FetchError> {
+fn rendered(grant: &Grant, (values, caveat, origin): Parts) -> Result<Served, FetchError> {
     let content = &grant.entry().content;
     if let (Some(_), [value]) = (content.as_plain(), &values[..]) {
-        return Ok(Served { value: value.clone(), caveat, parts: values });
+        return Ok(Served { value: value.clone(), caveat, parts: values, origin });
     }
     let named = grant.entry().name.clone();
     let value = content.render(&values).map_err(|error| match error {
         RenderError::Empty(_) => FetchError::Empty { reference: named },
         RenderError::Unfit { .. } => FetchError::Malformed { reference: named, what: error.to_string() },
     })?;
-    Ok(Served { value: value.into(), caveat, parts: values })
+    Ok(Served { value: value.into(), caveat, parts: values, origin })
 }
 
 /// Counts a unit that has a deadline of its own, for as long as it waits: the background then looks more often whether the
@@ -295,7 +299,7 @@ impl Shared {
         };
         let late = || FetchError::TimedOut(self.timing.short_deadline);
         let error = match timeout_at(patience, outcome).await {
-            Ok(Some(Ok(value))) => return Ok(Part { value, caveat: None }),
+            Ok(Some(Ok(value))) => return Ok(Part { value, caveat: None, origin: Origin::Provider }),
             Ok(Some(Err(error))) => error,
             Ok(None) => self.state().breaker.down().map_or_else(late, |down| down.error.clone()),
             Err(_) => {

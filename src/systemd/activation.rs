@@ -4,7 +4,7 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use listenfd::ListenFd;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -71,6 +71,19 @@ impl Passed {
         }
         Ok(sorted)
     }
+}
+
+/// The connection that systemd passes to a service of an `Accept=yes` socket, if it does. To be called once, before any other file is
+/// opened.
+pub fn connection() -> io::Result<Option<UnixStream>> {
+    let mut passed = ListenFd::from_env();
+    if passed.len() != 1 {
+        return Ok(None);
+    }
+    let Some(number) = passed.take_raw_fd(0)? else { return Ok(None) };
+    let connection = kernel::own(number);
+    fcntl(&connection, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(is_connection(&connection).then(|| connection.into()))
 }
 
 fn is_listener(socket: &impl AsFd) -> bool {

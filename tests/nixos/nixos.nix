@@ -73,6 +73,7 @@ in
     systemd.tmpfiles.rules = list;
     systemd.services = option (types.attrsOf (types.submodule { imports = [ unit service ]; })) { };
     systemd.sockets = option (types.attrsOf (types.submodule { imports = [ unit socket ]; })) { };
+    systemd.timers = option (types.attrsOf (types.submodule { imports = [ unit { options.timerConfig = section; } ]; })) { };
     boot.loader.grub.device = text;
     services.caddy.enable = flag false;
     system.stateVersion = text;
@@ -85,6 +86,7 @@ in
     units = lib.mapAttrs (_: unit: unit) (builtins.listToAttrs (
       mapAttrsToList (name: unit: { name = "${name}.service"; value = { text = ofService name unit; inherit (unit) wantedBy requiredBy aliases; }; }) config.systemd.services
       ++ mapAttrsToList (name: unit: { name = "${name}.socket"; value = { text = ofSocket name unit; inherit (unit) wantedBy requiredBy aliases; }; }) config.systemd.sockets
+      ++ mapAttrsToList (name: unit: { name = "${name}.timer"; value = { text = head name unit + "\n[Timer]\n" + lines unit.timerConfig; inherit (unit) wantedBy requiredBy aliases; }; }) config.systemd.timers
     ));
     faults = map (one: one.message) (builtins.filter (one: !one.assertion) config.assertions);
     toplevel =

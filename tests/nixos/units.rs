@@ -70,3 +70,21 @@ fn a_line_at_a_unit_is_the_mapping_and_the_credential() {
     assert_eq!(retry("slow").as_deref(), Some("[Service]\nRestartForceExitStatus=243\n"));
     assert_eq!((retry("once"), retry("job")), (None, None));
 }
+
+#[test]
+fn metrics_are_written_where_they_are_asked_for() {
+    let host = |options: &str, version: &str| {
+        let package = format!(
+            r#"systemd.package = {{ type = "derivation"; name = "systemd"; outPath = "/usr"; version = "{version}"; }};"#
+        );
+        nix::evaluate(&with(options, &package), "units").unwrap()
+    };
+    let wanted = |units: &serde_json::Value, unit: &str| units[unit]["wantedBy"].clone();
+    let units = host("metrics.enable = true;", "257");
+    assert_eq!(wanted(&units, "opnix-metrics.timer"), json!(["timers.target"]));
+    assert!(units.get("opnix-report.socket").is_none());
+    let units = host("metrics.enable = true;", "262");
+    assert_eq!(wanted(&units, "opnix-report.socket"), json!(["sockets.target"]));
+    let units = host("", "262");
+    assert!(units.get("opnix-metrics.timer").is_none() && units.get("opnix-report.socket").is_none());
+}

@@ -9,6 +9,8 @@
 mod code;
 mod docs;
 mod generated;
+#[path = "../daemon/promtool.rs"]
+mod promtool;
 mod secrets_page;
 
 use std::fs;

@@ -15,6 +15,8 @@ mod helpers;
 mod host;
 mod memory;
 mod official;
+#[path = "../daemon/promtool.rs"]
+mod promtool;
 mod providers;
 mod requests;
 #[path = "../simulators/mod.rs"]

@@ -24,6 +24,7 @@ mod lease;
 mod lifetimes;
 mod machine;
 mod machines;
+mod metrics;
 mod mirror;
 mod mount;
 #[path = "../nixos/evaluation.rs"]
@@ -223,6 +224,8 @@ fn main() -> std::process::ExitCode {
         writing::readers_of_the_cache_always_see_a_whole_one,
         writing::a_write_reaches_the_disk_before_its_name_does,
         writing::an_image_of_the_disk_at_any_moment_has_the_old_or_the_new_cache,
+        metrics::a_timer_writes_the_metrics_for_all_to_read_and_says_when_the_service_is_stopped,
+        metrics::systemd_report_lists_the_metrics_where_systemd_has_it,
         operator::a_host_that_is_well_has_no_finding,
         operator::each_fault_of_the_machine_is_named_mended_and_gone,
         operator::each_fault_of_the_token_and_of_1password_is_named_mended_and_gone,

@@ -44,7 +44,6 @@ macro_rules! kinds {
         pub enum Kind { $($name,)* }
 
         impl Kind {
-            #[cfg(test)]
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
             pub fn id(self) -> &'static str {

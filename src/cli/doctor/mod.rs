@@ -64,6 +64,13 @@ pub struct Arguments {
     control: ControlArguments,
 }
 
+impl Arguments {
+    /// As for a look that costs no request.
+    pub(super) fn offline(config: ConfigArguments, control: ControlArguments) -> Self {
+        Self { config, token_file: None, offline: true, json: false, report: None, control }
+    }
+}
+
 /// What the steps look at.
 struct Case {
     arguments: Arguments,
@@ -144,22 +151,9 @@ pub fn run(arguments: Arguments) -> Exit {
     // Where opnix is closed on purpose, what rests on it is missing, and none of it is to be mended.
     let is_closed = case.arguments.control.is_systems() && systemd::is_purged();
     let steps = if is_closed { UNTIL_CONFIGURATION } else { STEPS.len() };
-    for (what, look, limit) in STEPS.into_iter().take(steps) {
-        let progress = Progress::begin(format!("looking at {what}"));
-        let found = within(limit, &case, look).unwrap_or_else(|error| {
-            let took = humantime::format_duration(limit);
-            let (what, mend) = match error {
-                RecvTimeoutError::Timeout => (
-                    format!("looking at {what} did not end within {took}"),
-                    "look for a disk, mount or service that does not answer",
-                ),
-                RecvTimeoutError::Disconnected => (
-                    format!("looking at {what} failed"),
-                    "please report this to the makers of opnix, with what stands above it",
-                ),
-            };
-            vec![Finding::fault(Kind::StepHangs, "doctor", what).mend(mend)]
-        });
+    for step in STEPS.into_iter().take(steps) {
+        let progress = Progress::begin(format!("looking at {}", step.0));
+        let found = take(step, &case);
         drop(progress);
         if !json {
             found.iter().for_each(|finding| say!("{}", finding.text()));
@@ -188,6 +182,30 @@ pub fn run(arguments: Arguments) -> Exit {
         complain!("opnix: wrote {}, with all names replaced: read it before you send it", path.display());
     }
     if faults == 0 { Exit::Ok } else { Exit::Unavailable }
+}
+
+/// All findings, of a service that said this of itself.
+pub fn findings(arguments: Arguments, status: Result<Status, Unanswered>) -> Vec<Finding> {
+    let config = config::load(&arguments.config.config);
+    let case = Arc::new(Case { arguments, config, status });
+    STEPS.into_iter().flat_map(|step| take(step, &case)).collect()
+}
+
+fn take((what, look, limit): (&str, Look, Duration), case: &Arc<Case>) -> Vec<Finding> {
+    within(limit, case, look).unwrap_or_else(|error| {
+        let took = humantime::format_duration(limit);
+        let (what, mend) = match error {
+            RecvTimeoutError::Timeout => (
+                format!("looking at {what} did not end within {took}"),
+                "look for a disk, mount or service that does not answer",
+            ),
+            RecvTimeoutError::Disconnected => (
+                format!("looking at {what} failed"),
+                "please report this to the makers of opnix, with what stands above it",
+            ),
+        };
+        vec![Finding::fault(Kind::StepHangs, "doctor", what).mend(mend)]
+    })
 }
 
 /// One that hangs is left behind: the process ends without it.

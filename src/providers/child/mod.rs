@@ -26,6 +26,7 @@ use super::ask::resolve::{Fetched, Told};
 use super::ask::service_account::token::Token;
 use super::ask::{List, connect};
 use super::ledger::Meter;
+use crate::counters::{self, Asked};
 use crate::reference::{Kind, Reference};
 use crate::secret::Secret;
 
@@ -278,10 +279,12 @@ impl Remote {
         }
         let mut new = Connection::start(token?, self.meter.clone())
             .map_err(|error| FetchError::Process { why: error.to_string() })?;
-        match new.sign_in(&self.sign_in).await {
+        let signed_in = match new.sign_in(&self.sign_in).await {
             Ok(signed_in) => signed_in.map(|()| (new, false)),
             Err(error) => Err(new.failure(&error).await),
-        }
+        };
+        counters::called(Asked::SignIn, signed_in.as_ref());
+        signed_in
     }
 
     fn keep(&self, connection: Connection) {

@@ -20,6 +20,7 @@ fn entry(value: &[u8], millis: u64) -> Kept {
         read: Moment::BOOT,
         comparable: None,
         asked: 0,
+        from_disk: false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+mod alerts;
 mod commands;
 mod json_schema;
 mod schema;

@@ -3,6 +3,7 @@
 mod connections;
 mod doctor;
 mod explain;
+mod metrics;
 mod missed;
 mod progress;
 mod refresh;

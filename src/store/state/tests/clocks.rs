@@ -23,6 +23,7 @@ fn rebooted(fetched: SystemTime, denied: Option<SystemTime>) -> State {
         read: Moment::BOOT,
         comparable: None,
         asked: 0,
+        from_disk: false,
     };
     let settings = state().values.settings().clone();
     State::new(Some("account".into()), Values::new(settings, [(reference("a"), entry)]), 1)
