@@ -1,7 +1,7 @@
 //! What `systemctl status` says of the service.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::select;
 use tokio::time::sleep;
@@ -15,6 +15,8 @@ use crate::store::{Progress, Store};
 const TOLD: Duration = Duration::from_secs(5);
 /// How often it is told how far a fetch is, and not before it has taken so long.
 const FETCHING: Duration = Duration::from_secs(1);
+/// To find out how the service is may take one part in so many of the time.
+const SHARE: u32 = 1000;
 
 impl Service {
     /// Keeps true what `systemctl status` says.
@@ -27,8 +29,11 @@ impl Service {
                 () = self.base.begun.notified() => sleep(FETCHING).await,
             }
             let fetching = self.fetching();
+            let begun = Instant::now();
             pause = if fetching.is_some() { FETCHING } else { TOLD };
             let status = fetching.unwrap_or_else(|| self.status());
+            // It looks at each secret, of which there may be many thousands.
+            pause = pause.max(begun.elapsed() * SHARE);
             if status != told {
                 self.notifier.status(&status);
                 told = status;

@@ -19,7 +19,7 @@ use crate::remedy::Remedy;
 use crate::secret::Secret;
 
 /// How many secrets are looked at while the state is locked.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 16;
 
 /// What became of one secret or template.
 pub struct Renewal {
