@@ -82,7 +82,7 @@ pub struct Mirror {
     mended: Option<Instant>,
     read: Option<Instant>,
     /// When to try again to have our memory mounted.
-    mounts_again: Option<Instant>,
+    mounts_again: Option<(Instant, Duration)>,
     /// Counts the looks.
     turn: u64,
     /// The files that somebody else changed, and when units were last told of it.
@@ -235,7 +235,7 @@ impl Mirror {
     }
 
     fn may_mount(&self) -> bool {
-        self.mounts_again.is_none_or(|again| again <= Instant::now())
+        self.mounts_again.is_none_or(|(again, _)| again <= Instant::now())
     }
 
     /// When to try again what stands in the way.

@@ -1,5 +1,6 @@
 //! One look at files: each is written when its value comes, in the directories of others beside the rest ([`Hands`]).
 
+mod asking;
 mod leaving;
 mod looking;
 mod telling;
@@ -9,17 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::warn;
 
 use self::telling::Telling;
 use super::accounts::{Accounts, Owner};
-use super::ask::{NoValue, Patience, ask};
+use super::ask::NoValue;
 use super::install::{self, Found, Mark, Removal, Wanted};
 use super::plan::{self, Contents, Task, Tasks, Written};
 use super::state::State;
-use super::{LONGEST_PAUSE, Mirror, TELL_OF_OTHERS, mount};
+use super::{FIRST_PAUSE, LONGEST_PAUSE, Mirror, TELL_OF_OTHERS, mount};
 use crate::config::{Config, MirrorFile};
 use crate::secret::Secret;
 
@@ -91,7 +92,8 @@ impl<'p> Pass<'p> {
         let root = &config.mirror_root;
         let no_memory = config.needs_memory().then(|| mount::trouble(root, mounts)).flatten();
         if mounts {
-            mirror.mounts_again = no_memory.as_ref().map(|_| Instant::now() + LONGEST_PAUSE);
+            let pause = mirror.mounts_again.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+            mirror.mounts_again = no_memory.as_ref().map(|_| (Instant::now() + pause, pause));
         }
         mirror.turn += 1;
         mirror.root = mount::shown().unwrap_or_else(|| root.clone());
@@ -188,36 +190,6 @@ impl<'p> Pass<'p> {
         }
     }
 
-    pub fn ask(&mut self, names: &[String], patience: Patience) {
-        if names.is_empty() {
-            return;
-        }
-        self.telling.expect(names.iter().filter_map(|name| Some(self.by_content.get(name)?.len())).sum());
-        let socket = self.mirror.socket.clone();
-        let missing = ask(&socket, names, patience, |value| match value {
-            Some((name, value)) => self.came(name, &value),
-            None => self.take_what_is_done(),
-        });
-        self.missing.extend(missing);
-    }
-
-    /// Asks again for what was refused.
-    pub fn ask_again(&mut self, patience: Duration) {
-        let end = Instant::now() + patience;
-        let mut pause = Duration::from_millis(200);
-        loop {
-            let refused = self.missing.iter().filter(|(_, why)| **why == NoValue::Refused);
-            let refused: Vec<String> = refused.map(|(name, _)| name.clone()).collect();
-            if refused.is_empty() || Instant::now() + pause > end {
-                return;
-            }
-            std::thread::sleep(pause);
-            pause *= 2;
-            let left = end.saturating_duration_since(Instant::now());
-            self.ask(&refused, Patience { first: left, others: left });
-        }
-    }
-
     fn came(&mut self, name: &str, value: &Arc<Secret>) {
         let files = self.by_content.get(name).cloned().unwrap_or_default();
         let is_momentary = files.iter().any(|file| plan::is_momentary(&file.entry.content));
@@ -273,7 +245,8 @@ impl<'p> Pass<'p> {
 
     fn put(&mut self, file: &MirrorFile, owner: Owner, value: Arc<Secret>, fingerprint: String) {
         let mode = file.mode;
-        let now = Written { fingerprint, ids: Some(owner.ids()), mode, ..Written::default() };
+        let content = file.entry.content.mirror_name().to_string();
+        let now = Written { fingerprint, ids: Some(owner.ids()), mode, content, ..Written::default() };
         let links = file.symlinks.iter().cloned().collect();
         self.open.insert(file.path.clone(), Open { owner, is_written: false, links });
         let (path, turn) = (file.path.clone(), self.mirror.turn);
@@ -420,6 +393,7 @@ impl<'p> Pass<'p> {
 
     /// Waits for what is being written. Returns what is to be done to units.
     pub fn finish(mut self) -> Tasks {
+        self.remove_what_is_of_another_content();
         self.wait();
         self.is_late();
         for (name, why) in &self.missing {

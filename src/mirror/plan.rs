@@ -32,6 +32,9 @@ pub struct Written {
     /// The keyed hash of what was being written over it.
     #[serde(default)]
     pub coming: Option<String>,
+    /// The mirror's name for what it holds; empty: an older opnix did not remember it.
+    #[serde(default)]
+    pub content: String,
     /// As an older opnix remembered them.
     #[serde(default, skip_serializing)]
     pub symlinks: Vec<PathBuf>,

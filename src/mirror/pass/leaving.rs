@@ -52,17 +52,43 @@ impl Pass<'_> {
         // What came back meanwhile.
         self.mirror.stuck.retain(|path, _| left.iter().any(|(left, _)| left == path));
         for (path, left) in left {
-            self.removed.insert(path.clone());
-            let (is_ours, named) = (path.starts_with(&self.mirror.root), path.clone());
             let mark = match &left {
                 Left::File { mark, .. } => Some(mark.clone()),
                 _ => None,
             };
-            self.give(&path, move |at| {
-                let left = if is_ours { Left::Ours } else { left };
-                Done::Removed { path: named, mark, result: install::remove(at, &left) }
-            });
+            self.take_away(path, left, mark);
         }
+    }
+
+    /// A file that holds what the configuration said before goes when what it is to hold cannot be had: who starts now would read
+    /// another secret than is configured.
+    pub(super) fn remove_what_is_of_another_content(&mut self) {
+        let state = &self.mirror.state;
+        let mut others: Vec<(PathBuf, Left, Option<Mark>)> = Vec::new();
+        for name in self.missing.keys() {
+            for file in self.by_content.get(name).into_iter().flatten() {
+                let Some(written) = state.files.get(&file.path) else { continue };
+                if written.mark.is_none() || written.content.is_empty() || written.content == *name {
+                    continue;
+                }
+                let (mark, hash, coming) =
+                    (written.mark.clone(), written.fingerprint.clone(), written.coming.clone());
+                let left = Left::File { mark: mark.clone(), hash, coming, key: state.key.clone() };
+                others.push((file.path.clone(), left, mark));
+            }
+        }
+        for (path, left, mark) in others {
+            self.take_away(path, left, Some(mark));
+        }
+    }
+
+    fn take_away(&mut self, path: PathBuf, left: Left, mark: Option<Option<Mark>>) {
+        self.removed.insert(path.clone());
+        let (is_ours, named) = (path.starts_with(&self.mirror.root), path.clone());
+        self.give(&path, move |at| {
+            let left = if is_ours { Left::Ours } else { left };
+            Done::Removed { path: named, mark, result: install::remove(at, &left) }
+        });
     }
 
     pub(super) fn was_removed(
@@ -87,21 +113,27 @@ impl Pass<'_> {
             Ok(removal) => removal,
             Err(error) => return self.is_stuck(path, error.to_string()),
         };
-        let mut files = self.config.files.iter();
+        let (mut files, mut is_to_come) = (self.config.files.iter(), false);
         if mark.is_none() {
             if !files.any(|file| file.symlinks.iter().any(|link| link == path)) {
                 state.targets.remove(path);
             }
         } else if !files.any(|file| file.path == path) {
             state.files.remove(path);
+        } else if let Some(written) = state.files.get_mut(path) {
+            // What it held is still known, so that its readers are told when the other content comes.
+            written.mark = None;
+            is_to_come = true;
         }
         self.mirror.stuck.remove(path);
         self.is_unsaved = true;
         let path = path.display();
-        if removal == Removal::Gone {
-            info!("removed {path}: it left the configuration");
-        } else {
-            warn!("{path} left the configuration and stays: it is not what opnix wrote any more");
+        match (removal, is_to_come) {
+            (Removal::Gone, false) => info!("removed {path}: it left the configuration"),
+            (Removal::Gone, true) => {
+                warn!("removed {path}: the configuration has another secret for it, which cannot be had now");
+            }
+            _ => warn!("{path} left the configuration and stays: it is not what opnix wrote any more"),
         }
     }
 

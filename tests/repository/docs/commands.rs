@@ -138,6 +138,46 @@ fn every_example_is_of_a_kind_that_is_tested() {
     }
 }
 
+/// Commands that are shown, and cannot be run as they stand.
+const NOT_RUN: [(&str, &str); 6] = [
+    (
+        "op service-account create my-server --vault \"Infrastructure Secrets:read_items\"",
+        "takes a real account",
+    ),
+    (
+        "nix run github:OWNER/opnix -- token set -path /root/.config/op/token",
+        "takes the repository's address",
+    ),
+    ("nixos-rebuild switch", "takes NixOS: switch::what_ran_before_ replays it"),
+    ("nixos-rebuild switch --rollback", "the same"),
+    ("opnix purge --dry-run", "purge:: runs it"),
+    ("opnix purge --token", "purge:: runs it with --yes, where nobody can be asked"),
+];
+
+#[test]
+fn what_is_shown_without_a_fence_is_known_not_to_be_run() {
+    let mut seen = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for outside in text.split("```").step_by(2) {
+            // After an empty line; else it goes on with an item of a list.
+            for block in
+                outside.split("\n\n").filter(|block| block.trim_start_matches('\n').starts_with("    "))
+            {
+                for line in block.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                    let known = NOT_RUN.iter().any(|(command, _)| *command == line);
+                    assert!(
+                        known,
+                        "{document:?}: nobody runs {line:?}: put it into a fence, and have it run"
+                    );
+                    seen.push(line.to_owned());
+                }
+            }
+        }
+    }
+    assert!(NOT_RUN.iter().all(|(command, _)| seen.iter().any(|line| line == command)), "{seen:?}");
+}
+
 #[test]
 fn every_symptom_is_made_in_a_test_that_exists() {
     let mut tests = String::new();

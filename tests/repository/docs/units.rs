@@ -65,7 +65,7 @@ fn systemd_takes_the_unit_files_that_the_documentation_shows() {
             .expect("systemd-analyze: tests/run installs it");
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    assert_eq!(examples("ini").len(), 5, "a new unit file: name it above");
+    assert_eq!(examples("ini").len(), 6, "a new unit file: name it above");
     assert_eq!(verify(), (true, String::new()));
     // Unknown keys are no failure to it: that all is well shows in its silence, and it is not always silent.
     let drop_in = place.join("etc/systemd/system/opnix.service.d/vault.conf");
