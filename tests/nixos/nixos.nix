@@ -56,9 +56,12 @@ let
     + optionalString (!unit.stopIfChanged) "X-StopIfChanged=false\n"
     + lines (unit.serviceConfig // lib.optionalAttrs (unit.script != "") {
       ExecStart = "/bin/sh ${pkgs.writeText "${name}-start" "set -e\n${unit.script}"}";
-    });
+    })
+    + install unit;
   ofSocket = name: unit: head name unit + "\n[Socket]\n" + lines unit.socketConfig
-    + concatMapStrings (address: "ListenStream=${address}\n") unit.listenStreams;
+    + concatMapStrings (address: "ListenStream=${address}\n") unit.listenStreams
+    + install unit;
+  install = unit: optionalString (unit.wantedBy != [ ]) "\n[Install]\nWantedBy=${toString unit.wantedBy}\n";
 in
 {
   options = {
