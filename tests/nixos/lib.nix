@@ -1,5 +1,5 @@
 # As much of nixpkgs' lib as the modules here use, so that they can be evaluated where no nixpkgs can be had: a module
-# system that checks types and refuses unknown options. That it agrees with the real one is checked by hand (README.md).
+# system that checks types and refuses unknown options. That it agrees with the real one is checked by hand (CONTRIBUTING.md).
 let
   inherit (builtins)
     attrNames attrValues concatLists concatMap concatStringsSep elem filter foldl' head isAttrs isBool isFunction isInt

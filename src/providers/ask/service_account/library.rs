@@ -247,7 +247,8 @@ mod tests {
             let file = [&[0; 8][..], b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0", build].concat();
             known(&file).map(|release| release.version)
         };
-        let digit = |at| u8::from_str_radix(&RELEASES[0].build[2 * at..2 * at + 2], 16).expect("digits");
+        let digit =
+            |at: usize| u8::from_str_radix(&RELEASES[0].build[2 * at..2 * at + 2], 16).expect("digits");
         let newest: Vec<u8> = (0..20).map(digit).collect();
         assert_eq!(with(&newest), Some(RELEASES[0].version));
         assert_eq!((with(&[7; 20]), with(&newest[..19])), (None, None));
