@@ -9,31 +9,31 @@ let
     inherit (cfg) outputDir;
     inherit (config.systemd) services;
   };
-  json = (pkgs.formats.json { }).generate "secrets.json" mapping.content;
   inStore = path: hasPrefix builtins.storeDir "${toString path}" || builtins.isPath path;
-  # A wrong mapping fails the build, not the boot.
-  checked = pkgs.runCommand "opnix-secrets.json" { } ''
-    ${cfg.package}/bin/opnix check --quiet --config ${json} ${
-      toString (map (file: "--config ${file}") (builtins.filter inStore cfg.configFiles))
-    }
-    cp ${json} $out
-  '';
+  check = import ./checked.nix {
+    inherit pkgs;
+    inherit (cfg) package;
+    inherit (mapping) content;
+    others = builtins.filter inStore cfg.configFiles;
+  };
+  checked = check.file;
 
   entries = builtins.attrValues cfg.secrets ++ builtins.attrValues cfg.templates;
   serviceNames = entry: if builtins.isList entry.services then entry.services else builtins.attrNames entry.services;
   service = name: lib.removeSuffix ".service" name;
 
-  # What each service reads, and does not start without. As drop-ins, because a unit that somebody misspells would
-  # otherwise come to exist.
+  # What each service reads, and does not start without.
   readers = builtins.foldl'
-    (found: file: builtins.foldl'
-      (found: name: found // {
-        ${service name} = found.${service name} or [ ] ++ optional (!(file.optional or false)) file.path;
-      })
-      found
-      (serviceNames (file // { services = file.services or [ ]; })))
+    (found: one: found // { ${one.service} = found.${one.service} or [ ] ++ one.paths; })
     { }
-    (builtins.filter (file: !hasPrefix "environment@" file.name) mapping.files);
+    (concatMap
+      (file: map (name: { service = service name; paths = optional (!file.entry.optional) file.path; }) (serviceNames file.entry))
+      (builtins.filter (file: file.path != null)
+        (lib.mapAttrsToList (name: entry: { inherit entry; path = mapping.pathOf name entry; }) (cfg.secrets // cfg.templates)))
+    ++ map (name: { service = service name; paths = [ ]; }) ofIntegration);
+  ofIntegration = if cfg.systemdIntegration.enable or true then cfg.systemdIntegration.services or [ ] else [ ];
+  # A unit of a package, or an instance, is told by a drop-in: systemd.services would make a unit of it.
+  toldByDropIn = lib.filterAttrs (name: _: !(config.systemd.services ? ${name})) readers;
   dropIn = name: paths: pkgs.writeTextDir "lib/systemd/system/${name}.service.d/opnix.conf" ''
     [Unit]
     Wants=opnix-mirror.service
@@ -50,15 +50,29 @@ let
     RestartForceExitStatus=243
     ${lib.optionalString (!(unit.serviceConfig ? RestartSec)) "RestartSec=5s\n"}'';
 
-  instanceOf = name: builtins.match "([^@]+@)(.+)" name;
-  isKnown = name:
-    let instance = instanceOf name; in
-    config.systemd.services ? ${name} || instance != null && config.systemd.services ? ${builtins.elemAt instance 0};
+  isTold = name: config.systemd.services ? ${name} || config.systemd.services ? "${template name}";
+  template = name: builtins.head (builtins.match "([^@]*@?).*" name);
   named = unit: if builtins.isString unit then unit else unit.unit or "";
-  unknown = lib.unique (builtins.filter (name: !isKnown name)
+  strangers = lib.unique (builtins.filter (name: !isTold name)
     (map (unit: service (lib.removeSuffix "*" (lib.removeSuffix "*.service" (named unit))))
       (builtins.filter (unit: hasSuffix ".service" (named unit)) (concatMap (entry: entry.units) entries))
-    ++ map service (concatMap serviceNames entries)));
+    ++ map service (concatMap serviceNames entries ++ ofIntegration)));
+  # Whether a package brings them is known when the packages are there.
+  areKnown = pkgs.runCommand "opnix-units" { } ''
+    for name in ${lib.concatMapStringsSep " " (name: "'${name}'") strangers}; do
+      found=
+      for place in ${lib.concatMapStringsSep " " (package: "${package}/etc/systemd/system ${package}/lib/systemd/system") config.systemd.packages} \
+        ${config.systemd.package}/example/systemd/system; do
+        case $name in *@*) instance=''${name%%@*}@.service ;; *) instance=$name.service ;; esac
+        if [ -e "$place/$name.service" ] || [ -e "$place/$instance" ]; then found=1; fi
+      done
+      [ -n "$found" ] || {
+        echo "services.onepassword-secrets: there is no systemd.services.\"$name\", and no package has such a unit: check the name in \`units\` and \`services\`." >&2
+        exit 1
+      }
+    done
+    mkdir $out
+  '';
 
   ofUnits = lib.concatLists (lib.mapAttrsToList
     (name: unit: lib.mapAttrsToList (id: credential: { inherit name id credential; }) unit.onepassword.credentials)
@@ -75,6 +89,17 @@ let
   length = one: 1 + 16 + 6 + builtins.stringLength "${one.name}.service" + 1 + builtins.stringLength one.id;
   refreshes = lib.versionAtLeast (config.systemd.package.version or "0") "260";
   outside = builtins.filter (path: hasPrefix "/etc/" path || hasPrefix "/usr/" path) paths;
+  wordless = lib.filterAttrs (_: path: path != null && builtins.match ".*[{][^}]*[}].*" path != null)
+    (lib.mapAttrs mapping.pathOf (lib.filterAttrs (_: entry: entry.path != null || cfg.pathTemplate != null) (cfg.secrets // cfg.templates)));
+  isOurs = path: path != null && (builtins.elem (toString path) paths || hasPrefix "${mapping.memory}/" (toString path));
+  passwords = lib.filterAttrs (_: user: isOurs (user.hashedPasswordFile or null)) config.users.users;
+  # OpNix's own units, and what stands for them.
+  renamed = {
+    opnix-secrets = "`systemd.services.opnix-mirror`, which writes files; what asks 1Password (a proxy, limits of memory) is `systemd.services.opnix`";
+    opnix-secrets-poll = "`services.onepassword-secrets.refresh`";
+    opnix-secrets-restart = "`services` of each secret";
+  };
+  overridden = builtins.filter (name: config.systemd.services ? ${name}) (builtins.attrNames renamed);
   tokenDirectory = dirOf (toString cfg.tokenFile);
   tokenIsKept = cfg.persistence.root != null && hasPrefix "${cfg.persistence.root}/" (toString cfg.tokenFile);
   # To keep one of these as a whole, with a mode of its own, would hide what else is in it: there it is the file alone.
@@ -123,7 +148,7 @@ in
 
   options.systemd.services = mkOption {
     type = types.attrsOf (types.submodule (import ./unit.nix {
-      inherit lib refreshes;
+      inherit lib readers refreshes;
       inherit (mapping) environmentFile;
       enabled = cfg.enable;
       socket = "/run/opnix/creds.sock";
@@ -152,12 +177,18 @@ in
         message = "services.onepassword-secrets: two secrets or templates are to be ${path}: give one of them another `path`.";
       })
       twice
-    ++ map
-      (name: {
+    ++ lib.mapAttrsToList
+      (name: path: {
         assertion = false;
-        message = ''services.onepassword-secrets: there is no systemd.services."${name}": check the name in `units` and `services`.'';
+        message = "services.onepassword-secrets: nothing is said for the word in braces in ${path}, the path of ${name}: set it in its `variables` or in `defaults`.";
       })
-      unknown
+      wordless
+    ++ lib.mapAttrsToList
+      (name: user: {
+        assertion = false;
+        message = "users.users.${name}.hashedPasswordFile: NixOS sets passwords before opnix has written ${user.hashedPasswordFile}, and the user would have none: keep the hash that `mkpasswd` prints in a file outside of 1Password that is there at boot.";
+      })
+      passwords
     ++ map
       (one: {
         assertion = length one <= 107;
@@ -166,10 +197,16 @@ in
       ofUnits
     ++ map
       (one: {
-        assertion = (one.credential.reference == null) != (one.credential.template == null);
-        message = "systemd.services.${one.name}.onepassword.credentials.${one.id}: give a `reference` or a `template`, one of the two.";
+        assertion = lib.count (said: said != null) [ one.credential.reference one.credential.template one.credential.templateFile ] == 1;
+        message = "systemd.services.${one.name}.onepassword.credentials.${one.id}: give a `reference`, a `template` or a `templateFile`, one of them.";
       })
       ofUnits
+    ++ lib.mapAttrsToList
+      (name: entry: {
+        assertion = (entry.template == null) != (entry.templateFile == null);
+        message = "services.onepassword-secrets.templates.${name}: give a `template` or a `templateFile`, one of the two.";
+      })
+      cfg.templates
     ++ lib.mapAttrsToList
       (name: unit: {
         assertion = !(unit.onepassword.restartOnChange && hasSuffix "@" name);
@@ -190,7 +227,15 @@ in
         message = "services.onepassword-secrets.persistence.root takes the impermanence module: import it, or keep ${tokenDirectory} yourself and leave this out.";
       }
     ];
-    warnings = lib.optional
+    warnings = check.warnings
+    ++ map
+      (name: "systemd.services.${name}: there is no such unit of OpNix's here, and these settings have no effect. In its place is ${renamed.${name}}.")
+      overridden
+    ++ lib.optional (cfg.configFiles != [ ] && !hasPrefix "/run/" cfg.outputDir)
+      "services.onepassword-secrets: relative paths in `configFiles` are in memory, below ${mapping.memory}, and not in `outputDir`: write absolute ones there, or leave out `outputDir = \"${cfg.outputDir}\"`."
+    ++ lib.optional (cfg.users != [ ] && hasPrefix "/root/" (toString cfg.tokenFile))
+      "services.onepassword-secrets.users: nobody but root comes into /root, so that ${toString cfg.tokenFile} cannot be read by ${toString cfg.users}: keep the token elsewhere, such as /etc/opnix-token, or leave out `users`."
+    ++ lib.optional
       (!refreshes && builtins.any (one: one.credential.onChange == "reload") ofUnits)
       ''services.onepassword-secrets: `onChange = "reload"` gives a unit its new credential with systemd 260 and later only: before, opnix restarts it after that.''
     ++ lib.optional (isMemory && cfg.persistence.root == null && builtins.match "/(persist|nix)/.*" (toString cfg.tokenFile) == null)
@@ -202,7 +247,7 @@ in
         "opnix/secrets.json".source = checked;
       } // builtins.listToAttrs (lib.imap0
         (number: file: {
-          name = "opnix/secrets.d/${toString number}-${baseNameOf file}";
+          name = "opnix/secrets.d/${toString number}-${builtins.unsafeDiscardStringContext (baseNameOf file)}";
           value.source = file;
         })
         cfg.configFiles);
@@ -222,8 +267,10 @@ in
       "d /var/lib/private 0700 root root -"
     ] ++ optional (cfg.users != [ ]) "z ${toString cfg.tokenFile} 0640 root onepassword-secrets -";
 
+    system.checks = optional (strangers != [ ]) areKnown;
+
     # The unit files are the package's; here is only what depends on the configuration.
-    systemd.packages = [ cfg.package ] ++ lib.mapAttrsToList dropIn readers
+    systemd.packages = [ cfg.package ] ++ lib.mapAttrsToList dropIn toldByDropIn
       ++ lib.mapAttrsToList retry (lib.filterAttrs (_: isRetried) config.systemd.services);
     systemd.sockets.opnix.wantedBy = [ "sockets.target" ];
     systemd.sockets.opnix-control.wantedBy = [ "sockets.target" ];

@@ -45,6 +45,8 @@ rec {
     duration, or `infinity`. The unit's `serviceConfig.TimeoutStartSec` must be longer.
   '' "10m";
 
+  templateFile = orNothing types.path "A file with the text, instead of `template`." (lib.literalExpression "./app.env");
+
   kind = mkOption {
     type = types.enum [ "field" "file" ];
     default = "field";
@@ -53,7 +55,7 @@ rec {
   };
 
   file = {
-    path = orNothing types.str "Where it is as a file: absolute, or below `outputDir`." "ssl/key.pem";
+    path = orNothing types.str "Where it is as a file: absolute, or below `outputDir`; `{service}` in it stands for a value of `variables` or `defaults`, and `{name}` for its name." "ssl/key.pem";
     owner = mkOption {
       type = types.str;
       default = "root";
@@ -129,23 +131,35 @@ rec {
       type = types.attrsOf types.str;
       default = { };
       example = { service = "caddy"; };
-      description = "Values for `pathTemplate`.";
+      description = "Values for `path` and `pathTemplate`.";
     };
   };
 
   template = keeping // file // {
     template = mkOption {
-      type = types.lines;
+      type = types.nullOr types.lines;
+      default = null;
       example = "OPENAI_API_KEY={{ op://Infrastructure Secrets/OpenAI/credential | env }}\n";
       description = "The text, with `{{ op://vault/item/field }}` where a secret goes; `| env` or `| json` quotes it.";
     };
+    inherit templateFile;
   };
 
-  credential = keeping // {
-    inherit kind onChange deadline;
-    reference = orNothing types.str "Where the value is: `op://vault/item/[section/]field`."
-      "op://Infrastructure Secrets/OpenAI/credential";
-    template = orNothing types.lines "A text with secrets in it, instead of `reference`."
-      "https://user:{{ op://Vault/App/password }}@example.org\n";
+  # A module, for it has a name.
+  credential = { name, ... }: {
+    options = keeping // {
+      inherit kind onChange deadline templateFile;
+      reference = orNothing types.str "Where the value is: `op://vault/item/[section/]field`."
+        "op://Infrastructure Secrets/OpenAI/credential";
+      template = orNothing types.lines "A text with secrets in it, instead of `reference`."
+        "https://user:{{ op://Vault/App/password }}@example.org\n";
+      path = mkOption {
+        type = types.str;
+        readOnly = true;
+        default = "%d/${name}";
+        defaultText = "%d/<name>";
+        description = "The credential's path in settings of its unit, such as `ExecStart` and `Environment`: computed. A script has `$CREDENTIALS_DIRECTORY` instead.";
+      };
+    };
   };
 }

@@ -14,7 +14,7 @@ let
     symlinks = secret.symlinks ++ [ (absolute (if secret.path == null then name else secret.path)) ];
   };
   services = lib.mapAttrs (_: credentials: {
-    onepassword = { environment = { }; restartOnChange = false; inherit credentials; };
+    onepassword = { environment = { }; environmentTemplate = null; restartOnChange = false; inherit credentials; };
   }) cfg.units;
   mapping = import ./mapping.nix {
     inherit lib services;
@@ -24,12 +24,23 @@ let
       templates = lib.mapAttrs linked cfg.templates;
     };
   };
-  json = (pkgs.formats.json { }).generate "secrets.json" mapping.content;
-  checked = pkgs.runCommand "opnix-secrets.json" { } ''
-    ${cfg.package}/bin/opnix check --quiet --config ${json}
-    cp ${json} $out
-  '';
-  configs = [ checked ] ++ cfg.configFiles;
+  check = import ./checked.nix {
+    inherit pkgs;
+    inherit (cfg) package;
+    inherit (mapping) content;
+  };
+  configs = [ check.file ] ++ cfg.configFiles;
+  # With the same provider, and nothing of what the options say to write.
+  settings = (pkgs.formats.json { }).generate "settings.json"
+    (removeAttrs mapping.content [ "secrets" "templates" "mirror_root" "systemdIntegration" ]);
+  write = output: files: toString ([ "${cfg.package}/bin/opnix" "secret" "-output" output "-token-file" (toString cfg.tokenFile) ]
+    ++ map (file: "-config ${file}") files);
+  inMemory = write "%t/secrets" [ check.file ];
+  entries = cfg.secrets // cfg.templates;
+  withServices = builtins.attrNames (lib.filterAttrs (_: one: one.services != [ ] && one.services != { }) entries);
+  withOnChange = lib.concatLists (lib.mapAttrsToList
+    (unit: credentials: map (id: "${unit}.${id}") (builtins.attrNames (lib.filterAttrs (_: one: one.onChange != "none") credentials)))
+    cfg.units);
 in
 {
   options.programs.onepassword-secrets = import ./options.nix {
@@ -38,7 +49,7 @@ in
   } // {
     units = mkOption {
       type = types.attrsOf (types.attrsOf (types.coercedTo types.str (reference: { inherit reference; })
-        (types.submodule { options = entry.credential; })));
+        (types.submodule entry.credential)));
       default = { };
       example = { backup.key = "op://Personal/Backup/password"; };
       description = "Credentials of your own units, by unit (without `.service`) and credential.";
@@ -48,6 +59,16 @@ in
   config = mkIf cfg.enable {
     programs.onepassword-secrets.secretPaths =
       lib.mapAttrs (name: secret: absolute (if secret.path == null then name else secret.path)) (cfg.secrets // cfg.templates);
+
+    warnings = check.warnings
+    ++ lib.optional (cfg.configFiles != [ ])
+      "programs.onepassword-secrets.configFiles: their files are written below the home directory as OpNix does, in plain text on the disk. What `secrets` names is in memory."
+    ++ lib.optional (withServices != [ ])
+      "programs.onepassword-secrets: nothing is restarted for the `services` of ${toString withServices}: no service of a user acts on changes. Restart them yourself."
+    ++ lib.optional (withOnChange != [ ])
+      "programs.onepassword-secrets.units: nothing is done for the `onChange` of ${toString withOnChange}: no service of a user acts on changes. Restart them yourself."
+    ++ lib.optional (cfg.systemdIntegration != { })
+      "programs.onepassword-secrets.systemdIntegration: it has no effect: no service of a user acts on changes.";
 
     home.packages = [ cfg.package ];
 
@@ -81,15 +102,16 @@ in
           LimitCORE = 0;
         };
       };
-    } // lib.optionalAttrs (mapping.files != [ ]) {
+    } // lib.optionalAttrs (mapping.files != [ ] || cfg.configFiles != [ ]) {
       opnix-secrets = {
         Unit.Description = "Files with secrets from 1Password";
         Service = {
           Type = "oneshot";
           RemainAfterExit = true;
           UMask = "0077";
-          ExecStart = toString ([ "${cfg.package}/bin/opnix" "secret" "-output" "%t/secrets" "-token-file" (toString cfg.tokenFile) ]
-            ++ map (file: "-config ${file}") configs);
+          ExecStart = if cfg.configFiles == [ ] then inMemory else write config.home.homeDirectory ([ settings ] ++ cfg.configFiles);
+        } // lib.optionalAttrs (cfg.configFiles != [ ] && mapping.files != [ ]) {
+          ExecStartPre = inMemory;
         };
         Install.WantedBy = [ "default.target" ];
       };

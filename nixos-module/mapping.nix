@@ -13,15 +13,23 @@ let
 
   absolute = path: if hasPrefix "/" path then path else "${outputDir}/${path}";
 
+  # `{word}` stands for a value, as in OpNix, and `{name}` for its name if nothing else is said.
+  fill = name: entry: text:
+    let words = { inherit name; } // cfg.defaults // (entry.variables or { }); in
+    builtins.replaceStrings (map (word: "{${word}}") (builtins.attrNames words)) (builtins.attrValues words) text;
+
   # As OpNix: its own path, else the template's, else its name. A secret for units only is no file.
   pathOf = name: entry:
-    let variables = cfg.defaults // (entry.variables or { }); in
-    if entry.path != null then absolute entry.path
+    if entry.path != null then absolute (fill name entry entry.path)
     else if entry.units != [ ] then null
-    else if cfg.pathTemplate != null && entry ? reference then
-      absolute (builtins.replaceStrings (map (variable: "{${variable}}") (builtins.attrNames variables))
-        (builtins.attrValues variables) cfg.pathTemplate)
+    else if cfg.pathTemplate != null && entry ? reference then absolute (fill name entry cfg.pathTemplate)
     else absolute name;
+
+  # A path of Nix is copied to the store.
+  text = entry: {
+    inherit (entry) template;
+    template_file = if builtins.isPath entry.templateFile then "${entry.templateFile}" else entry.templateFile;
+  };
 
   file = name: entry:
     let path = pathOf name entry; in
@@ -45,20 +53,21 @@ let
   ofUnit = service: unit: mapAttrsToList
     (id: credential: {
       name = "${id}@${service}";
-      inherit (credential) reference template kind;
+      inherit (credential) reference kind;
       units = [
         ({ unit = unitOf service; credential = id; on_change = credential.onChange; }
           // optionalAttrs (credential.deadline != null) { inherit (credential) deadline; })
       ];
-    } // keeping credential)
+    } // text credential // keeping credential)
     unit.onepassword.credentials;
 
-  environmentOf = service: unit: optional (unit.onepassword.environment != { }) {
+  environmentOf = service: unit: optional (unit.onepassword.environment != { } || unit.onepassword.environmentTemplate != null) {
     name = "environment@${service}";
     path = environmentFile service;
     mode = "0400";
     template = lib.concatStrings
-      (mapAttrsToList (variable: reference: "${variable}={{ ${reference} | env }}\n") unit.onepassword.environment);
+      (mapAttrsToList (variable: reference: "${variable}={{ ${reference} | env }}\n") unit.onepassword.environment)
+      + (if unit.onepassword.environmentTemplate == null then "" else unit.onepassword.environmentTemplate);
     services = optional unit.onepassword.restartOnChange service;
   };
 
@@ -67,7 +76,7 @@ let
   environmentFile = service: "${memory}/${service}.env";
 
   credentials = concatLists (mapAttrsToList ofUnit services);
-  hasTemplate = entry: (entry.template or null) != null;
+  hasTemplate = entry: entry.template != null || entry.template_file != null;
   tidy = entry: filterAttrs (key: value: isSaid key value && !(key == "kind" && value == "field")) entry;
 
   secrets = map tidy (
@@ -75,7 +84,7 @@ let
     ++ builtins.filter (entry: !hasTemplate entry) credentials
   );
   templates = map tidy (
-    mapAttrsToList (name: entry: { inherit (entry) template; } // declared name entry) cfg.templates
+    mapAttrsToList (name: entry: text entry // declared name entry) cfg.templates
     ++ builtins.filter hasTemplate credentials
     ++ concatLists (mapAttrsToList environmentOf services)
   );
@@ -84,7 +93,7 @@ let
     else { kind = "service_account"; } // tidy cfg.provider.serviceAccount;
 in
 {
-  inherit environmentFile pathOf secrets templates;
+  inherit environmentFile memory pathOf secrets templates;
   files = builtins.filter (entry: entry ? path) (secrets ++ templates);
 
   content = tidy {

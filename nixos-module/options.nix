@@ -3,7 +3,6 @@
 let
   inherit (lib) mkEnableOption mkOption types;
   entry = import ./entry.nix { inherit lib; };
-  sdk = pkgs.python3Packages.onepassword-sdk or null;
   setting = type: default: example: description: mkOption { inherit type default example description; };
 in
 {
@@ -20,7 +19,7 @@ in
     "The file with the token of the service account or of the Connect server, as a string, never in the Nix store. It may be missing: what is kept is served then.";
 
   configFiles = setting (types.listOf types.path) [ ] (lib.literalExpression "[ ./secrets.json ]")
-    "Further files in the format of `secrets.json`. They join what the options say.";
+    "Further files in the format of `secrets.json`. They join what the options say. Relative paths in them are below `mirror_root`, in memory.";
 
   secrets = setting (types.attrsOf (types.submodule { options = entry.secret; })) { }
     { cloudflareToken = { reference = "op://Infrastructure Secrets/Cloudflare/token"; owner = "caddy"; services = [ "caddy" ]; }; }
@@ -31,17 +30,19 @@ in
     "Texts with secrets in them, as files in memory, and for `units` as credentials.";
 
   pathTemplate = setting (types.nullOr types.str) null "{service}/{name}"
-    "The path of a secret that has none: text with `{name}` for its `variables` and the `defaults`.";
+    "The path of a secret that has none: text with `{service}` for the value in its `variables` or the `defaults`, and `{name}` for its own name. What has no value is a fault.";
 
   defaults = setting (types.attrsOf types.str) { } { service = "web"; }
-    "Values for `pathTemplate` that a secret's own `variables` override.";
+    "Values for `path` and `pathTemplate` that a secret's own `variables` override.";
 
   provider.serviceAccount = {
-    library = setting (types.nullOr types.str)
-      (if sdk == null then null
-       else "${sdk}/${pkgs.python3.sitePackages}/onepassword/lib/${pkgs.stdenv.hostPlatform.parsed.cpu.name}/libop_uniffi_core.so")
-      "/usr/lib/opnix/libop_uniffi_core.so"
-      "The core library of 1Password's SDK; by default that of nixpkgs' `python3Packages.onepassword-sdk`, where there is one.";
+    library = mkOption {
+      type = types.nullOr types.str;
+      default = pkgs.callPackage ./library.nix { };
+      defaultText = lib.literalExpression "\"\${pkgs.python3Packages.onepassword-sdk}/…/libop_uniffi_core.so\"";
+      example = "/usr/lib/opnix/libop_uniffi_core.so";
+      description = "The core library of 1Password's SDK; by default that of nixpkgs' `python3Packages.onepassword-sdk`, where there is one, and else the one that `opnix core install` put in place.";
+    };
     hosts = setting (types.listOf types.str) [ ] [ "1password.example.org" ]
       "Hosts that the token may name besides those of 1password.com, 1password.ca and 1password.eu.";
   };

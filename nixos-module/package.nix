@@ -1,8 +1,11 @@
 {
   lib,
+  callPackage,
   rustPlatform,
   runtimeShell,
   systemd,
+  # Where `opnix env`, `opnix secret` and `opnix doctor` find 1Password's core if nobody names it.
+  library ? callPackage ./library.nix { },
 }:
 
 rustPlatform.buildRustPackage {
@@ -15,6 +18,8 @@ rustPlatform.buildRustPackage {
     filter = path: _: !(builtins.elem (baseNameOf path) [ "target" ".git" ]);
   };
   cargoLock.lockFile = ../Cargo.lock;
+
+  env = lib.optionalAttrs (library != null) { OPNIX_LIBRARY = library; };
 
   # They boot containers, and fetch 1Password's own clients: tests/run does that, not a build.
   doCheck = false;

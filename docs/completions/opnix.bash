@@ -855,7 +855,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__secret)
-            opts="-h --config --output --token-file --help"
+            opts="-h --config --output --token-file --library --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -870,6 +870,10 @@ _opnix() {
                     return 0
                     ;;
                 --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --library)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

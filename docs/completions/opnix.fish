@@ -112,6 +112,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand purge" -s h -l help -d 'Prin
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l config -d 'The configuration; can be given several times' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l output -d 'Where relative paths start' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l token-file -d 'The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand secret" -l library -d '1Password\'s core library, if neither the configuration nor `opnix core install` says where it is' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -s h -l help -d 'Print help'

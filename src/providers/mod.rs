@@ -8,7 +8,7 @@ pub mod ledger;
 pub mod local;
 mod step;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ask::List;
@@ -41,8 +41,7 @@ impl Provider {
         let remote = |endpoint| Self::Remote(Box::new(Remote::new(endpoint, token, meter)));
         match configured {
             config::Provider::ServiceAccount { library, hosts } => {
-                let installed = || Path::new(library::DIRECTORY).join(library::NAME);
-                let library = library.unwrap_or_else(installed);
+                let library = library.unwrap_or_else(library::default_path);
                 remote(Endpoint::OnePassword { library, hosts })
             }
             config::Provider::Connect(server) => remote(Endpoint::Connect(server)),

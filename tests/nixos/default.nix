@@ -5,10 +5,11 @@
 , stage ? ""
 , lib ? import ./lib.nix
 , persistence ? false
-}:
+, machine ? "x86_64-linux"
+}@arguments:
 let
   package = { outPath = opnix; type = "derivation"; name = "opnix"; };
-  pkgs = import ./pkgs.nix { inherit lib stage; opnix = package; };
+  pkgs = import ./pkgs.nix { inherit lib stage; opnix = package; system = machine; };
   impermanence.options.environment.persistence = lib.mkOption {
     type = lib.types.attrsOf (lib.types.submodule {
       options = lib.genAttrs [ "directories" "files" ] (_: lib.mkOption { type = lib.types.listOf lib.types.anything; default = [ ]; });
@@ -24,6 +25,8 @@ let
 in
 {
   inherit (config) warnings;
+  # The same for a machine whose programs do not run here.
+  elsewhere = (import ./. (arguments // { machine = "aarch64-linux"; })).warnings;
   inherit (config.system.build) faults units;
   inherit (cfg) secretPaths;
   mapping = (import ../../nixos-module/mapping.nix { inherit lib cfg; inherit (cfg) outputDir; inherit (config.systemd) services; }).content;
@@ -37,6 +40,7 @@ in
       evaluated = lib.evalModules {
         modules = [
           {
+            options.warnings = lib.mkOption { type = lib.types.listOf lib.types.str; default = [ ]; };
             options.home = { homeDirectory = lib.mkOption { type = lib.types.str; default = "/home/alice"; }; packages = any; };
             options.systemd.user = { services = any; sockets = any; };
           }
@@ -48,6 +52,7 @@ in
     in
     rec {
       inherit (evaluated.config.systemd.user) services sockets;
+      inherit (evaluated.config) warnings;
       inherit (evaluated.config.programs.onepassword-secrets) secretPaths;
       # To be built: the same, with what it refers to.
       units = pkgs.writeText "units.json" (builtins.toJSON { inherit services sockets; });
@@ -74,11 +79,14 @@ in
       (walk [ "systemd" "services" ] system.options.systemd.services.type.tree);
   # To be built: the system's files, units laid out as NixOS does.
   tree = pkgs.runCommand "tree" { } ''
+    : ${toString config.system.checks}
     units=$out/etc/systemd/system
     mkdir -p $units
     for package in ${toString config.systemd.packages}; do
       [ -e $package ] || package=${stage}$package
-      cp -R --no-preserve=mode $package/lib/systemd/system/. $units
+      for place in $package/etc $package/lib; do
+        if [ -d $place/systemd/system ]; then cp -R --no-preserve=mode $place/systemd/system/. $units; fi
+      done
     done
     ${lib.concatStrings (lib.mapAttrsToList
       (name: unit: ''

@@ -1,5 +1,5 @@
 # As much of nixpkgs' lib as the modules here use, so that they can be evaluated where no nixpkgs can be had: a module
-# system that checks types and refuses unknown options. That it agrees with the real one is checked by hand (README.md).
+# system that checks types and refuses unknown options. That it agrees with the real one is checked by hand (CONTRIBUTING.md).
 let
   inherit (builtins)
     attrNames attrValues concatLists concatMap concatStringsSep elem filter foldl' head isAttrs isBool isFunction isInt
@@ -118,6 +118,12 @@ let
     path = simple "absolute path" (value: isPath value || (isString value && substring 0 1 value == "/") || isAttrs value && value ? outPath);
     package = simple "package" (value: isAttrs value && value ? outPath || isString value && substring 0 1 value == "/");
     anything = simple "anything" (_: true) // { merge = _: mergeAnything; };
+    # Of a unit: one of several definitions that is a list makes one of all.
+    setting = anything // {
+      merge = location: values:
+        if builtins.any isList values then concatMap (value: if isList value then value else [ value ]) values
+        else (simple "setting" (_: true)).merge location values;
+    };
     enum = words: simple "one of ${concatStringsSep ", " (map builtins.toJSON words)}" (value: elem value words);
     nullOr = type: simple "null or ${type.name}" (value: value == null || type.check value) // {
       merge = location: values: if builtins.all (value: value == null) values then null else type.merge location values;

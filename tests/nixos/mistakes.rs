@@ -33,16 +33,20 @@ fn each_mistake_has_its_message() {
             ),
             "two secrets or templates are to be /run/secrets/x",
         ),
-        (
-            with("secrets.a = { reference = \"op://v/i/f\"; units = [ \"ap.service\" ]; };", unit),
-            "there is no systemd.services.\"ap\"",
-        ),
-        (
-            with("secrets.a = { reference = \"op://v/i/f\"; services = [ \"ap\" ]; };", unit),
-            "there is no systemd.services.\"ap\"",
-        ),
         (with("", &credential(&long, "abc", "\"op://v/i/f\"")), "bytes too long together"),
-        (with("", &credential("app", "a", "{ }")), "give a `reference` or a `template`"),
+        (with("", &credential("app", "a", "{ }")), "give a `reference`, a `template` or a `templateFile`"),
+        (with("templates.a = { };", ""), "give a `template` or a `templateFile`"),
+        (
+            with("secrets.a = { reference = \"op://v/i/f\"; path = \"{nope}/key\"; };", ""),
+            "nothing is said for the word in braces in /run/secrets/{nope}/key, the path of a",
+        ),
+        (
+            with(
+                "secrets.pw.reference = \"op://v/i/f\";",
+                "users.users.alice.hashedPasswordFile = \"/run/secrets/pw\";",
+            ),
+            "users.users.alice.hashedPasswordFile: NixOS sets passwords before",
+        ),
         (
             with(
                 "",
@@ -60,6 +64,29 @@ fn each_mistake_has_its_message() {
         let faults = faults.as_array().unwrap();
         assert!(faults.iter().any(|fault| fault.as_str().unwrap().contains(part)), "{part}: {faults:?}");
     }
+    // Whether a package has a unit is known at the build.
+    for reader in ["units = [ \"ap.service\" ]", "services = [ \"ap\" ]"] {
+        let module = with(&format!("secrets.a = {{ reference = \"op://v/i/f\"; {reader}; }};"), unit);
+        let why = nix::build(&module, "tree").unwrap_err();
+        assert!(why.contains("there is no systemd.services.\"ap\""), "{why}");
+    }
+    let warnings = |module: &str| nix::evaluate(module, "warnings").unwrap().to_string();
+    for (options, others, part) in [
+        ("users = [ \"alice\" ]; tokenFile = \"/root/token\";", "", "nobody but root comes into /root"),
+        ("", "systemd.services.opnix-secrets.after = [ \"x.service\" ];", "`systemd.services.opnix-mirror`"),
+        ("", "systemd.services.opnix-secrets-poll.enable = true;", "services.onepassword-secrets.refresh"),
+        (
+            "outputDir = \"/var/lib/opnix/secrets\"; configFiles = [ ./tests/cli/check.in/parts/10-first.json ];",
+            "",
+            "relative paths in `configFiles` are in memory",
+        ),
+    ] {
+        let said = warnings(&with(options, others));
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let elsewhere = nix::evaluate(&with("", ""), "elsewhere").unwrap();
+    assert!(elsewhere.to_string().contains("nobody has looked through its mapping"), "{elsewhere}");
+    assert_eq!(warnings(&with("users = [ \"alice\" ];", "")), "[]");
     let volatile = with("tokenFile = \"/root/token\";", "fileSystems.\"/\".fsType = \"tmpfs\";");
     assert!(nix::evaluate(&volatile, "warnings").unwrap()[0].as_str().unwrap().contains("is gone at reboot"));
     let reload = with("", &credential("app", "a", "{ reference = \"op://v/i/f\"; onChange = \"reload\"; }"));

@@ -7,7 +7,7 @@ let
   text = option types.str "";
   list = option (types.listOf types.str) [ ];
   flag = option types.bool;
-  section = option (types.attrsOf (types.either (types.listOf types.anything) types.anything)) { };
+  section = option (types.attrsOf types.setting) { };
 
   unit = {
     options = {
@@ -29,6 +29,7 @@ let
       environment = option (types.attrsOf types.str) { };
       path = option (types.listOf types.anything) [ ];
       serviceConfig = section;
+      enable = flag true;
       stopIfChanged = flag true;
       restartIfChanged = flag true;
       script = text;
@@ -55,9 +56,12 @@ let
     + optionalString (!unit.stopIfChanged) "X-StopIfChanged=false\n"
     + lines (unit.serviceConfig // lib.optionalAttrs (unit.script != "") {
       ExecStart = "/bin/sh ${pkgs.writeText "${name}-start" "set -e\n${unit.script}"}";
-    });
+    })
+    + install unit;
   ofSocket = name: unit: head name unit + "\n[Socket]\n" + lines unit.socketConfig
-    + concatMapStrings (address: "ListenStream=${address}\n") unit.listenStreams;
+    + concatMapStrings (address: "ListenStream=${address}\n") unit.listenStreams
+    + install unit;
+  install = unit: optionalString (unit.wantedBy != [ ]) "\n[Install]\nWantedBy=${toString unit.wantedBy}\n";
 in
 {
   options = {
@@ -77,6 +81,7 @@ in
     boot.loader.grub.device = text;
     services.caddy.enable = flag false;
     system.stateVersion = text;
+    system.checks = option (types.listOf types.package) [ ];
     system.build = lib.genAttrs [ "units" "faults" "toplevel" ] (_: mkOption { type = types.anything; });
   };
 

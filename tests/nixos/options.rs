@@ -93,7 +93,10 @@ fn the_documentation_has_every_option() {
         let description = option["description"].as_str().unwrap().trim();
         assert!(!description.is_empty(), "{name} has no description");
         assert!(
-            option["example"] != Value::Null || name.ends_with("package") || name.ends_with("secretPaths"),
+            option["example"] != Value::Null
+                || ["package", "secretPaths", "credentials.<name>.path"]
+                    .iter()
+                    .any(|end| name.ends_with(end)),
             "{name} has no example"
         );
         text += &format!("\n## `{name}`\n\n{description}\n\nType: {}.", option["type"].as_str().unwrap());

@@ -14,8 +14,8 @@ let
 in
 rec {
   inherit lib system;
-  stdenv.hostPlatform.parsed.cpu.name = "x86_64";
-  stdenv.hostPlatform.system = system;
+  stdenv.hostPlatform = { parsed.cpu.name = "x86_64"; inherit system; };
+  stdenv.buildPlatform.canExecute = other: system == (import ./pkgs.nix { inherit lib; }).system && other.system == system;
   coreutils = here;
   findutils = here;
   gnugrep = here;
@@ -31,7 +31,7 @@ rec {
   formats.json = { }: { generate = name: value: writeText name (builtins.toJSON value); };
   rustPlatform.buildRustPackage = arguments: if opnix != null then opnix else build "opnix-${arguments.version}" { } "mkdir $out" // { inherit (arguments) meta; };
   callPackage = file: arguments: (import file) (builtins.intersectAttrs (builtins.functionArgs (import file)) (all // arguments));
-  all = { inherit lib rustPlatform runtimeShell systemd; };
+  all = { inherit lib callPackage rustPlatform runtimeShell systemd stdenv python3 python3Packages; };
   mkShell = arguments: build "shell" { } "mkdir $out";
   nixfmt-rfc-style = here;
   inherit cargo clippy rustfmt cargo-deny python3 nodejs;

@@ -88,3 +88,34 @@ fn metrics_are_written_where_they_are_asked_for() {
     let units = host("", "262");
     assert!(units.get("opnix-metrics.timer").is_none() && units.get("opnix-report.socket").is_none());
 }
+
+#[test]
+fn a_credential_has_a_path_and_an_environment_can_be_a_text_or_a_file() {
+    let unit = "({ config, pkgs, ... }: { services.onepassword-secrets.enable = true; \
+        services.onepassword-secrets.templates.whole = { templateFile = pkgs.writeText \"t\" \"{{ op://v/i/f }}\"; services = [ \"web\" ]; }; \
+        systemd.services.web = { \
+          serviceConfig.ExecStart = \"/bin/web --key ${config.systemd.services.web.onepassword.credentials.key.path}\"; \
+          unitConfig.AssertPathExists = \"/srv\"; \
+          onepassword.credentials.key.templateFile = ./tests/nixos/app.template; \
+          onepassword.environment.A = \"op://v/i/a\"; \
+          onepassword.environmentTemplate = ''\n            PORT=1\n            B={{ op://v/i/b | env }}\n          ''; }; })";
+    let mapping = nix::evaluate(unit, "mapping").unwrap_or_else(|why| panic!("{why}"));
+    let templates = mapping["templates"].as_array().unwrap();
+    let named = |name: &str| templates.iter().find(|one| one["name"] == name).unwrap();
+    assert_eq!(
+        named("environment@web")["template"],
+        "A={{ op://v/i/a | env }}\nPORT=1\nB={{ op://v/i/b | env }}\n"
+    );
+    assert!(named("whole")["template_file"].as_str().unwrap().ends_with("-t"));
+    assert!(named("key@web")["template_file"].as_str().unwrap().ends_with("app.template"));
+    let text = nix::evaluate(unit, "units").unwrap()["web.service"]["text"].as_str().unwrap().to_owned();
+    for line in [
+        "ExecStart=/bin/web --key %d/key",
+        "EnvironmentFile=/run/secrets/web.env",
+        "AssertPathExists=/srv",
+        "AssertPathExists=/run/secrets/whole",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    nix::build(unit, "tree").unwrap_or_else(|why| panic!("{why}"));
+}

@@ -2,7 +2,6 @@
 {
   services.onepassword-secrets = {
     enable = true;
-    users = [ "opencode" ];
     # A string, never a path of Nix: that would copy the token where all users can read it.
     tokenFile = "/root/.config/op/token";
     # With impermanence: keeps the token's directory, and the sealed cache, from which everything starts without a network.

@@ -1,7 +1,6 @@
 //! 1Password itself: what the service knows of it, its limits, and whether it gives every secret that is mapped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use zlink::tokio::unix::Connection;
@@ -53,7 +52,7 @@ pub fn look(case: &Case) -> Vec<Finding> {
 
 fn core(provider: &config::Provider) -> Option<Finding> {
     let config::Provider::ServiceAccount { library, .. } = provider else { return None };
-    let path = library.clone().unwrap_or_else(|| Path::new(library::DIRECTORY).join(library::NAME));
+    let path = library.clone().unwrap_or_else(library::default_path);
     let shown = path.display();
     let mend = "pip download onepassword-sdk==0.4.2 --no-deps --only-binary=:all: --dest /tmp/opnix-core; opnix core install /tmp/opnix-core; systemctl restart opnix.service";
     match library::release_of(&path) {

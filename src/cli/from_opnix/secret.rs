@@ -27,6 +27,9 @@ pub struct Arguments {
     /// The file with the token, by default the one that opnix.service loads; $OP_SERVICE_ACCOUNT_TOKEN stands above it
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// 1Password's core library, if neither the configuration nor `opnix core install` says where it is
+    #[arg(long, value_name = "FILE")]
+    library: Option<PathBuf>,
 }
 
 pub fn run(arguments: Arguments) -> Exit {
@@ -37,6 +40,11 @@ pub fn run(arguments: Arguments) -> Exit {
             return Exit::General;
         }
     };
+    if let (config::Provider::ServiceAccount { library, .. }, Some(named)) =
+        (&mut config.provider, arguments.library)
+    {
+        *library = Some(named);
+    }
     // Not past symlinks that somebody else may have put on the way: this may be run by root.
     let output = match std::path::absolute(&arguments.output) {
         Ok(output) if !output.components().any(|part| part == Component::ParentDir) => {

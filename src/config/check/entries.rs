@@ -29,14 +29,17 @@ impl Check<'_> {
         let content = reference
             .and_then(|reference| self.valid(reference, str::parse::<Reference>))
             .map(|reference| Template::from(Reference { kind, ..reference }));
+        let words = Words {
+            variables: Some(&secret.variables),
+            defaults: self.path_values,
+            name: secret.name.as_ref().map(|name| &*name.value),
+        };
         let path = match (&common.path, self.path_template) {
-            (Some(path), _) => self.path(path),
+            (Some(path), _) => self.path(path, words),
             (None, Some(template)) if common.units.is_empty() => {
-                let filled = fill(&template.value, &secret.variables, self.path_values);
-                let filled = filled
-                    .and_then(|text| mirror_path(&text, &self.mirror_root))
-                    .map_err(|error| Problem::about("pathTemplate", &error));
-                self.noted(place, filled).map(|value| At { value, place: place.clone() })
+                let path = self.filled(&template.value, words);
+                let path = path.map_err(|error| Problem::about("pathTemplate", &error));
+                self.noted(place, path).map(|value| At { value, place: place.clone() })
             }
             (None, _) => None,
         };
@@ -65,7 +68,9 @@ impl Check<'_> {
         if common.units.is_empty() && common.path.is_none() {
             self.fault(place, "this template goes to nobody", "give it `units`, a `path`, or both");
         }
-        let path = common.path.as_ref().and_then(|path| self.path(path));
+        let name = template.name.0.as_ref().map(|name| &*name.value);
+        let words = Words { variables: None, defaults: self.path_values, name };
+        let path = common.path.as_ref().and_then(|path| self.path(path, words));
         let entry = self.entry(place, template.name.0.as_ref(), content, common);
         self.file(&entry, path, common, template.services.as_ref());
     }
@@ -98,10 +103,14 @@ impl Check<'_> {
         }
     }
 
-    fn path(&mut self, written: &At<String>) -> Option<At<PathBuf>> {
-        let root = self.mirror_root.clone();
-        let value = self.valid(written, |text| mirror_path(text, &root))?;
+    fn path(&mut self, written: &At<String>, words: Words<'_>) -> Option<At<PathBuf>> {
+        let path = self.filled(&written.value, words);
+        let value = self.noted(&written.place, path)?;
         Some(At { value, place: written.place.clone() })
+    }
+
+    fn filled(&self, text: &str, words: Words<'_>) -> Result<PathBuf, Problem> {
+        mirror_path(&words.fill(text)?, &self.mirror_root)
     }
 
     /// What secrets and templates have in common, up to the file: a name, the values and the units.
@@ -136,24 +145,37 @@ impl Check<'_> {
     }
 }
 
-/// A `pathTemplate` in which every `{name}` is replaced by its value.
-fn fill(
-    template: &str,
-    variables: &BTreeMap<String, String>,
-    defaults: Option<&BTreeMap<String, String>>,
-) -> Result<String, Problem> {
-    let mut filled = String::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}').ok_or_else(|| Problem::plain("`{` is never closed"))?;
-        let value = variables.get(name).or_else(|| defaults?.get(name));
-        let missing =
-            || Problem::new(format!("no value for {{{name}}}"), "set it in `variables` or `defaults`");
-        filled.push_str(before);
-        filled.push_str(value.ok_or_else(missing)?);
-        rest = after;
+/// What `{word}` in a path stands for.
+#[derive(Clone, Copy)]
+struct Words<'a> {
+    variables: Option<&'a BTreeMap<String, String>>,
+    defaults: Option<&'a BTreeMap<String, String>>,
+    /// For `{name}`, if nothing else is said for it.
+    name: Option<&'a str>,
+}
+
+impl Words<'_> {
+    /// The text with a value for every `{word}` in it.
+    fn fill(self, text: &str) -> Result<String, Problem> {
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (word, after) = after.split_once('}').ok_or_else(|| Problem::plain("`{` is never closed"))?;
+            let value = self.value(word).ok_or_else(|| {
+                Problem::new(format!("no value for {{{word}}}"), "set it in `variables` or `defaults`")
+            })?;
+            filled.push_str(before);
+            filled.push_str(value);
+            rest = after;
+        }
+        Ok(filled + rest)
     }
-    Ok(filled + rest)
+
+    fn value(&self, word: &str) -> Option<&str> {
+        let said = self.variables.and_then(|known| known.get(word));
+        let said = said.or_else(|| self.defaults?.get(word)).map(String::as_str);
+        said.or(self.name.filter(|_| word == "name"))
+    }
 }
 
 fn stand_in() -> Reference {

@@ -18,7 +18,7 @@ object! {
         /// Whether the reference names a text field (the default) or a file.
         "kind" => kind: Option<Kind>,
         ..common: Common,
-        /// Values for `pathTemplate`.
+        /// Values for `{name}` in `path` and `pathTemplate`.
         "variables" => variables: BTreeMap<String, String>,
         /// The services to restart or signal when the file changes.
         "services" => services: Option<Services>,
@@ -59,7 +59,7 @@ object! {
         "stale_for" => stale_for: Option<At<String>>,
         /// Never serve the value without asking 1Password; false by default.
         "always_fetch" => always_fetch: Option<bool>,
-        /// Where to put it as a file: absolute, or relative to `/run/secrets`.
+        /// Where to put it as a file: absolute, or relative to `/run/secrets`; with `{name}` for `variables` and `defaults`.
         "path" => path: Option<At<String>>,
         /// The file's owner; `root` by default.
         "owner" => owner: Option<At<String>>,

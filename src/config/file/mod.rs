@@ -48,9 +48,10 @@ object! {
         "secrets" => secrets: Vec<At<SecretEntry>>,
         /// Texts with secrets in them, and who may have them.
         "templates" => templates: Vec<At<TemplateEntry>>,
-        /// The path of a secret that has no `path`: text with `{name}` for the secret's `variables` and the `defaults`.
+        /// The path of a secret that has no `path`: text with `{service}` for a value of the secret's `variables` or the
+        /// `defaults`, and `{name}` for the secret's own name, if these say nothing else.
         "pathTemplate" => path_template: Option<At<String>>,
-        /// Values for `pathTemplate` that a secret's own `variables` override.
+        /// Values for `path` and `pathTemplate` that a secret's own `variables` override.
         "defaults" => defaults: BTreeMap<String, String>,
         /// Which services to act on when a mirrored secret changes.
         "systemdIntegration" => systemd_integration: Option<SystemdIntegration>,

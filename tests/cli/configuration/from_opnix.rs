@@ -54,6 +54,30 @@ fn an_opnix_configuration_is_taken_unchanged() {
     );
 }
 
+#[test]
+fn words_in_a_path_are_replaced_by_variables_defaults_and_the_name() {
+    let config = written(
+        "words",
+        &[r#"{"defaults": {"env": "prod", "service": "web"}, "secrets": [
+            {"reference": "op://v/i/f", "path": "x/{env}/key"},
+            {"reference": "op://v/i/f", "path": "/srv/{service}/{env}", "variables": {"service": "pg"}},
+            {"name": "cert", "reference": "op://v/i/f", "path": "{service}/{name}.pem"},
+            {"name": "key", "reference": "op://v/i/f", "path": "{name}", "variables": {"name": "other"}}],
+          "templates": [{"name": "t", "template": "{{ op://v/i/f }}", "path": "{env}/{name}.env"}]}"#],
+    )
+    .unwrap();
+    assert_eq!(
+        paths(&config),
+        [
+            "/run/secrets/x/prod/key",
+            "/srv/pg/prod",
+            "/run/secrets/web/cert.pem",
+            "/run/secrets/other",
+            "/run/secrets/prod/t.env",
+        ]
+    );
+}
+
 /// Whoever reads a file is known all the same: who missed it is started.
 #[test]
 fn what_opnix_switches_off_is_off() {

@@ -139,7 +139,7 @@ fn every_example_is_of_a_kind_that_is_tested() {
 }
 
 /// Commands that are shown, and cannot be run as they stand.
-const NOT_RUN: [(&str, &str); 6] = [
+const NOT_RUN: [(&str, &str); 7] = [
     (
         "op service-account create my-server --vault \"Infrastructure Secrets:read_items\"",
         "takes a real account",
@@ -147,6 +147,10 @@ const NOT_RUN: [(&str, &str); 6] = [
     (
         "nix run github:OWNER/opnix -- token set -path /root/.config/op/token",
         "takes the repository's address",
+    ),
+    (
+        "opnix = { url = \"github:OWNER/opnix\"; inputs.nixpkgs.follows = \"nixpkgs\"; };",
+        "a line of a flake, which takes that address",
     ),
     ("nixos-rebuild switch", "takes NixOS: switch::what_ran_before_ replays it"),
     ("nixos-rebuild switch --rollback", "the same"),

@@ -48,7 +48,10 @@ pub enum LoadError {
 impl Remedy for LoadError {
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::Missing(_) => Some("install it with `opnix core install`".into()),
+            Self::Missing(_) => Some(
+                "install it with `opnix core install`, or name it: `library` of the provider, or `--library`"
+                    .into(),
+            ),
             Self::Unknown { .. } => Some("install a version that it knows with `opnix core install`".into()),
             Self::Unloadable { .. } => None,
         }
