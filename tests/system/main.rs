@@ -46,6 +46,7 @@ mod store;
 mod stores;
 mod strace;
 mod suite;
+mod switch;
 mod token;
 mod told;
 mod unit_files;
@@ -154,6 +155,7 @@ fn main() -> std::process::ExitCode {
         nixos::the_example_host_boots_with_and_without_its_token_and_network,
         nixos::a_host_that_boots_while_1password_is_down_comes_up_by_itself,
         nixos::the_home_manager_module_serves_a_users_units_and_files,
+        switch::what_ran_before_a_switch_runs_after_it_with_the_right_secret,
         token::the_token_is_stored_where_the_service_reads_it,
         token::a_token_is_sealed_and_rotated_without_being_in_plain_anywhere,
         told::a_unit_that_is_refused_or_waits_says_why_in_its_own_status,
