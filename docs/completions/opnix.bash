@@ -1104,7 +1104,7 @@ _opnix() {
             fi
             case "${prev}" in
                 --with-key)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "auto host tpm2 host+tpm2" -- "${cur}"))
                     return 0
                     ;;
                 --config)

@@ -122,7 +122,10 @@ complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_s
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "take" -d 'Have the running service take the token that is in the file now: what a reload of opnix.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "watch" -d 'Have the running service take each new token: what opnix-token.service runs'
 complete -c opnix -n "__fish_opnix_using_subcommand token; and not __fish_seen_subcommand_from set check show take watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l with-key -d 'What systemd-creds seals it with: auto, host, tpm2 or host+tpm2' -r
+complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l with-key -d 'What systemd-creds seals it with: auto, host, tpm2 or host+tpm2' -r -f -a "auto\t''
+host\t''
+tpm2\t''
+host+tpm2\t''"
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l path -d 'The token\'s file; by default the one that opnix.service loads' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand token; and __fish_seen_subcommand_from set" -l seal -d 'Seal it with systemd-creds, so that only this machine can open it; done anyway where opnix.service loads a sealed one'

@@ -50,6 +50,13 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     let Arguments { textfile, doctor, config, control, .. } = arguments;
     let status = ask(&control);
+    if let Err(why) = &status {
+        // Who may not ask knows nothing.
+        let (exit, message) = control.describe(why);
+        if exit == Exit::Denied {
+            return fail(exit, message);
+        }
+    }
     let mut seen = see(&control, status.as_ref().ok());
     if doctor {
         seen.findings = Some(doctor::findings(doctor::Arguments::offline(config, control), status));

@@ -123,11 +123,20 @@ struct ConfigArguments {
 pub fn main() -> ExitCode {
     // An argument that is not UTF-8 is shown with replacement characters, which clap then refuses.
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let is_of_token = std::env::args_os().nth(1).is_some_and(|command| command == "token");
     let matches = command_line().try_get_matches_from(from_opnix::flags(arguments));
     let parsed = matches
         .and_then(|matches| Command::from_arg_matches(&matches).map(|command| (command, called(&matches))));
     let (command, name) = match parsed {
         Ok(parsed) => parsed,
+        // What stands there may be a token, and what is printed in a log.
+        Err(error) if error.kind() == ErrorKind::UnknownArgument && is_of_token => {
+            return fail(
+                Exit::Usage,
+                "`opnix token` has an argument that it does not know\nit takes no token there: it asks for it, or reads it from standard input; see: opnix token --help",
+            )
+            .into();
+        }
         Err(error) => {
             let printed = error.print();
             return match error.kind() {

@@ -184,10 +184,14 @@ pub fn look_at(path: &Path, left: &Left) -> io::Result<Whose> {
 
 /// Whether a file holds the value that was written last, whoever wrote it there.
 pub fn holds_the_value(path: &Path, left: &Left) -> io::Result<bool> {
-    let Left::File { hash, coming, key, .. } = left else { return Ok(false) };
+    let Left::File { hash, coming, key, mark } = left else { return Ok(false) };
     let Some((Some(directory), name)) = place_of(path)? else { return Ok(false) };
-    let there = key.hash(&files::read_open(&open_regular(&directory, name)?, CREDENTIALS_MAX)?);
-    Ok([Some(hash), coming.as_ref()].contains(&Some(&there)))
+    let there = files::read_open(&open_regular(&directory, name)?, CREDENTIALS_MAX)?;
+    // Also with something after it.
+    let length = mark.as_ref().and_then(|mark| usize::try_from(mark.size).ok());
+    let begin = length.and_then(|length| there.get(..length)).map(|begin| key.hash(begin));
+    let there = key.hash(&there);
+    Ok([Some(hash), coming.as_ref()].contains(&Some(&there)) || begin.as_ref() == Some(hash))
 }
 
 /// Whose something is that lies at a path of ours.

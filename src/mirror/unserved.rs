@@ -166,6 +166,19 @@ fn tell_those_that_wait(socket: &Path, known: BTreeSet<Start>) -> io::Result<BTr
     // In the moment in which it is started once more, it has not failed.
     let Some(how) = service.start_failure() else { return Ok(known) };
     let mut all = BTreeSet::new();
+    for unit in who_waits(&mut manager, &service, socket)? {
+        let start = (unit.id.clone(), unit.started_at());
+        if !known.contains(&start) {
+            records::unit_waits_for_service(&unit.id, SERVICE, &how);
+        }
+        all.insert(start);
+    }
+    Ok(all)
+}
+
+/// The units that wait at this socket for a service that does not run.
+pub fn who_waits(manager: &mut Manager, service: &Unit, socket: &Path) -> io::Result<Vec<Unit>> {
+    let mut waiting = Vec::new();
     for (states, may_be_served) in
         [(&["activating"][..], false), (&["active", "reloading", "refreshing"], true)]
     {
@@ -173,17 +186,12 @@ fn tell_those_that_wait(socket: &Path, known: BTreeSet<Start>) -> io::Result<BTr
             let Ok(unit) = manager.unit(&name) else { continue };
             // What was started while the service ran has what it asked for.
             let is_served = may_be_served && unit.started_at() <= service.ran_until();
-            if is_served || !waits_at(&unit, socket) {
-                continue;
+            if !is_served && waits_at(&unit, socket) {
+                waiting.push(unit);
             }
-            let start = (unit.id.clone(), unit.started_at());
-            if !known.contains(&start) {
-                records::unit_waits_for_service(&unit.id, SERVICE, &how);
-            }
-            all.insert(start);
         }
     }
-    Ok(all)
+    Ok(waiting)
 }
 
 /// Whether a unit that is starting, or seems to have started, needs a credential from this socket for that.

@@ -1,7 +1,8 @@
 //! What each unit was given last, and when: so that it can be told which units go on with an old value. Values are remembered
 //! as keyed hashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,14 @@ const FILE: &str = "given.json";
 const MOST: usize = 16384;
 /// What is given within this time is saved together.
 const TOGETHER: Duration = Duration::from_secs(2);
+
+/// The units that were given something in this boot, as the service remembers it in its runtime directory.
+pub fn units_of(directory: &str) -> BTreeSet<String> {
+    // DynamicUser= has it in `private`, and a link to it.
+    let text = std::fs::read(Path::new(directory).join(FILE)).unwrap_or_default();
+    let saved: Option<Saved> = serde_json::from_slice(&text).ok();
+    saved.into_iter().flat_map(|saved| saved.given).map(|line| line.unit).collect()
+}
 
 pub struct Given {
     /// In memory, and kept through restarts of the service; at a boot nothing runs that has an old value.

@@ -3,7 +3,7 @@
 
 mod accept;
 pub mod answer;
-mod given;
+pub mod given;
 mod in_force;
 pub mod keeper;
 pub mod lifetime;

@@ -109,8 +109,10 @@ impl Shared {
             };
             let waiting = self.state().urgent(failed.iter().map(|(wanted, _)| wanted));
             if waiting > urgent {
-                // Who came later waits for as long.
-                last_try = Instant::now() + self.timing.deadline - before_the_end;
+                // Who came later waits for as long, within a second deadline: a fetch that never ended would count no failure, and
+                // nobody would be asked less often.
+                let end = (Instant::now() + self.timing.deadline).min(deadline + self.timing.deadline);
+                last_try = end - before_the_end;
             }
             urgent = waiting;
             // Not before the time that the other end named; else a pause that is too long ends in the last try.

@@ -7,6 +7,8 @@ use std::process::Command;
 use crate::boot::Kind;
 use crate::machine::Machine;
 use crate::opnix::*;
+use crate::simulators::account::Account;
+use crate::simulators::service_account::ServiceAccount;
 
 /// What a checkout has that is installed.
 fn checkout(machine: &Machine) {
@@ -73,6 +75,8 @@ pub fn what_is_installed_anywhere_works_as_it_says_and_is_removed_to_the_last_fi
     waits.wait().ok();
     assert_eq!(found(machine, "settled@2.service"), value("key").into_bytes());
     let config = machine.sh("cat /etc/opnix/secrets.json").ok();
+    let one_password = ServiceAccount::local(Account::empty());
+    let token = one_password.token();
     for (number, prefix) in ["/usr", "/usr/local", "/opt/opnix/"].into_iter().enumerate() {
         if number > 0 {
             // Nothing is configured yet: each step that it names is done as it says, as far as there is a network.
@@ -82,7 +86,7 @@ pub fn what_is_installed_anywhere_works_as_it_says_and_is_removed_to_the_last_fi
             assert_eq!(steps.len(), 5, "{said}");
             assert!(steps[2].starts_with("pip download onepassword-sdk=="), "{said}");
             says_how_to_begin(machine, steps[0]);
-            machine.sh(&format!("{}; echo made-up | {}", steps[0], steps[1])).ok();
+            machine.sh(&format!("{}; echo {token} | {}", steps[0], steps[1])).ok();
             assert_eq!(machine.run(&["opnix", "check"]).ok(), "valid: 1 credential, 0 files");
             machine.write("/etc/opnix/secrets.json", &config, "0644");
             machine.sh(steps[3]).ok();

@@ -148,10 +148,7 @@ pub fn run(arguments: Arguments) -> Exit {
     drop(progress);
     let case = Arc::new(Case { arguments, config, status });
     let mut findings = Vec::new();
-    // Where opnix is closed on purpose, what rests on it is missing, and none of it is to be mended.
-    let is_closed = case.arguments.control.is_systems() && systemd::is_purged();
-    let steps = if is_closed { UNTIL_CONFIGURATION } else { STEPS.len() };
-    for step in STEPS.into_iter().take(steps) {
+    for step in steps(&case) {
         let progress = Progress::begin(format!("looking at {}", step.0));
         let found = take(step, &case);
         drop(progress);
@@ -188,7 +185,13 @@ pub fn run(arguments: Arguments) -> Exit {
 pub fn findings(arguments: Arguments, status: Result<Status, Unanswered>) -> Vec<Finding> {
     let config = config::load(&arguments.config.config);
     let case = Arc::new(Case { arguments, config, status });
-    STEPS.into_iter().flat_map(|step| take(step, &case)).collect()
+    steps(&case).into_iter().flat_map(|step| take(step, &case)).collect()
+}
+
+/// Where opnix is closed on purpose, what rests on it is missing, and none of it is to be mended.
+fn steps(case: &Case) -> Vec<(&'static str, Look, Duration)> {
+    let is_closed = case.arguments.control.is_systems() && systemd::is_purged();
+    STEPS.into_iter().take(if is_closed { UNTIL_CONFIGURATION } else { STEPS.len() }).collect()
 }
 
 fn take((what, look, limit): (&str, Look, Duration), case: &Arc<Case>) -> Vec<Finding> {

@@ -213,20 +213,22 @@ impl Readings {
         self.maybe(Family::ProviderAnswered, counts.answered_at);
     }
 
-    /// Each kind, so that one that is not found is told from one that is not looked for.
+    /// Each kind, so that one that is not found is told from one that is not looked for: where something could not be looked at, what
+    /// is not found is left out.
     fn findings(&mut self, findings: &[Finding]) {
+        let unseen = findings.iter().filter(|finding| finding.level == Level::Unseen).count() as u64;
         let count = |id: &str, level: Level| {
             findings.iter().filter(|finding| finding.id == id && finding.level == level).count() as u64
         };
         for kind in finding::Kind::ALL {
             for (name, level) in [("fault", Level::Fault), ("warning", Level::Warning)] {
-                self.with(Family::Findings, &[kind.id(), name], count(kind.id(), level));
+                let count = count(kind.id(), level);
+                if count > 0 || unseen == 0 {
+                    self.with(Family::Findings, &[kind.id(), name], count);
+                }
             }
         }
-        self.set(
-            Family::Unseen,
-            findings.iter().filter(|finding| finding.level == Level::Unseen).count() as u64,
-        );
+        self.set(Family::Unseen, unseen);
     }
 }
 

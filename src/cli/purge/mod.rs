@@ -81,8 +81,9 @@ impl Purge {
     /// What would be done, now.
     fn tell(&self) {
         say!("closes opnix: {PURGED} keeps systemd from starting any unit of it");
-        for unit in self.units.running() {
-            say!("stops {unit}");
+        match self.units.running() {
+            Ok(running) => running.iter().for_each(|unit| say!("stops {unit}")),
+            Err(error) => say!("cannot see what runs: systemd does not answer: {error}"),
         }
         let mounted = mount::mounted().unwrap_or_default();
         for place in &mounted {
@@ -100,7 +101,9 @@ impl Purge {
             say!("removes {}", place.display());
         }
         self.tell_what_stays();
-        self.tell_who_holds();
+        if let Err(error) = self.tell_who_holds() {
+            say!("cannot see which units hold credentials: {error}");
+        }
         for doubt in &self.traces.doubts {
             say!("cannot know all files that opnix wrote: {doubt}");
         }
@@ -127,15 +130,15 @@ impl Purge {
     }
 
     /// Returns whether anybody does.
-    fn tell_who_holds(&self) -> bool {
-        let holders = self.units.holders();
+    fn tell_who_holds(&self) -> io::Result<bool> {
+        let holders = self.units.holders()?;
         if !holders.is_empty() {
             let holders = holders.join(" ");
             say!(
                 "still held in /run/credentials, by units that run, until they stop: systemctl stop {holders}"
             );
         }
-        !holders.is_empty()
+        Ok(!holders.is_empty())
     }
 
     fn go(&self, config: Option<&Config>) -> Exit {
@@ -189,7 +192,10 @@ impl Purge {
             }
         }
         self.look_again().into_iter().for_each(&mut note);
-        let holds = self.tell_who_holds();
+        let holds = self.tell_who_holds().unwrap_or_else(|error| {
+            note(format!("which units hold credentials cannot be seen: {error}"));
+            false
+        });
         self.tell_what_stays();
         say!("to have opnix back: {UNPURGE}");
         match (left.len(), holds) {
@@ -209,9 +215,17 @@ impl Purge {
 
     /// What is there although it was removed, or came back.
     fn look_again(&self) -> Vec<String> {
-        let mut there: Vec<String> =
-            self.units.running().iter().map(|unit| format!("{unit} still runs")).collect();
-        let open = self.units.open();
+        let unseen =
+            |error: io::Error| vec![format!("what runs cannot be seen: systemd does not answer: {error}")];
+        let still = |units: Vec<&str>| units.iter().map(|unit| format!("{unit} still runs")).collect();
+        let mut there: Vec<String> = self.units.running().map_or_else(unseen, still);
+        let open = self.units.open().map_or_else(
+            |error| {
+                there.extend(unseen(error));
+                Vec::new()
+            },
+            |open| open,
+        );
         if !open.is_empty() {
             let open = open.join(" ");
             there.push(format!(

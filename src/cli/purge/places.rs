@@ -4,11 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::providers::child::token;
 use crate::store::disk::KEY_CREDENTIAL;
 
 /// Directories and links of opnix's units. A `DynamicUser=` has the directory itself in `private`, and a link to it.
-const DIRECTORIES: [&str; 8] = [
+const DIRECTORIES: [&str; 9] = [
     "/var/lib/opnix",
     "/var/lib/private/opnix",
     "/run/opnix-missed",
@@ -16,12 +17,14 @@ const DIRECTORIES: [&str; 8] = [
     "/run/opnix-setup",
     "/run/opnix-files",
     "/run/opnix",
+    "/run/opnix-metrics",
     "/run/credentials/opnix-key.service",
 ];
 /// Where the key of the cache is, with those that were set aside.
 const STORE: &str = "/etc/credstore.encrypted";
-/// Where the token is by default.
+/// Where the token is by default, in plain text and sealed.
 const TOKEN: &str = "/etc/opnix/token";
+const SEALED: &str = "/etc/credstore.encrypted/opnix-token";
 
 /// Those of them that are there, the key first: without it the cache is worth nothing.
 pub fn all() -> Vec<PathBuf> {
@@ -49,9 +52,17 @@ fn keys(store: &Path) -> Vec<PathBuf> {
 pub fn tokens() -> Vec<PathBuf> {
     let loaded = token::loaded_for_sure().ok().flatten().or_else(token::loaded);
     let mut tokens: Vec<PathBuf> = loaded.into_iter().map(|loaded| loaded.path().to_owned()).collect();
-    tokens.push(TOKEN.into());
+    tokens.extend([TOKEN, SEALED].map(PathBuf::from));
+    // What a `token set` that was killed had not finished.
+    let unfinished = |token: &PathBuf| {
+        Some(token.with_file_name(format!(".{}{}", token.file_name()?.to_str()?, files::UNFINISHED)))
+    };
+    let unfinished: Vec<PathBuf> = tokens.iter().filter_map(unfinished).collect();
+    tokens.extend(unfinished);
+    tokens.sort();
     tokens.dedup();
-    tokens.retain(|path| is_there(path));
+    // What is a directory or a socket there is somebody else's.
+    tokens.retain(|path| is_there(path) && (path.is_symlink() || path.is_file()));
     tokens
 }
 

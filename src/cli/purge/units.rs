@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::cli::control::SERVICE;
 use crate::cli::output::{complain, say};
 use crate::config::{Config, MIRROR_ROOT};
-use crate::mirror::mount;
+use crate::mirror::{mount, unserved};
+use crate::server::given;
 use crate::systemd::manager::{Manager, Test, Unit};
 use crate::systemd::{PURGED, SOCKET};
 
@@ -28,6 +30,10 @@ pub const UNITS: [&str; 8] = [
 /// `TimeoutAbortSec=` of opnix.service). It is never killed from here: who waits for it would be left with an empty secret.
 const PATIENCE: Duration = Duration::from_secs(45);
 const LOOK: Duration = Duration::from_millis(100);
+/// How long systemd may be without an answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// `RuntimeDirectory=` of opnix.service.
+const MISSED: &str = "/run/opnix-missed";
 /// After this it is said who is waited for.
 const QUIET: Duration = Duration::from_secs(3);
 /// Where systemd keeps what units that run were given.
@@ -38,90 +44,158 @@ pub struct Units {
     is_without: bool,
     /// Where files of opnix's are, or were.
     roots: BTreeSet<PathBuf>,
+    /// Whom the service gave something in this boot: whose unit file says another thing now may still hold it.
+    given: BTreeSet<String>,
 }
 
 impl Units {
     pub fn find(config: Option<&Config>) -> Self {
         let roots = mount::shown().into_iter().chain(config.map(|config| config.mirror_root.clone()));
         let roots = roots.chain([MIRROR_ROOT.into()]).collect();
-        Self { is_without: !Path::new("/run/systemd/system").exists(), roots }
+        Self { is_without: !Path::new("/run/systemd/system").exists(), roots, given: given::units_of(MISSED) }
     }
 
     /// Those of opnix's that are not down.
-    pub fn running(&self) -> Vec<&'static str> {
-        let Ok(mut manager) = Manager::connect() else { return Vec::new() };
-        let mut is_up = |name: &&str| manager.unit(name).is_ok_and(|unit| is_up(&unit));
-        UNITS.into_iter().filter(|name| is_up(name)).collect()
+    pub fn running(&self) -> io::Result<Vec<&'static str>> {
+        self.asked(|manager| those(manager, is_up))
+    }
+
+    /// What systemd says. While it executes itself anew it answers nobody: it is asked again, because what was not looked at is not
+    /// taken for down.
+    fn asked<T: Default>(&self, ask: impl Fn(&mut Manager) -> io::Result<T>) -> io::Result<T> {
+        if self.is_without {
+            return Ok(T::default());
+        }
+        let end = Instant::now() + ANSWER;
+        loop {
+            match Manager::connect().and_then(|mut manager| ask(&mut manager)) {
+                Err(_) if Instant::now() < end => sleep(LOOK),
+                answer => return answer,
+            }
+        }
     }
 
     /// Stops them all, and waits for that. Returns what is in the way.
     pub fn stop(&self) -> Vec<String> {
-        if self.is_without {
-            return Vec::new();
-        }
-        let mut manager = match Manager::connect() {
-            Ok(manager) => manager,
-            Err(error) => return vec![format!("nothing was stopped: systemd does not answer: {error}")],
-        };
+        self.try_to_stop().unwrap_or_else(|error| vec![format!("systemd does not answer: {error}")])
+    }
+
+    fn try_to_stop(&self) -> io::Result<Vec<String>> {
         let mut troubles = Vec::new();
-        for name in self.running() {
+        let waiting = self.end_those_that_wait()?;
+        if !waiting.is_empty() {
+            let waiting = waiting.join(" ");
+            troubles.push(format!(
+                "{SERVICE} does not run, and these wait for it: to stop it would start them with an empty secret; \
+                 stop them and run this again: systemctl stop {waiting}"
+            ));
+            return Ok(troubles);
+        }
+        for name in self.running()? {
             say!("stopping {name}");
             // One that is being started is not any more.
-            if let Err(error) = manager.queue("StopUnit", name, "replace") {
+            if let Err(error) = self.asked(|manager| manager.queue("StopUnit", name, "replace").map(drop)) {
                 troubles.push(format!("{name} cannot be stopped: {error}"));
             }
         }
         let begun = Instant::now();
         let mut said = false;
-        while begun.elapsed() < PATIENCE && !self.running().is_empty() {
+        while begun.elapsed() < PATIENCE && !self.running()?.is_empty() {
             if !said && begun.elapsed() >= QUIET {
-                complain!("waiting for {}, which does not stop at once ...", self.running().join(", "));
+                complain!("waiting for {}, which does not stop at once ...", self.running()?.join(", "));
                 said = true;
             }
             sleep(LOOK);
         }
-        let waits = self.running();
-        if waits.contains(&SERVICE) {
-            return troubles;
+        if self.running()?.contains(&SERVICE) || !self.end_those_that_wait()?.is_empty() {
+            return Ok(troubles);
         }
-        // systemd keeps for the next instance what still waits, and what was to be written to the journal.
-        if manager.unit(SERVICE).is_ok_and(|unit| unit.stored() > 0)
-            && let Err(error) = manager.close_stored(SERVICE)
-        {
+        // systemd keeps for the next instance what was to be written to the journal.
+        let close = |manager: &mut Manager| match manager.unit(SERVICE)?.stored() {
+            0 => Ok(()),
+            _ => manager.close_stored(SERVICE),
+        };
+        if let Err(error) = self.asked(close) {
             troubles.push(format!("what systemd keeps for {SERVICE} cannot be closed: {error}"));
         }
-        for name in UNITS {
+        self.asked(|manager| {
             // One that failed is not left in the list of failed ones.
-            let _ = manager.reset_failed(name);
+            UNITS.into_iter().for_each(|name| drop(manager.reset_failed(name)));
+            Ok(())
+        })?;
+        Ok(troubles)
+    }
+
+    /// Where the service does not run, nobody refuses who waits: the end of a connection that systemd keeps would be an empty secret.
+    /// So these starts are ended first. Returns those that go on waiting.
+    fn end_those_that_wait(&self) -> io::Result<Vec<String>> {
+        let end = Instant::now() + PATIENCE;
+        let who = |manager: &mut Manager| {
+            let service = manager.unit(SERVICE)?;
+            match service.main_pid() != 0 || service.stored() == 0 {
+                true => Ok(Vec::new()),
+                false => {
+                    let waiting = unserved::who_waits(manager, &service, Path::new(SOCKET))?;
+                    Ok(waiting.into_iter().map(|unit| unit.id).collect())
+                }
+            }
+        };
+        let mut told = BTreeSet::new();
+        loop {
+            let waiting: Vec<String> = self.asked(who)?;
+            if waiting.is_empty() || Instant::now() >= end {
+                return Ok(waiting);
+            }
+            for name in &waiting {
+                if told.insert(name.clone()) {
+                    say!("stopping {name}, which waits for a service that does not run");
+                    self.asked(|manager| manager.queue("StopUnit", name, "replace").map(drop))?;
+                }
+            }
+            sleep(LOOK);
         }
-        troubles
     }
 
     /// Those that could be started again although opnix is closed: by an older unit file, or one of the administrator's.
-    pub fn open(&self) -> Vec<&'static str> {
-        let Ok(mut manager) = Manager::connect() else { return Vec::new() };
-        let mut is_open = |name: &&str| {
-            manager.unit(name).is_ok_and(|unit| unit.is_known() && !unit.is_masked() && !is_closed(&unit))
-        };
-        UNITS.into_iter().filter(|name| is_open(name)).collect()
+    pub fn open(&self) -> io::Result<Vec<&'static str>> {
+        let is_open = |unit: &Unit| unit.is_known() && !unit.is_masked() && !is_closed(unit);
+        self.asked(|manager| those(manager, is_open))
     }
 
     /// Units that run and have a credential of opnix's, from its socket or from a file of its.
-    pub fn holders(&self) -> Vec<String> {
-        let Ok(mut manager) = Manager::connect() else { return Vec::new() };
+    pub fn holders(&self) -> io::Result<Vec<String>> {
         let names = fs::read_dir(HELD).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let names: Vec<String> = names.filter(|name| !UNITS.contains(&name.as_str())).collect();
         let is_ours = |source: &str| {
             source == SOCKET || self.roots.iter().any(|root| Path::new(source).starts_with(root))
         };
-        let mut holds = |name: &String| {
-            manager.unit(name).is_ok_and(|unit| unit.loads().iter().any(|load| is_ours(&load.source)))
+        let holds = |manager: &mut Manager, name: &str| -> io::Result<bool> {
+            let loads = manager.unit(name)?.loads();
+            Ok(self.given.contains(name) || loads.iter().any(|load| is_ours(&load.source)))
         };
-        let mut holders: Vec<String> =
-            names.filter(|name| !UNITS.contains(&name.as_str())).filter(|name| holds(name)).collect();
+        let mut holders = self.asked(|manager| {
+            let mut holders = Vec::new();
+            for name in &names {
+                if holds(manager, name)? {
+                    holders.push(name.clone());
+                }
+            }
+            Ok(holders)
+        })?;
         holders.sort();
-        holders
+        Ok(holders)
     }
+}
+
+fn those(manager: &mut Manager, are: impl Fn(&Unit) -> bool) -> io::Result<Vec<&'static str>> {
+    let mut found = Vec::new();
+    for name in UNITS {
+        if are(&manager.unit(name)?) {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }
 
 /// Whoever took its unit file away did not stop it by that.

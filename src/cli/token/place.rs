@@ -30,8 +30,14 @@ pub fn loaded() -> Option<Loaded> {
 /// The file to look at.
 pub fn to_read(named: Option<PathBuf>, loaded: Option<&Loaded>) -> Option<Loaded> {
     let is_loaded = |path: &Path| {
-        let path = std::path::absolute(path).ok();
-        loaded.is_some_and(|loaded| Some(loaded.path()) == path.as_deref())
+        // Whichever way leads there. The file itself need not exist, and a link that stands for it is replaced.
+        let resolved = |path: &Path| {
+            let path = std::path::absolute(path).ok()?;
+            Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
+        };
+        loaded.is_some_and(|loaded| {
+            loaded.path() == path || resolved(loaded.path()).is_some_and(|own| resolved(path) == Some(own))
+        })
     };
     match named {
         Some(path) if is_loaded(&path) => loaded.cloned(),
@@ -57,7 +63,7 @@ pub fn to_write(named: Option<PathBuf>, seal: bool, loaded: Option<&Loaded>) -> 
         Some(Loaded::Plain(_)) => Ok(Loaded::Sealed(Path::new(STORE).join(SEALED))),
         None if seal => Ok(Loaded::Sealed(Path::new(STORE).join(SEALED))),
         None => Err(format!(
-            "{SERVICE} loads no token from a file\nname the file with -path, and in the unit: LoadCredential=token:FILE"
+            "{SERVICE} loads no token from a file\nname the file with --path, and in the unit: LoadCredential=token:FILE"
         )),
     }
 }

@@ -22,7 +22,7 @@ pub struct Arguments {
     #[arg(long)]
     seal: bool,
     /// What systemd-creds seals it with: auto, host, tpm2 or host+tpm2
-    #[arg(long, value_name = "KEY", default_value = "auto")]
+    #[arg(long, value_name = "KEY", default_value = "auto", value_parser = ["auto", "host", "tpm2", "host+tpm2"], hide_possible_values = true)]
     with_key: String,
     #[command(flatten)]
     config: ConfigArguments,

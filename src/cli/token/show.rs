@@ -163,7 +163,7 @@ impl<'a> Shown<'a> {
             (_, Some(why)) => format!("no: the running service does not take it: {why}"),
             (Some(true), None) => "yes, the running service has it".to_owned(),
             (Some(false), None) => {
-                "no: the running service has another one; have it take this one: opnix token take".to_owned()
+                "no: the running service has another one; have it take this one: opnix token take, with the --path of this file if it is not the one that the service loads".to_owned()
             }
             (None, None) => "not known: the service cannot be asked".to_owned(),
         }

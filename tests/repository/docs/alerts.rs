@@ -44,7 +44,7 @@ const PATIENT: [&str; 9] = [
 ];
 /// What the counts and states of the service tell besides, for the metrics' own part: name, expression, how long, severity, summary,
 /// description, and where to read on.
-const OTHERS: [[&str; 7]; 4] = [
+const OTHERS: [[&str; 7]; 5] = [
     [
         "OpnixSecretNeededAndMissing",
         "(opnix_secret_available == 0) and (opnix_secret_needed == 1)",
@@ -73,8 +73,17 @@ const OTHERS: [[&str; 7]; 4] = [
         "docs/metrics.md#from-a-machine-to-prometheus",
     ],
     [
+        "OpnixUnseen",
+        "opnix_doctor_unseen > 0",
+        "15m",
+        "warning",
+        "opnix on {{ $labels.instance }}: something could not be looked at, and may be wrong",
+        "See: opnix doctor",
+        TROUBLE,
+    ],
+    [
         "OpnixMetricsMissing",
-        "group by (instance) (opnix_up offset 1h) unless group by (instance) (opnix_up)",
+        "group by (instance) (last_over_time(opnix_up[7d])) unless group by (instance) (opnix_up)",
         "15m",
         "warning",
         "opnix on {{ $labels.instance }}: there are no metrics any more",

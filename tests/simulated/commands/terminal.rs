@@ -50,7 +50,9 @@ impl Terminal {
         let begin = self.shown().len();
         let stdio = || self.theirs.try_clone().unwrap();
         let child = Command::new("setsid")
-            .args(["--ctty", env!("CARGO_BIN_EXE_opnix"), "token", "set", "-path", "token"])
+            // Whoever runs the tests may ignore SIGHUP.
+            .args(["--ctty", "env", "--default-signal=HUP,INT,QUIT,TERM", env!("CARGO_BIN_EXE_opnix")])
+            .args(["token", "set", "-path", "token"])
             .args(["--config", "none"])
             .current_dir(&place.directory)
             .stdin(stdio())

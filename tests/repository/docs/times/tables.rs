@@ -257,7 +257,7 @@ pub const INNER: &str = "
     src/cli/progress.rs TICK
     src/cli/refresh.rs SOON
     src/mirror/pass/telling.rs LONG AGAIN
-    src/cli/purge/units.rs PATIENCE LOOK QUIET
+    src/cli/purge/units.rs PATIENCE LOOK QUIET ANSWER
     src/cli/complete.rs PATIENCE
     src/mirror/traces.rs PATIENCE
 ";
@@ -266,7 +266,7 @@ pub const INNER: &str = "
 pub const PROMISES: [(&str, &str, Place); 61] = [
     ("README.md", "within a minute of 1Password's return", ("src/store/breaker.rs", "EAGER_PAUSE")),
     ("configuration.md", "`deadline` | duration, `30s`", ("src/config/check/timing.rs", "deadline")),
-    ("configuration.md", "at most `1h`. What it waits for", ("src/config/check/timing.rs", "DEADLINE_MAX")),
+    ("configuration.md", "at most `1h`. Who comes while", ("src/config/check/timing.rs", "DEADLINE_MAX")),
     (
         "configuration.md",
         "`short_deadline` | duration, `3s`",
