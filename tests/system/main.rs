@@ -143,6 +143,7 @@ fn main() -> std::process::ExitCode {
         purge::nothing_is_written_beside_the_memory_whoever_unmounted_it,
         purge::a_purge_ends_although_the_service_hangs_or_it_was_killed_in_the_middle,
         purge::a_purge_names_copies_older_unit_files_and_who_was_given_a_file,
+        purge::a_purge_starts_nobody_who_waits_for_a_service_that_does_not_run,
         purge::a_purge_takes_everything_says_who_still_holds_something_and_keeps_opnix_closed,
         recovery::what_waits_survives_an_upgrade_of_the_service_of_the_mirror_and_of_both,
         recovery::units_that_lacked_a_file_come_up_when_it_is_there_and_no_others_do,

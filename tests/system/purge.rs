@@ -215,3 +215,28 @@ pub fn a_purge_names_copies_older_unit_files_and_who_was_given_a_file(machine: &
     assert!(purged.contains("nothing is left"), "{purged}");
     assert_eq!(found_anywhere(machine), "");
 }
+
+/// The end of a connection that systemd keeps is an empty secret: nobody who waits is started by a purge.
+pub fn a_purge_starts_nobody_who_waits_for_a_service_that_does_not_run(machine: &Machine) {
+    let _closed = begin(machine);
+    let config = json!({"provider": {"kind": "connect", "host": "http://127.0.0.1:1"}, "deadline": "5m",
+        "secrets": [secret("miss", &["purge-waits.service"])]});
+    machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
+    machine.systemctl(&["restart", "opnix.service"]).ok();
+    let waits = "[Service]\nType=exec\nTimeoutStartSec=infinity\nLoadCredential=miss:/run/opnix/creds.sock\n\
+                 ExecStart=sh -c 'touch /run/purge-waits.started; exec sleep infinity'\n";
+    machine.unit("purge-waits.service", waits);
+    machine.systemctl(&["start", "--no-block", "purge-waits.service"]).ok();
+    let stored = || machine.show("opnix.service", "NFileDescriptorStore").parse::<u32>().unwrap_or(0);
+    let before = stored();
+    machine.wait("the request in the store", || stored() > before.min(1), LONG);
+    machine
+        .unit("opnix.service.d/zz-dead.conf", "[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=5s\n");
+    machine.sh("systemctl restart --no-block opnix.service").ok();
+    machine.wait("its end", || machine.show("opnix.service", "SubState") == "auto-restart", LONG);
+    let purged = machine.run(&["opnix", "purge", "--yes"]);
+    machine.sh("rm /run/systemd/system/opnix.service.d/zz-dead.conf; systemctl daemon-reload").ok();
+    assert!(purged.text().contains("stopping purge-waits.service, which waits"), "{purged}");
+    assert_eq!(machine.run(&["test", "-e", "/run/purge-waits.started"]).code, Some(1), "{purged}");
+    assert_ne!(machine.show("purge-waits.service", "ActiveState"), "active");
+}
