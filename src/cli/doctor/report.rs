@@ -1,5 +1,6 @@
 //! `opnix doctor --report`: one file that a person can send to somebody who helps, with no name, no value and no token in it.
 
+mod hosts;
 mod names;
 mod scan;
 mod shape;
@@ -56,6 +57,8 @@ fn text(case: &Case, findings: &[Finding]) -> String {
 
 /// All names that are known on this machine.
 fn learn(case: &Case, names: &mut Names) {
+    hosts::of_the_environment(case, names);
+    paths(case, names);
     for path in &case.arguments.config.config {
         let within = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
         let files: Vec<PathBuf> = within.chain([path.clone()]).filter(|path| path.is_file()).collect();
@@ -87,6 +90,28 @@ fn learn(case: &Case, names: &mut Names) {
             let number = fields.get(2).and_then(|number| number.parse::<u32>().ok()).unwrap_or(0);
             if (1000..60000).contains(&number) {
                 names.of(kind, fields[0]);
+            }
+        }
+    }
+}
+
+/// Files that the command line names, as it does: messages say them likewise.
+fn paths(case: &Case, names: &mut Names) {
+    let arguments = &case.arguments;
+    let named = arguments.config.config.iter().chain(&arguments.token_file).chain(&arguments.report);
+    for path in named.chain([&arguments.control.control]) {
+        let within = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in within.chain([path.clone()]) {
+            let path_text = path.to_string_lossy();
+            // Of `.` there is one in every sentence.
+            if !path_text.contains(char::is_alphanumeric) {
+                continue;
+            }
+            let shown = names.path(&path_text);
+            let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            // A name that is the same everywhere is shown as it is.
+            if let Some(file) = file.filter(|file| file.len() > 1 && !shown.ends_with(file.as_str())) {
+                names.path(&file);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -123,5 +124,47 @@ fn a_report_names_nothing_though_the_configuration_is_broken() {
         nothing_is_named(&report);
         assert!(report.contains("configuration-faulty"), "{from}: {report}");
         fs::remove_file(path).unwrap();
+    }
+}
+
+/// Everything that a message says of where things are, and of what merely looks like a name of the system's.
+#[test]
+fn hosts_proxies_units_like_known_ones_and_relative_paths_are_not_named() {
+    let host = Host::new(false);
+    let broken = json!({"secrets": [{"name": "1acme", "reference": "op://V/I/f",
+        "units": ["7upkunde", "network-acmevpn.service", "systemd-acmecorp.service", "opnixkunde.service"]},
+        {"name": "1acme", "reference": "op://V/I/f", "units": ["opnixkunde.service"], "5bogus": 1}]});
+    let connect = |url: &str| {
+        json!({"provider": {"kind": "connect", "host": url}, "secrets": [{"name": "a1", "reference": "op://V/I/f",
+        "units": ["network-acmevpn.service", "systemd-acmecorp.service", "opnixkunde.service"]}]})
+    };
+    let proxy = ("HTTPS_PROXY", "http://proxyuser:geheim@corpproxy.invalid:3128");
+    let names =
+        ["acme", "kunde", "bogus", "7up", "vaultbox", "db8", "127.0.0.2", "corpproxy", "proxyuser", "geheim"];
+    for (number, (configuration, environment, seen)) in [
+        (broken, None, "configuration-faulty"),
+        (connect("http://vaultbox.invalid:1"), None, "is not resolved"),
+        (connect("http://[2001:db8:1:2:3:4:5:6]:1"), None, "no connection to host-"),
+        (connect("https://127.0.0.2:1"), Some(proxy), "cannot be reached"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(host.directory.join("kunde-acme.json"), configuration.to_string()).unwrap();
+        let file = format!("report-{number}");
+        let output = Command::new(env!("CARGO_BIN_EXE_opnix"))
+            .args(["doctor", "--config", "kunde-acme.json", "--report", &file, "--token-file", "acme-token"])
+            .arg("--control")
+            .arg(host.daemon.control())
+            .current_dir(&host.directory)
+            .envs(environment)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let report = fs::read_to_string(host.directory.join(file)).expect(&said);
+        assert!(report.contains(seen), "{seen}: {report}\n{said}");
+        for name in names {
+            assert!(!report.contains(name), "{name}: {report}\n{said}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Names, each replaced by one that says only what kind of thing it is of: the same one each time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::scan::{self, UNIT_TYPES};
 
@@ -72,8 +72,48 @@ const KNOWN_PATHS: [&str; 14] = [
     "/v1",
     "/dev/null",
 ];
-/// Units that systemd brings along, or opnix.
-const KNOWN_UNITS: [&str; 6] = ["opnix", "systemd-", "sysinit.", "sockets.", "multi-user.", "network"];
+/// Units that opnix or systemd brings along, or that are the same everywhere. What merely begins like one is somebody's own.
+const KNOWN_UNITS: [&str; 39] = [
+    "opnix.service",
+    "opnix.socket",
+    "opnix-catalog.service",
+    "opnix-control.socket",
+    "opnix-key.service",
+    "opnix-metrics.service",
+    "opnix-metrics.timer",
+    "opnix-mirror.service",
+    "opnix-mount.service",
+    "opnix-report.socket",
+    "opnix-report@.service",
+    "opnix-secrets.service",
+    "opnix-setup.service",
+    "opnix-token.service",
+    "basic.target",
+    "default.target",
+    "graphical.target",
+    "initrd.target",
+    "local-fs.target",
+    "multi-user.target",
+    "network.target",
+    "network-online.target",
+    "network-pre.target",
+    "nss-user-lookup.target",
+    "remote-fs.target",
+    "shutdown.target",
+    "sockets.target",
+    "sysinit.target",
+    "time-sync.target",
+    "timers.target",
+    "dbus.service",
+    "dbus.socket",
+    "systemd-journald.service",
+    "systemd-journald.socket",
+    "systemd-networkd.service",
+    "systemd-resolved.service",
+    "systemd-sysusers.service",
+    "systemd-tmpfiles-setup.service",
+    "systemd-timesyncd.service",
+];
 
 #[derive(Default)]
 pub struct Names {
@@ -82,9 +122,21 @@ pub struct Names {
     /// Likewise, of names that stay in a text.
     everybodys: BTreeMap<String, String>,
     counts: BTreeMap<&'static str, usize>,
+    /// As the configuration writes them, for keys that want one.
+    durations: BTreeSet<String>,
 }
 
 impl Names {
+    /// Another form of a name.
+    pub fn also(&mut self, form: &str, shown: &str) {
+        self.known.entry(form.to_lowercase()).or_insert_with(|| shown.to_owned());
+    }
+
+    /// Messages quote it, and it is no name.
+    pub fn duration(&mut self, text: &str) {
+        self.durations.insert(text.to_owned());
+    }
+
     /// What stands for this name.
     pub fn of(&mut self, kind: &'static str, name: &str) -> String {
         if name.trim().is_empty() {
@@ -114,7 +166,7 @@ impl Names {
 
     /// A unit, or a pattern of instances: what kind of unit it is stays.
     pub fn unit(&mut self, name: &str) -> String {
-        if KNOWN_UNITS.iter().any(|known| name.starts_with(known)) {
+        if KNOWN_UNITS.contains(&name) {
             return name.to_owned();
         }
         if let Some(known) = self.known.get(&name.to_lowercase()) {
@@ -123,7 +175,8 @@ impl Names {
         let Some((stem, kind)) = name.rsplit_once('.') else { return self.of("unit", name) };
         let (stem, instance) =
             stem.split_once('@').map_or((stem, None), |(stem, instance)| (stem, Some(instance)));
-        let stem = self.of("unit", stem);
+        let is_known = KNOWN_UNITS.contains(&format!("{stem}@.{kind}").as_str());
+        let stem = if is_known && instance.is_some() { stem.to_owned() } else { self.of("unit", stem) };
         let instance = instance.map(|instance| match instance {
             "" | "*" => format!("@{instance}"),
             instance => format!("@{}", self.of("instance", instance)),
@@ -172,6 +225,9 @@ impl Names {
     pub fn path(&mut self, path: &str) -> String {
         if KNOWN_PATHS.contains(&path) || KNOWN_DIRECTORIES.contains(&path) {
             return path.to_owned();
+        }
+        if !path.starts_with('/') {
+            return if OWN_HOSTS.contains(&path) { path.to_owned() } else { self.of("path", path) };
         }
         let known = KNOWN_DIRECTORIES.iter().find(|known| path.starts_with(&format!("{known}/")));
         let (directory, rest) = known.map_or(("", path), |known| (*known, &path[known.len() + 1..]));
@@ -234,8 +290,10 @@ impl Names {
             if number > 0 {
                 result.push('"');
             }
-            let is_name =
-                number % 2 == 1 && !part.contains(OPEN) && !scan::is_word_of_the_configuration(part);
+            let is_name = number % 2 == 1
+                && !part.contains(OPEN)
+                && !self.durations.contains(part)
+                && !scan::is_word_of_the_configuration(part);
             if is_name {
                 let shown = self.of("name", part);
                 result.extend([OPEN.to_string(), shown, CLOSE.to_string()]);
@@ -276,6 +334,9 @@ impl Names {
         if path.starts_with('/') && path.len() > 1 {
             return place(format!("{}{position}", self.path(path)));
         }
+        if scan::is_relative_path(path) && !OWN_HOSTS.contains(&path) {
+            return place(format!("{}{position}", self.path(path)));
+        }
         if bare.starts_with("op://") {
             return word.to_owned();
         }
@@ -298,5 +359,67 @@ impl Names {
             return place(self.of("id", bare));
         }
         word.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_units_that_are_the_same_everywhere_stay() {
+        let mut names = Names::default();
+        for unit in [
+            "network-acmevpn.service",
+            "systemd-acmecorp.service",
+            "opnixkunde.service",
+            "opnix-kunde@acme.service",
+            "sysinit.kunde.service",
+            "sockets.acme.socket",
+            "multi-user.kunde.target",
+            "opnix-report.acme.service",
+        ] {
+            for text in [format!("{unit} is not there"), format!("unit \"{unit}\""), names.unit(unit)] {
+                let said = names.replaced(&text);
+                for part in ["acme", "kunde"] {
+                    assert!(!said.contains(part), "{unit}: {said}");
+                }
+            }
+        }
+        for unit in ["opnix.service", "opnix-metrics.timer", "network-online.target", "opnix-report@.service"]
+        {
+            assert_eq!(names.replaced(&format!("{unit} runs")), format!("{unit} runs"));
+        }
+    }
+
+    #[test]
+    fn what_begins_with_a_digit_is_a_name_unless_it_is_a_number() {
+        let mut names = Names::default();
+        names.duration("90s");
+        for (text, hidden) in [
+            ("name \"1acme\" is taken", "acme"),
+            ("unknown key \"5bogus\"", "bogus"),
+            ("unit name \"7up\" has no suffix", "7up"),
+            ("name \"5m\" is taken", "5m"),
+        ] {
+            let said = names.replaced(text);
+            assert!(!said.contains(hidden), "{said}");
+        }
+        for text in ["\"90s\" is too long", "a number, \"4711\"", "\"deadline\" is one of 3"] {
+            assert_eq!(names.replaced(text), text);
+        }
+    }
+
+    #[test]
+    fn relative_paths_are_replaced_and_places_in_them_stay() {
+        let mut names = Names::default();
+        for path in ["kunde-acme.json", "./kunde", "../acme/x.d/10-kunde.json", "kunde/acme.json"] {
+            let said = names.replaced(&format!("where {path}:3:2, as {path} says"));
+            assert!(!said.contains("kunde") && !said.contains("acme"), "{said}");
+            assert!(said.contains(":3:2"), "{said}");
+        }
+        assert_eq!(names.replaced("secrets.json:3:2"), "secrets.json:3:2");
+        names.path("kunde acme");
+        assert_eq!(names.replaced("where kunde acme:3:2"), "where path-5:3:2");
     }
 }

@@ -105,7 +105,21 @@ pub fn is_address(word: &str) -> bool {
     let alone = word.split(['/', '%']).next().unwrap_or(word);
     let alone = alone.strip_prefix('[').unwrap_or(alone);
     let alone = alone.strip_suffix(']').unwrap_or(alone);
-    word.parse::<SocketAddr>().is_ok() || alone.parse::<IpAddr>().is_ok()
+    // An address of version 6 that a port follows without brackets.
+    let is_with_port = || {
+        word.rsplit_once(':')
+            .is_some_and(|(before, port)| before.parse::<IpAddr>().is_ok() && port.parse::<u16>().is_ok())
+    };
+    word.parse::<SocketAddr>().is_ok() || alone.parse::<IpAddr>().is_ok() || is_with_port()
+}
+
+/// One that says by its beginning or its end that it is one.
+pub fn is_relative_path(word: &str) -> bool {
+    const FILES: [&str; 12] =
+        ["json", "conf", "pem", "crt", "key", "sock", "env", "txt", "toml", "yaml", "yml", "token"];
+    let name = word.rsplit('/').next().unwrap_or(word);
+    ["./", "../", "~/"].iter().any(|beginning| word.starts_with(beginning))
+        || name.rsplit_once('.').is_some_and(|(_, kind)| FILES.contains(&kind))
 }
 
 /// A token, a hash, a machine's or an item's id: long, and of letters and digits together.
@@ -141,8 +155,7 @@ pub fn is_word_of_the_configuration(word: &str) -> bool {
         collect(&config::schema(), &mut words);
         words
     });
-    let is_number =
-        !word.is_empty() && word.len() < 8 && word.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    let is_number = !word.is_empty() && word.len() < 8 && word.bytes().all(|b| b.is_ascii_digit());
     let others = [
         "token",
         "opnix.cache-key",
@@ -177,10 +190,19 @@ fn collect(schema: &serde_json::Value, words: &mut BTreeSet<String>) {
     }
 }
 
+/// A text in a file of the configuration.
+#[derive(Debug, PartialEq)]
+pub struct Text {
+    /// That it is the value of, if it is one.
+    pub key: Option<String>,
+    pub text: String,
+}
+
 /// The texts in a file of the configuration, valid or not: each may be a name.
-pub fn texts(file: &str) -> Vec<String> {
-    let mut texts = Vec::new();
+pub fn texts(file: &str) -> Vec<Text> {
+    let mut texts: Vec<Text> = Vec::new();
     let mut chars = file.char_indices();
+    let mut before = 0;
     while let Some((at, c)) = chars.next() {
         if c != '"' {
             continue;
@@ -198,7 +220,11 @@ pub fn texts(file: &str) -> Vec<String> {
         }
         let literal = &file[at..end.unwrap_or(file.len())];
         let plain = || literal.trim_matches('"').to_owned();
-        texts.push(serde_json::from_str(literal).unwrap_or_else(|_| plain()));
+        let text = serde_json::from_str(literal).unwrap_or_else(|_| plain());
+        let is_value = file[before..at].trim() == ":";
+        let key = texts.last().filter(|_| is_value).map(|key| key.text.clone());
+        texts.push(Text { key, text });
+        before = at + literal.len();
     }
     texts
 }

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use percent_encoding::percent_decode_str;
 
+use super::hosts;
 use super::names::Names;
-use super::scan;
+use super::scan::{self, Text};
 use crate::config::{Config, Provider};
 use crate::control::interface::Status;
 
@@ -17,12 +18,15 @@ pub fn of(config: &Config, names: &mut Names) -> String {
     };
     let provider = match &config.provider {
         Provider::ServiceAccount { library, hosts } => {
-            hosts.iter().for_each(|host| drop(names.of("host", host)));
+            hosts.iter().for_each(|host| hosts::learn(host, names));
             let library = library.as_ref().map(|path| names.path(&path.to_string_lossy()));
             format!("service_account, library {library:?}, hosts {}", hosts.len())
         }
         Provider::Local { path, .. } => format!("local, {}", names.path(&path.to_string_lossy())),
-        other => other.kind().to_owned(),
+        Provider::Connect(server) => {
+            hosts::learn(&server.url, names);
+            config.provider.kind().to_owned()
+        }
     };
     line(format!("provider {provider}"));
     line(format!("{:?}", config.timing));
@@ -74,11 +78,21 @@ pub fn of(config: &Config, names: &mut Names) -> String {
     text
 }
 
+/// Keys whose values are durations.
+const DURATIONS: [&str; 5] = ["deadline", "fresh_for", "stale_for", "refresh", "interval"];
+
 /// A text of the configuration, which may not be valid.
-pub fn learn(text: &str, names: &mut Names) {
-    let is_duration = humantime::parse_duration(text).is_ok();
-    if text.len() < 2 || is_duration || scan::is_word_of_the_configuration(text) {
+pub fn learn(Text { key, text }: &Text, names: &mut Names) {
+    let key = key.as_deref().unwrap_or_default();
+    if DURATIONS.contains(&key) && humantime::parse_duration(text).is_ok() {
+        return names.duration(text);
+    }
+    if text.len() < 2 || scan::is_word_of_the_configuration(text) {
         return;
+    }
+    let is_address = text.contains("://") && !text.contains("op://");
+    if is_address && !text.contains(char::is_whitespace) || key == "host" {
+        hosts::learn(text, names);
     }
     // References first, and what was meant for one, or for an address, part by part.
     for rest in text.split("://").skip(1) {
