@@ -219,13 +219,10 @@ impl Purge {
             |error: io::Error| vec![format!("what runs cannot be seen: systemd does not answer: {error}")];
         let still = |units: Vec<&str>| units.iter().map(|unit| format!("{unit} still runs")).collect();
         let mut there: Vec<String> = self.units.running().map_or_else(unseen, still);
-        let open = self.units.open().map_or_else(
-            |error| {
-                there.extend(unseen(error));
-                Vec::new()
-            },
-            |open| open,
-        );
+        let open = self.units.open().unwrap_or_else(|error| {
+            there.extend(unseen(error));
+            Vec::new()
+        });
         if !open.is_empty() {
             let open = open.join(" ");
             there.push(format!(
