@@ -111,9 +111,10 @@ impl Units {
             return Ok(troubles);
         }
         // systemd keeps for the next instance what was to be written to the journal.
-        let close = |manager: &mut Manager| match manager.unit(SERVICE)?.stored() {
-            0 => Ok(()),
-            _ => manager.close_stored(SERVICE),
+        let close = |manager: &mut Manager| {
+            let service = manager.unit(SERVICE)?;
+            // Without a unit file, systemd lets go of it by itself.
+            if service.stored() > 0 && service.is_known() { manager.close_stored(SERVICE) } else { Ok(()) }
         };
         if let Err(error) = self.asked(close) {
             troubles.push(format!("what systemd keeps for {SERVICE} cannot be closed: {error}"));
