@@ -184,7 +184,8 @@ impl Template {
     }
 
     /// The name under which the mirror asks for this content. No other content has it, so that a mirror which reads
-    /// another configuration never gets the value of something else.
+    /// another configuration never gets the value of something else. It remembers a file by it, too: with another form of this, each
+    /// file would be taken for one of another content.
     pub fn mirror_name(&self) -> CredentialName {
         let mut hash = Sha256::new();
         for part in &self.0 {
@@ -247,6 +248,12 @@ mod tests {
             template.render(&values_of(&["1", "{{ op://v/i/b }}"])).unwrap().expose(),
             b"A=1\nB={{ op://v/i/b }}\n"
         );
+    }
+
+    #[test]
+    fn the_name_of_a_content_stays_what_it_is() {
+        let name = |text: &str| Template::parse(text).unwrap().mirror_name().to_string();
+        assert_eq!(name("A={{ op://v/i/a | env }}\n"), "mirror-2506633f910f239a45b9991bfbc6134f");
     }
 
     #[test]

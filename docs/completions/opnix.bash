@@ -797,7 +797,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__purge)
-            opts="-h --token --dry-run --yes --config --help"
+            opts="-h --token --dry-run --stop --yes --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

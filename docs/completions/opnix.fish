@@ -107,6 +107,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand setup" -s h -l help -d 'Prin
 complete -c opnix -n "__fish_opnix_using_subcommand purge" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand purge" -l token -d 'Take the token as well'
 complete -c opnix -n "__fish_opnix_using_subcommand purge" -l dry-run -d 'Say what would be done, and do nothing'
+complete -c opnix -n "__fish_opnix_using_subcommand purge" -l stop -d 'Only stop opnix\'s units, so that nobody who waits is started with an empty secret: what `systemd/install --uninstall` runs'
 complete -c opnix -n "__fish_opnix_using_subcommand purge" -l yes -d 'Do not ask; needed where there is no terminal to ask on'
 complete -c opnix -n "__fish_opnix_using_subcommand purge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand secret" -l config -d 'The configuration; can be given several times' -r -F

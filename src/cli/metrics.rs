@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use self::readings::{Readings, Seen};
-use super::control::{ControlArguments, Unanswered};
+use super::control::ControlArguments;
 use super::doctor;
 use super::output::{self, complain};
 use super::status::files;
@@ -49,13 +49,14 @@ pub fn run(arguments: Arguments) -> Exit {
         return answer(&arguments.control);
     }
     let Arguments { textfile, doctor, config, control, .. } = arguments;
-    let status = ask(&control);
+    let status = control.ask(async |mut service| whole_status(&mut service).await);
     if let Err(why) = &status {
-        // Who may not ask knows nothing.
         let (exit, message) = control.describe(why);
+        // Who may not ask knows nothing.
         if exit == Exit::Denied {
             return fail(exit, message);
         }
+        complain!("opnix: opnix_up is 0: {message}");
     }
     let mut seen = see(&control, status.as_ref().ok());
     if doctor {
@@ -89,20 +90,12 @@ fn answer(control: &ControlArguments) -> Exit {
             return fail(Exit::System, format_args!("systemd's connection cannot be taken: {error}"));
         }
     };
-    let seen = see(control, ask(control).as_ref().ok());
+    let status = control.ask(async |mut service| whole_status(&mut service).await);
+    let seen = see(control, status.as_ref().ok());
     match report::answer(stream, &Readings::of(&seen, SystemTime::now())) {
         Ok(()) => Exit::Ok,
         Err(error) => fail(Exit::System, format_args!("the connection ended: {error}")),
     }
-}
-
-fn ask(control: &ControlArguments) -> Result<Status, Unanswered> {
-    let status = control.ask(async |mut service| whole_status(&mut service).await);
-    if let Err(why) = &status {
-        let (_, message) = control.describe(why);
-        complain!("opnix: opnix_up is 0: {message}");
-    }
-    status
 }
 
 fn see(control: &ControlArguments, status: Option<&Status>) -> Seen {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
 
+use serde::Serialize;
+
 use super::Exit;
 use super::progress::aside;
 
@@ -27,6 +29,17 @@ pub fn to_stdout(text: fmt::Arguments<'_>) {
         && let Err(error) = aside(|| write(&mut anstream::stdout().lock(), text))
     {
         *closed = Some(error.kind());
+    }
+}
+
+/// For programs; then the command ends in this way.
+pub fn as_json(value: &impl Serialize, exit: Exit) -> Exit {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => {
+            say!("{text}");
+            exit
+        }
+        Err(error) => super::fail(Exit::Software, error),
     }
 }
 

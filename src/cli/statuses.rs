@@ -101,6 +101,7 @@ const COMMANDS: [(&str, &[&[Status]]); 20] = [
         &[&[
             (Exit::Ok, "the metrics are told, also where the service does not answer"),
             (Exit::Software, "they could not be written down"),
+            (Exit::Denied, "only root may ask the service"),
         ]],
     ),
     (

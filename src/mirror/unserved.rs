@@ -166,7 +166,11 @@ fn tell_those_that_wait(socket: &Path, known: BTreeSet<Start>) -> io::Result<BTr
     // In the moment in which it is started once more, it has not failed.
     let Some(how) = service.start_failure() else { return Ok(known) };
     let mut all = BTreeSet::new();
-    for unit in who_waits(&mut manager, &service, socket)? {
+    for unit in who_asks(&mut manager, socket)? {
+        // What was started while the service ran has what it asked for. (What it has cannot be seen from here.)
+        if unit.state() != "activating" && unit.started_at() <= service.ran_until() {
+            continue;
+        }
         let start = (unit.id.clone(), unit.started_at());
         if !known.contains(&start) {
             records::unit_waits_for_service(&unit.id, SERVICE, &how);
@@ -176,25 +180,11 @@ fn tell_those_that_wait(socket: &Path, known: BTreeSet<Start>) -> io::Result<BTr
     Ok(all)
 }
 
-/// The units that wait at this socket for a service that does not run.
-pub fn who_waits(manager: &mut Manager, service: &Unit, socket: &Path) -> io::Result<Vec<Unit>> {
-    let mut waiting = Vec::new();
-    for (states, may_be_served) in
-        [(&["activating"][..], false), (&["active", "reloading", "refreshing"], true)]
-    {
-        for name in manager.list(states, &KINDS)? {
-            let Ok(unit) = manager.unit(&name) else { continue };
-            // What was started while the service ran has what it asked for.
-            let is_served = may_be_served && unit.started_at() <= service.ran_until();
-            if !is_served && waits_at(&unit, socket) {
-                waiting.push(unit);
-            }
-        }
-    }
-    Ok(waiting)
-}
-
-/// Whether a unit that is starting, or seems to have started, needs a credential from this socket for that.
-fn waits_at(unit: &Unit, socket: &Path) -> bool {
-    !unit.waits_for_restart() && unit.loads().iter().any(|load| Path::new(&load.source) == socket)
+/// The units that are starting, or seem to have started, and ask this socket for a credential; those that wait for it are among them.
+pub fn who_asks(manager: &mut Manager, socket: &Path) -> io::Result<Vec<Unit>> {
+    // systemd 252 has some for active that wait.
+    let names = manager.list(&["activating", "active", "reloading", "refreshing"], &KINDS)?;
+    let units = names.iter().filter_map(|name| manager.unit(name).ok());
+    let asks = |unit: &Unit| unit.loads().iter().any(|load| Path::new(&load.source) == socket);
+    Ok(units.filter(|unit| !unit.waits_for_restart() && asks(unit)).collect())
 }

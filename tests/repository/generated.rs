@@ -100,6 +100,7 @@ fn each_key_of_the_configuration_is_in_its_page_and_man_renders_it() {
         .args(["--warnings=w", "-E", "UTF-8", "-P", "cat", "-l"])
         .arg(&page)
         .env("MANWIDTH", "200")
+        .env("LC_ALL", "C.UTF-8")
         .output();
     let rendered = rendered.unwrap_or_else(|error| panic!("man: {error}; tests/run installs man-db"));
     assert_eq!(String::from_utf8_lossy(&rendered.stderr), "", "groff warns");

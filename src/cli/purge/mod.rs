@@ -34,6 +34,9 @@ pub struct Arguments {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Only stop opnix's units, so that nobody who waits is started with an empty secret: what `systemd/install --uninstall` runs
+    #[arg(long, conflicts_with_all = ["token", "dry_run"])]
+    stop: bool,
     /// Do not ask; needed where there is no terminal to ask on
     #[arg(long)]
     yes: bool,
@@ -53,6 +56,11 @@ pub fn run(arguments: Arguments) -> Exit {
         return fail(Exit::Denied, "this takes root: sudo opnix purge");
     }
     let config = config::load_from_anybody(&arguments.config.config).ok();
+    if arguments.stop {
+        let troubles = Units::find(config.as_ref()).stop();
+        troubles.iter().for_each(|trouble| complain!("opnix: {trouble}"));
+        return if troubles.is_empty() { Exit::Ok } else { Exit::Unavailable };
+    }
     let purge = Purge {
         units: Units::find(config.as_ref()),
         traces: Traces::find(config.as_ref(), &closed::others()),
@@ -147,7 +155,20 @@ impl Purge {
             complain!("opnix: {what}");
             left.push(what);
         };
-        // First of all: nothing that is stopped comes back by a unit that asks.
+        // Once opnix is closed, a service that fails is not started again, and systemd lets go of who waits for it.
+        match self.units.end_those_that_wait() {
+            Ok(None) => {}
+            Ok(Some(trouble)) => {
+                return fail(Exit::Unavailable, format_args!("nothing was taken: {trouble}"));
+            }
+            Err(error) => {
+                return fail(
+                    Exit::Unavailable,
+                    format_args!("nothing was taken: systemd does not answer: {error}"),
+                );
+            }
+        }
+        // Nothing that is stopped comes back by a unit that asks.
         match closed::close(&[]) {
             Ok(()) => say!("closed opnix: {PURGED} keeps systemd from starting any unit of it"),
             Err(error) => note(format!("opnix can be started again: {PURGED}: {error}")),

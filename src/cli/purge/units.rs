@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::cli::control::SERVICE;
 use crate::cli::output::{complain, say};
 use crate::config::{Config, MIRROR_ROOT};
-use crate::mirror::{mount, unserved};
+use crate::mirror::mount;
+use crate::mirror::unserved::who_asks;
 use crate::server::given;
 use crate::systemd::manager::{Manager, Test, Unit};
 use crate::systemd::{PURGED, SOCKET};
@@ -34,10 +35,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(10);
 /// `RuntimeDirectory=` of opnix.service.
 const MISSED: &str = "/run/opnix-missed";
-/// After this it is said who is waited for.
-const QUIET: Duration = Duration::from_secs(3);
 /// Where systemd keeps what units that run were given.
 const HELD: &str = "/run/credentials";
+/// After this it is said who is waited for.
+const QUIET: Duration = Duration::from_secs(3);
 
 pub struct Units {
     /// There is no systemd here at all, and so nothing runs by it.
@@ -81,16 +82,10 @@ impl Units {
     }
 
     fn try_to_stop(&self) -> io::Result<Vec<String>> {
-        let mut troubles = Vec::new();
-        let waiting = self.end_those_that_wait()?;
-        if !waiting.is_empty() {
-            let waiting = waiting.join(" ");
-            troubles.push(format!(
-                "{SERVICE} does not run, and these wait for it: to stop it would start them with an empty secret; \
-                 stop them and run this again: systemctl stop {waiting}"
-            ));
-            return Ok(troubles);
+        if let Some(trouble) = self.end_those_that_wait()? {
+            return Ok(vec![trouble]);
         }
+        let mut troubles = Vec::new();
         for name in self.running()? {
             say!("stopping {name}");
             // One that is being started is not any more.
@@ -107,7 +102,7 @@ impl Units {
             }
             sleep(LOOK);
         }
-        if self.running()?.contains(&SERVICE) || !self.end_those_that_wait()?.is_empty() {
+        if self.running()?.contains(&SERVICE) {
             return Ok(troubles);
         }
         // systemd keeps for the next instance what was to be written to the journal.
@@ -127,29 +122,29 @@ impl Units {
         Ok(troubles)
     }
 
-    /// Where the service does not run, nobody refuses who waits: the end of a connection that systemd keeps would be an empty secret.
-    /// So these starts are ended first. Returns those that go on waiting.
-    fn end_those_that_wait(&self) -> io::Result<Vec<String>> {
+    /// Where the service ends without an answer, as one that fails at each start does, the end of a connection that systemd keeps for it
+    /// is an empty secret: so the starts that wait are ended first. Returns what is in the way of that.
+    pub fn end_those_that_wait(&self) -> io::Result<Option<String>> {
         let end = Instant::now() + PATIENCE;
         let who = |manager: &mut Manager| {
-            let service = manager.unit(SERVICE)?;
-            match service.main_pid() != 0 || service.stored() == 0 {
-                true => Ok(Vec::new()),
-                false => {
-                    let waiting = unserved::who_waits(manager, &service, Path::new(SOCKET))?;
-                    Ok(waiting.into_iter().map(|unit| unit.id).collect())
-                }
-            }
+            let asking = who_asks(manager, Path::new(SOCKET))?;
+            Ok(asking.into_iter().filter(waits).map(|unit| unit.id).collect())
         };
         let mut told = BTreeSet::new();
         loop {
             let waiting: Vec<String> = self.asked(who)?;
-            if waiting.is_empty() || Instant::now() >= end {
-                return Ok(waiting);
+            if waiting.is_empty() {
+                return Ok(None);
+            }
+            if Instant::now() >= end {
+                let waiting = waiting.join(" ");
+                return Ok(Some(format!(
+                    "these wait for {SERVICE}, and do not stop: stop them and run this again: systemctl stop {waiting}"
+                )));
             }
             for name in &waiting {
                 if told.insert(name.clone()) {
-                    say!("stopping {name}, which waits for a service that does not run");
+                    say!("stopping {name}, which waits for its secret");
                     self.asked(|manager| manager.queue("StopUnit", name, "replace").map(drop))?;
                 }
             }
@@ -197,6 +192,14 @@ fn those(manager: &mut Manager, are: impl Fn(&Unit) -> bool) -> io::Result<Vec<&
         }
     }
     Ok(found)
+}
+
+/// Whether it waits for a credential: systemd shows one when it has all of it. One that has exited, and counts as active, waits for
+/// nothing, whatever became of its credentials.
+fn waits(unit: &Unit) -> bool {
+    let is_missing = |id: &str| !Path::new(HELD).join(&unit.id).join(id).exists();
+    let may_wait = unit.state() == "activating" || unit.main_pid() != 0;
+    may_wait && unit.loads().iter().any(|load| load.source == SOCKET && is_missing(&load.id))
 }
 
 /// Whoever took its unit file away did not stop it by that.

@@ -14,7 +14,7 @@ use super::{bring, place};
 use crate::cli::control::SERVICE;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::doctor::token::of_its_file;
-use crate::cli::output::say;
+use crate::cli::output::{self, say};
 use crate::cli::{ConfigArguments, Exit, fail, faulty};
 use crate::config;
 use crate::counted::counted;
@@ -183,13 +183,7 @@ impl<'a> Report<'a> {
     fn show(&self, whose: &str, json: bool) -> Exit {
         let exit = if self.accepted == Some(true) { Exit::Ok } else { Exit::Unavailable };
         if json {
-            return match serde_json::to_string_pretty(self) {
-                Ok(text) => {
-                    say!("{text}");
-                    exit
-                }
-                Err(error) => fail(Exit::Software, error),
-            };
+            return output::as_json(self, exit);
         }
         if let Some(vaults) = &self.vaults {
             self.show_accepted(whose, vaults);

@@ -13,7 +13,7 @@ use super::check::read;
 use super::known::{self, Known};
 use super::place;
 use crate::cli::control::{ControlArguments, SERVICE};
-use crate::cli::output::{say, to_stdout};
+use crate::cli::output;
 use crate::cli::status::page::Page;
 use crate::cli::status::{date, relative};
 use crate::cli::{ConfigArguments, Exit, fail};
@@ -116,15 +116,9 @@ impl<'a> Shown<'a> {
     fn print(&self, json: bool) -> Exit {
         let exit = if self.error.is_none() { Exit::Ok } else { Exit::Unavailable };
         if json {
-            return match serde_json::to_string_pretty(self) {
-                Ok(text) => {
-                    say!("{text}");
-                    exit
-                }
-                Err(error) => fail(Exit::Software, error),
-            };
+            return output::as_json(self, exit);
         }
-        to_stdout(format_args!("{}", self.page(SystemTime::now()).into_text()));
+        output::to_stdout(format_args!("{}", self.page(SystemTime::now()).into_text()));
         match &self.error {
             Some(why) => fail(exit, why),
             None => exit,
