@@ -24,21 +24,20 @@ impl Drop for Closed<'_> {
 /// Values in memory, in files here and elsewhere, in the sealed cache, and with a unit that runs.
 fn begin(machine: &Machine) -> Closed<'_> {
     forget_files(machine);
-    // What units of other tests wrote down of what they were given.
-    machine.sh("rm -rf /run/has-* /run/consumer /run/*.got /srv/purge; mkdir -p /srv/purge").ok();
-    let names = ["held", "memory", "here", "changed"];
+    machine.sh("rm -rf /srv/purge; mkdir -p /srv/purge").ok();
+    let names = ["purge-held", "purge-memory", "purge-here", "purge-changed"];
     let values: Vec<(&str, String)> = names.iter().map(|name| (*name, value(name))).collect();
     set_up(machine, &[], &values, "5s");
     let file = |name: &str, path: &str| json!({"name": name, "reference": format!("op://Vault/{name}/value"), "path": path});
-    let mut linked = file("here", "/srv/purge/here");
+    let mut linked = file("purge-here", "/srv/purge/here");
     linked["symlinks"] = json!(["/srv/purge/link"]);
     let config = json!({"provider": {"kind": "local", "path": VAULT}, "deadline": "5s",
-        "secrets": [secret("held", &["purge-holder.service", "purge-next.service"]), file("memory", "memory"), linked,
-            file("changed", "/srv/purge/changed")]});
+        "secrets": [secret("purge-held", &["purge-holder.service", "purge-next.service"]), file("purge-memory", "memory"), linked,
+            file("purge-changed", "/srv/purge/changed")]});
     machine.write("/etc/opnix/secrets.json", config.to_string(), "0644");
     machine.write("/etc/opnix/token", "made-up-token", "0600");
     let holder = "[Unit]\nWants=opnix-mirror.service\nAfter=opnix-mirror.service\n[Service]\nType=exec\n\
-                  LoadCredential=held:/run/opnix/creds.sock\nExecStart=sleep infinity\n";
+                  LoadCredential=purge-held:/run/opnix/creds.sock\nExecStart=sleep infinity\n";
     machine.unit("purge-holder.service", holder);
     machine.unit("purge-next.service", holder);
     machine.sh("systemctl restart opnix-setup.service; systemctl start opnix-control.socket purge-holder.service").ok();
@@ -49,16 +48,17 @@ fn begin(machine: &Machine) -> Closed<'_> {
     );
     assert_eq!(
         machine.sh("cat /run/secrets/memory /srv/purge/link").ok(),
-        format!("{}{}", value("memory"), value("here"))
+        format!("{}{}", value("purge-memory"), value("purge-here"))
     );
     Closed(machine)
 }
 
-/// Where a value is to be found on this machine, in the clear, but for the vault of these tests.
+/// Where a value of these tests is to be found on this machine, in the clear, but for their vault. What units of other tests
+/// wrote down is theirs.
 fn found_anywhere(machine: &Machine) -> String {
     machine
         .sh(&format!(
-            "grep -rlsI --exclude-dir=opnix-vault --exclude-dir=journal --exclude-dir=got --exclude='got-*' {CANARY} \
+            "grep -rlsI --exclude-dir=opnix-vault --exclude-dir=journal {CANARY}-purge- \
              /run /var/lib /etc /srv /tmp || true"
         ))
         .ok()
@@ -97,7 +97,7 @@ pub fn a_purge_takes_everything_says_who_still_holds_something_and_keeps_opnix_c
     ] {
         assert!(purged.text().contains(words), "{words}: {purged}");
     }
-    assert_eq!(found_anywhere(machine), "/run/credentials/purge-holder.service/held");
+    assert_eq!(found_anywhere(machine), "/run/credentials/purge-holder.service/purge-held");
     assert_eq!(machine.sh("cat /srv/purge/changed; ls /srv/purge").ok(), "theirs\nchanged");
     machine.sh("test ! -e /run/secrets && test ! -e /run/opnix && test ! -e /var/lib/private/opnix && test ! -L /var/lib/opnix").ok();
     machine.sh(&format!("test ! -e {KEY} && test -e /etc/opnix/token && test ! -e /run/opnix-files")).ok();
@@ -135,7 +135,7 @@ pub fn a_purge_takes_everything_says_who_still_holds_something_and_keeps_opnix_c
         .sh(&format!("rm {MARK}; systemctl start opnix.socket opnix-control.socket opnix-mirror.service"))
         .ok();
     machine.systemctl(&["start", "purge-next.service"]).ok();
-    assert_eq!(machine.sh("cat /run/secrets/memory").ok(), value("memory"));
+    assert_eq!(machine.sh("cat /run/secrets/memory").ok(), value("purge-memory"));
 }
 
 pub fn a_purge_ends_although_the_service_hangs_or_it_was_killed_in_the_middle(machine: &Machine) {
@@ -168,7 +168,7 @@ pub fn nothing_is_written_beside_the_memory_whoever_unmounted_it(machine: &Machi
     let options =
         machine.sh("findmnt -no OPTIONS /run/secrets; findmnt -no OPTIONS /run/opnix-files/memory").ok();
     assert!(options.starts_with("ro,nosuid,nodev,noexec"), "{options}");
-    assert_eq!(machine.sh("cat /run/secrets/memory").ok(), value("memory"));
+    assert_eq!(machine.sh("cat /run/secrets/memory").ok(), value("purge-memory"));
     // Where it cannot be mounted, nothing is written, and doctor and status say so.
     machine
         .sh(&format!(
@@ -181,7 +181,7 @@ pub fn nothing_is_written_beside_the_memory_whoever_unmounted_it(machine: &Machi
     assert_eq!(machine.run(&["opnix", "status"]).code, Some(69));
     // As doctor says, once what kept it from that is gone.
     machine.sh("systemctl unmask --runtime opnix-mount.service; systemctl restart opnix-mount.service opnix-mirror.service").ok();
-    assert_eq!(machine.sh("cat /run/secrets/memory").ok(), value("memory"));
+    assert_eq!(machine.sh("cat /run/secrets/memory").ok(), value("purge-memory"));
 }
 
 pub fn a_purge_names_copies_older_unit_files_and_who_was_given_a_file(machine: &Machine) {
