@@ -19,6 +19,7 @@ mod process;
 mod quote;
 mod reference;
 mod remedy;
+mod scope;
 mod secret;
 mod signal;
 mod similar;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
 use tokio::time::timeout;
 use zlink::tokio::unix::{Connection, connect};
 
@@ -17,6 +16,7 @@ use crate::config;
 use crate::control::interface::Error;
 use crate::process;
 use crate::remedy::Remedy;
+use crate::scope;
 use crate::systemd::{self, manager::Manager};
 
 /// How long the service has for an answer that it need not ask anybody for.
@@ -113,6 +113,11 @@ impl ControlArguments {
         runtime.block_on(async { timeout(limit, asked).await.unwrap_or(Err(Unanswered::Late(Some(limit)))) })
     }
 
+    /// Whether it is the one of the service of the system, or with `--user` of the user.
+    pub fn is_default(&self) -> bool {
+        self.control == scope::control()
+    }
+
     /// Whether it is the one that opnix.service listens on.
     pub fn is_systems(&self) -> bool {
         self.control == Path::new(crate::control::SOCKET)
@@ -126,7 +131,8 @@ impl ControlArguments {
     /// Why the service is better not asked. systemd takes connections in its place: to ask would start one that was stopped, and wait
     /// for one that cannot start. `may_start`: one that nobody stopped, because it was never started.
     fn obstacle(&self, may_start: bool) -> Option<Unanswered> {
-        let mut manager = (Uid::effective().is_root() && self.is_systems()).then(Manager::connect)?.ok()?;
+        let may_ask = scope::is_user() || scope::has_systems_manager();
+        let mut manager = (may_ask && self.is_default()).then(Manager::connect)?.ok()?;
         let end = Instant::now() + COMING_UP;
         let mut failed = None;
         loop {
@@ -150,7 +156,7 @@ impl ControlArguments {
 
     /// Why no unit finds the service where it asks, if that is so and can be seen from here.
     pub fn unheard(&self) -> Option<String> {
-        let mut manager = self.manager().filter(|_| self.is_systems())?;
+        let mut manager = self.manager().filter(|_| self.is_default())?;
         let socket = manager.unit("opnix.socket").ok()?;
         if socket.state() != "active" {
             return Some(format!(
@@ -158,20 +164,20 @@ impl ControlArguments {
                 socket.state()
             ));
         }
-        let path = crate::systemd::SOCKET;
-        (!is_heard_at(path)).then(|| {
+        let path = scope::socket().display().to_string();
+        (!is_heard_at(&path)).then(|| {
             format!("{path}, where units ask, is gone or somebody else's: `opnix doctor` says what to do")
         })
     }
 
     /// The service manager that starts the units of this service: the system's, or that of the user whose service it is.
     pub fn manager(&self) -> Option<Manager> {
-        (Uid::effective().is_root() || !self.is_systems()).then(Manager::connect)?.ok()
+        (scope::has_systems_manager() || !self.is_systems()).then(Manager::connect)?.ok()
     }
 
     /// systemd does not start a socket whose service runs already.
     fn how_to_listen(&self) -> &'static str {
-        if !self.is_systems() {
+        if !self.is_default() {
             return "start the service that is to listen there";
         }
         let mut manager = self.manager();
@@ -191,14 +197,15 @@ impl ControlArguments {
     pub fn describe(&self, why: &Unanswered) -> (Exit, String) {
         let (exit, what) = self.describe_alone(why);
         // It would do nothing if it did run.
-        let is_of_no_use = self.is_systems()
+        let is_of_no_use = self.is_default()
             && matches!(why, Unanswered::NoService(_) | Unanswered::Stopped)
             && exit != Exit::Denied
             && config::is_nothing_written();
         if !is_of_no_use {
             return (exit, what);
         }
-        (exit, format!("{what}\n{}: {}\n{}", config::DEFAULT_PATH, config::NOTHING, config::how_to_begin()))
+        let file = scope::configuration_file();
+        (exit, format!("{what}\n{}: {}\n{}", file.display(), config::NOTHING, config::how_to_begin()))
     }
 
     /// The same, without what else would keep it from its work.

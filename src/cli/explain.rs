@@ -15,6 +15,7 @@ use crate::control::interface::{Control, Explanation, MirroredFile, Secret, Stat
 use crate::names::{CredentialName, UnitName};
 use crate::policy::MIRROR;
 use crate::remedy::Remedy;
+use crate::scope;
 
 /// Say whether a unit would get a credential, and why; never its value
 ///
@@ -37,7 +38,7 @@ pub fn run(arguments: Arguments) -> Exit {
     let Arguments { unit: name, credential, config: files, control } = arguments;
     let no_service = || {
         complain!("opnix: the service could not be asked: this is by the files alone");
-        [config::DEFAULT_PATH, config::DEFAULT_DIRECTORY].map(PathBuf::from).into()
+        scope::configuration().into()
     };
     if credential.is_none() && files.is_empty() {
         match show_unit(&name, &control) {
@@ -171,7 +172,7 @@ impl<'a> Case<'a> {
         if *unit == MIRROR {
             self.show_mirrored();
         } else {
-            line("the unit", format_args!("LoadCredential={credential}:{}", crate::systemd::SOCKET));
+            line("the unit", format_args!("LoadCredential={credential}:{}", scope::socket().display()));
         }
         if let Some(secret) = &explanation.secret {
             let age = secret.age.map_or("not kept".to_owned(), |age| format!("kept, {} old", duration(age)));

@@ -9,11 +9,14 @@ use nix::unistd::Pid;
 use tracing::warn;
 
 use super::{ConfigArguments, Exit, fail, faulty};
-use crate::config::{self, MIRROR_ROOT};
+use crate::cli::output::complain;
+use crate::config::{self, MirrorFile};
+use crate::counted::counted;
 use crate::files::StateDirectory;
+use crate::mirror::report::Report;
 use crate::mirror::watch::{Jobs, watch};
 use crate::mirror::{Memory, Mirror, Occasion, mount, reload, unserved};
-use crate::{process, records};
+use crate::{process, records, scope};
 
 /// How long a faulty configuration is left alone.
 const FAULTY: Duration = Duration::from_secs(8);
@@ -36,7 +39,8 @@ pub struct Arguments {
     /// Mount the memory for files (`mirror_root`) if the configuration has files there, and do nothing else; needs the right to mount
     #[arg(long)]
     prepare: bool,
-    /// Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs
+    /// Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs. Fails if a file that
+    /// should be there cannot be had now
     #[arg(long, conflicts_with = "prepare")]
     reload: bool,
 }
@@ -80,7 +84,7 @@ fn prepare(arguments: &Arguments) -> Exit {
         Ok(config) if !config.needs_memory() => return Exit::Ok,
         Ok(config) => config.mirror_root,
         // It says nothing about what is needed: what was there before is.
-        Err(_) => mount::shown().unwrap_or_else(|| MIRROR_ROOT.into()),
+        Err(_) => mount::shown().unwrap_or_else(scope::mirror_root),
     };
     match mount::prepare(&root) {
         Ok(()) => Exit::Ok,
@@ -89,9 +93,10 @@ fn prepare(arguments: &Arguments) -> Exit {
 }
 
 fn have_reloaded(arguments: &Arguments) -> Exit {
-    if let Err(faults) = config::load(&arguments.config.config) {
-        return faulty(&faults);
-    }
+    let config = match config::load(&arguments.config.config) {
+        Ok(config) => config,
+        Err(faults) => return faulty(&faults),
+    };
     let main = env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
     let (Some(directory), Some(main)) = (StateDirectory::of_runtime(), main) else {
         return fail(
@@ -99,8 +104,25 @@ fn have_reloaded(arguments: &Arguments) -> Exit {
             "--reload is for ExecReload= of opnix-mirror.service\nsystemctl reload opnix-mirror.service",
         );
     };
-    match reload::reload(&directory, main) {
-        Ok(()) => Exit::Ok,
-        Err(error) => fail(Exit::Unavailable, format_args!("the mirror did not reload: {error}")),
+    if let Err(error) = reload::reload(&directory, main) {
+        return fail(Exit::Unavailable, format_args!("the mirror did not reload: {error}"));
     }
+    let report = Report::read(&directory).unwrap_or_default();
+    let missing: Vec<&MirrorFile> =
+        config.files.iter().filter(|file| !file.optional && file.path.symlink_metadata().is_err()).collect();
+    for file in &missing {
+        let why = report.troubles.get(&file.path).map_or("the mirror does not say why", |told| &told.why);
+        complain!("{} is not there: {}", file.path.display(), why.replace('\n', "; "));
+    }
+    if missing.is_empty() {
+        return Exit::Ok;
+    }
+    // Whoever had it reloaded, a switch of NixOS among them, goes on with units that read these files.
+    let files = counted(missing.len(), "file");
+    fail(
+        Exit::Unavailable,
+        format_args!(
+            "{files} that should be there cannot be had now: units that need them start when they are there"
+        ),
+    )
 }

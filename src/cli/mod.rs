@@ -22,6 +22,7 @@ pub mod status;
 pub mod statuses;
 mod token;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -29,6 +30,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use output::complain;
 
 use crate::counted::counted;
+use crate::scope;
 
 /// Exit statuses, after sysexits.h. What they mean for each command is in [`statuses`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +93,36 @@ pub enum Command {
 
 /// The command line, with the exit status of each command in its help.
 pub fn command_line() -> clap::Command {
-    with_statuses(Command::command(), "")
+    FOR_USERS
+        .iter()
+        .fold(with_statuses(Command::command(), ""), |command, name| command.mut_subcommand(name, for_users))
+}
+
+/// The commands that know `--user`.
+const FOR_USERS: [&str; 7] = ["check", "doctor", "explain", "mirror", "refresh", "serve", "status"];
+
+/// What is looked for by default is another thing then.
+fn for_users(command: clap::Command) -> clap::Command {
+    let user = clap::Arg::new("user")
+        .long("user")
+        .action(clap::ArgAction::SetTrue)
+        .help("The units, service and configuration of your own service manager (systemctl --user), instead of the system's");
+    let command = command.arg(user);
+    if !scope::is_user() {
+        return command;
+    }
+    command.mut_args(|argument| match argument.get_id().as_str() {
+        _ if argument.get_default_values().is_empty() => argument,
+        "config" => argument.default_values(scope::configuration().map(PathBuf::into_os_string)),
+        "socket" => argument.default_value(scope::socket().into_os_string()),
+        "control" => argument.default_value(scope::control().into_os_string()),
+        _ => argument,
+    })
+}
+
+fn is_for_user(matches: &clap::ArgMatches) -> bool {
+    let user = matches.subcommand().and_then(|(_, matches)| matches.try_get_one::<bool>("user").ok()?);
+    user == Some(&true)
 }
 
 fn with_statuses(command: clap::Command, above: &str) -> clap::Command {
@@ -117,14 +148,19 @@ fn called(matches: &clap::ArgMatches) -> String {
 struct ConfigArguments {
     /// A configuration file, or a directory of them (*.json); can be given several times, and the files are joined
     #[arg(long, value_name = "FILE", default_values = [crate::config::DEFAULT_PATH, crate::config::DEFAULT_DIRECTORY])]
-    config: Vec<std::path::PathBuf>,
+    config: Vec<PathBuf>,
 }
 
 pub fn main() -> ExitCode {
     // An argument that is not UTF-8 is shown with replacement characters, which clap then refuses.
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     let is_of_token = std::env::args_os().nth(1).is_some_and(|command| command == "token");
-    let matches = command_line().try_get_matches_from(from_opnix::flags(arguments));
+    let arguments = from_opnix::flags(arguments);
+    let mut matches = command_line().try_get_matches_from(&arguments);
+    if matches.as_ref().is_ok_and(is_for_user) {
+        scope::set_user();
+        matches = command_line().try_get_matches_from(&arguments);
+    }
     let parsed = matches
         .and_then(|matches| Command::from_arg_matches(&matches).map(|command| (command, called(&matches))));
     let (command, name) = match parsed {

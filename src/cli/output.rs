@@ -1,5 +1,6 @@
 //! What commands print. Whoever reads may stop at any line: that is no fault of ours, and the rest is not printed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use super::Exit;
 use super::progress::aside;
+use crate::scope;
 
 /// Why standard output takes nothing more.
 static CLOSED: Mutex<Option<ErrorKind>> = Mutex::new(None);
@@ -26,7 +28,8 @@ pub(super) use {complain, say};
 pub fn to_stdout(text: fmt::Arguments<'_>) {
     let mut closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
     if closed.is_none()
-        && let Err(error) = aside(|| write(&mut anstream::stdout().lock(), text))
+        && let Err(error) =
+            aside(|| write(&mut anstream::stdout().lock(), scope::commands(&text.to_string())))
     {
         *closed = Some(error.kind());
     }
@@ -51,16 +54,16 @@ pub fn is_closed() -> bool {
 /// Makes a terminal empty. That is no style: it is done whatever `NO_COLOR` says.
 pub fn clear() {
     // What stands in the way of it shows with what is printed next.
-    let _ = write(&mut io::stdout().lock(), format_args!("\x1b[H\x1b[2J\x1b[3J"));
+    let _ = write(&mut io::stdout().lock(), "\x1b[H\x1b[2J\x1b[3J".into());
 }
 
 /// Where nobody reads what went wrong, the exit code still tells it.
 pub fn to_stderr(text: fmt::Arguments<'_>) {
-    let _ = aside(|| write(&mut anstream::stderr().lock(), text));
+    let _ = aside(|| write(&mut anstream::stderr().lock(), scope::commands(&text.to_string())));
 }
 
-fn write(to: &mut impl Write, text: fmt::Arguments<'_>) -> io::Result<()> {
-    to.write_fmt(text)?;
+fn write(to: &mut impl Write, text: Cow<'_, str>) -> io::Result<()> {
+    to.write_all(text.as_bytes())?;
     to.flush()
 }
 

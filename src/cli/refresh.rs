@@ -23,8 +23,8 @@ use crate::counted::counted;
 use crate::mirror::plan::{self, Contents};
 use crate::mirror::{meant, suited};
 use crate::remedy::Remedy;
+use crate::scope;
 use crate::similar;
-use crate::systemd::SOCKET;
 use crate::systemd::manager::Manager;
 
 /// What takes less shows nothing meanwhile.
@@ -176,7 +176,7 @@ fn consequences(files: &[PathBuf], renewals: &[Renewal]) -> Option<Exit> {
         let named = if found.is_empty() { vec![pattern.clone()] } else { found };
         for name in named {
             let unit = manager.as_mut().and_then(|manager| manager.unit(&name).ok());
-            let suited = unit.and_then(|unit| suited(task, &unit, Path::new(SOCKET)).into_iter().max());
+            let suited = unit.and_then(|unit| suited(task, &unit, &scope::socket()).into_iter().max());
             acts.push((verb(suited.unwrap_or(&task.action)), name));
         }
     }

@@ -21,7 +21,7 @@ use crate::server::lifetime::{self, Work};
 use crate::server::{Service, Sources};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify::Notifier;
-use crate::{control, kernel, process, records};
+use crate::{control, kernel, process, records, scope};
 
 /// Serve credentials to units: what opnix.service runs
 ///
@@ -40,9 +40,6 @@ pub struct Arguments {
     /// Listen for `opnix status`, `explain` and `refresh` on this path, when not started by systemd's socket unit
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// Serve the units of your own service manager (systemctl --user) instead of the system's
-    #[arg(long)]
-    user: bool,
     /// DEVELOPMENT ONLY: believe what a client says it is, without asking the kernel
     #[arg(long, requires = "socket")]
     trust_peer_names: bool,
@@ -131,7 +128,7 @@ fn work(arguments: &Arguments, passed: Passed, channel: Arc<Channel>, heartbeat:
         );
         std::mem::forget(socket);
     }
-    let trust = match (arguments.trust_peer_names, arguments.user) {
+    let trust = match (arguments.trust_peer_names, scope::is_user()) {
         (true, _) => {
             warn!(
                 "--trust-peer-names: ANYBODY who can reach the socket gets any secret; for development only"

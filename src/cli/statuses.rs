@@ -92,7 +92,10 @@ const COMMANDS: [(&str, &[&[Status]]); 20] = [
         "mirror",
         &[&[
             (Exit::Ok, "it was told to stop; with --prepare or --reload, it is done"),
-            (Exit::Unavailable, "with --reload, the mirror did not reload"),
+            (
+                Exit::Unavailable,
+                "with --reload, the mirror did not reload, or a file that should be there cannot be had now",
+            ),
             (Exit::Config, "the configuration is faulty"),
         ]],
     ),

@@ -21,6 +21,7 @@ pub use valid::{Config, MIRROR_ROOT, MirrorFile, OnChange, Provider, Timing};
 
 use crate::place::Place;
 use crate::remedy::Problem;
+use crate::scope;
 
 /// Reads and joins the files; a directory stands for the `*.json` in it. All faults are reported at once. It is a fault, too,
 /// if another user could have written it: what it says is done as root.
@@ -66,8 +67,8 @@ fn read_all(paths: &[PathBuf], is_to_be_ours: bool) -> Result<Config, Faults> {
         }
         found.retain(|path| is_ours(path));
     }
-    if found == [Path::new(DEFAULT_PATH)] && is_nothing_written() {
-        let place = Place { file: Path::new(DEFAULT_PATH).into(), position: None };
+    if found == [scope::configuration_file()] && is_nothing_written() {
+        let place = Place { file: found[0].as_path().into(), position: None };
         faults.add(&place, &Problem::new(NOTHING, how_to_begin()));
         return faults.or(None);
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::documents::document;
 use crate::files;
+use crate::scope;
 
 /// Where the service looks when it is not told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/opnix/secrets.json";
@@ -25,7 +26,8 @@ const EXAMPLE: &str = r#"{"secrets": [{"name": "api-key", "reference": "op://Vau
 pub fn how_to_begin() -> String {
     let example = document("secrets.json.example");
     let begin = if Path::new(&example).is_absolute() {
-        format!("begin with the example: install -D -m 0644 {example} {DEFAULT_PATH}")
+        let file = scope::configuration_file();
+        format!("begin with the example: install -D -m 0644 {example} {}", file.display())
     } else {
         format!("write into it which unit gets which secret, such as: {EXAMPLE}")
     };
@@ -34,16 +36,16 @@ pub fn how_to_begin() -> String {
 
 /// Whether nobody has written a configuration to where it is looked for by default.
 pub fn is_nothing_written() -> bool {
-    let is_missing =
-        matches!(fs::metadata(DEFAULT_PATH), Err(error) if error.kind() == io::ErrorKind::NotFound);
-    is_missing
-        && expand(Path::new(DEFAULT_DIRECTORY)).is_ok_and(|files| files.iter().all(|file| !file.exists()))
+    let [file, directory] = scope::configuration();
+    let is_missing = matches!(fs::metadata(file), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    is_missing && expand(&directory).is_ok_and(|files| files.iter().all(|file| !file.exists()))
 }
 
 /// The files that a path stands for, in the order of their names.
 pub fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
-        let need_not_exist = path == Path::new(DEFAULT_DIRECTORY);
+        let [_, directory] = scope::configuration();
+        let need_not_exist = path == directory;
         return Ok(if need_not_exist && !path.exists() { Vec::new() } else { vec![path.to_owned()] });
     }
     let entries: Vec<_> = fs::read_dir(path)?.collect::<Result<_, _>>()?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::MirrorFile;
+use crate::scope;
 
 /// Who a file is to belong to.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +60,7 @@ impl Accounts {
         let place = &file.entry.place;
         let uid = match file.owner.as_str() {
             // The default, for a user who cannot give files away: the user itself.
-            "root" if !Uid::effective().is_root() => Some(Uid::effective()),
+            "root" if !scope::has_systems_manager() => Some(Uid::effective()),
             name => self.users.get(name).copied().flatten(),
         };
         // Not the owner's own group: everybody may be in that one.

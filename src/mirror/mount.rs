@@ -9,9 +9,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::Uid;
 use tracing::info;
 
+use super::{install, way};
 use crate::config::MIRROR_ROOT;
+use crate::scope;
 use crate::systemd::manager::Manager;
 
 /// The unit that mounts it: the mirror has no right to.
@@ -37,6 +41,9 @@ const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags
 
 /// Mounts it, as far as that was not done already. Takes CAP_SYS_ADMIN.
 pub fn prepare(root: &Path) -> io::Result<()> {
+    if !scope::has_systems_manager() {
+        return users(root, true);
+    }
     match DirBuilder::new().mode(0o700).create(PLACE) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => fs::set_permissions(PLACE, Permissions::from_mode(0o700))?,
@@ -73,6 +80,26 @@ pub fn prepare(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root)?;
     show(Path::new(WRITABLE), FLAGS | MsFlags::MS_RDONLY, root)?;
     info!("mounted {} ({}, read-only)", root.display(), memory.kind);
+    Ok(())
+}
+
+/// A user mounts nothing: a directory in memory that is that user's alone, as it is in `$XDG_RUNTIME_DIR`. What is there may be
+/// swapped to a disk, as all that the user's programs have.
+fn users(root: &Path, makes: bool) -> io::Result<()> {
+    let shown = root.display();
+    let opened = way::parent(&root.join("file"), makes.then(Uid::effective)).map(|(directory, _)| directory);
+    let directory = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::other(format!("{shown} is not there")),
+        _ => error,
+    })?;
+    if !install::in_memory(&directory)? {
+        return Err(io::Error::other(format!(
+            "{shown} is on a disk, where secrets would stay in plain text\nname a directory in memory as \"mirror_root\", below $XDG_RUNTIME_DIR"
+        )));
+    }
+    if makes {
+        fchmod(&directory, Mode::S_IRWXU)?;
+    }
     Ok(())
 }
 
@@ -171,18 +198,24 @@ fn show(from: &Path, flags: MsFlags, at: &Path) -> io::Result<()> {
     Ok(shown?)
 }
 
-/// Where it is shown; `None` if it never was, or only root may know.
+/// Where it is shown; `None` if it never was, or is a user's, or only root may know.
 pub fn shown() -> Option<PathBuf> {
-    fs::read_link(SHOWN).ok()
+    scope::has_systems_manager().then(|| fs::read_link(SHOWN))?.ok()
 }
 
-/// Where a path below the root is to be written to: in root's place, which the root only shows.
+/// Where a path below the root is to be written to: in root's place, which the root only shows, if it is not a user's.
 pub fn writable(path: &Path, root: &Path) -> PathBuf {
+    if !scope::has_systems_manager() {
+        return path.to_owned();
+    }
     path.strip_prefix(root).map_or_else(|_| path.to_owned(), |below| Path::new(WRITABLE).join(below))
 }
 
 /// Why no file can be put there. `mounts`: it is mounted now if it can be.
 pub fn trouble(root: &Path, mounts: bool) -> Option<String> {
+    if !scope::has_systems_manager() {
+        return users(root, mounts).err().map(|error| error.to_string());
+    }
     let is_mounted = match is_mounted(root) {
         Ok(false) if mounts => have_mounted(root),
         known => known,

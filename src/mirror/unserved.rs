@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use nix::unistd::Uid;
 use tokio::select;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -22,6 +21,7 @@ use crate::control::teller::{Heard, Teller};
 use crate::files::StateDirectory;
 use crate::process;
 use crate::records;
+use crate::scope;
 use crate::systemd::manager::{Manager, Unit};
 
 /// What was heard, through restarts of the mirror.
@@ -85,7 +85,7 @@ impl Hearing {
     /// Fails if the service cannot be asked; returns when it goes away.
     async fn hear(&mut self) -> zlink::Result<()> {
         // A user's service tells that user's units itself.
-        let tells = Uid::effective().is_root();
+        let tells = scope::has_systems_manager();
         let late = |_| zlink::Error::from(io::Error::from(io::ErrorKind::TimedOut));
         let mut service = timeout(PATIENCE, connect(&self.control)).await.map_err(late)??;
         let mut answers = pin!(service.unserved(self.teller.heard().number).await?);
@@ -137,7 +137,7 @@ impl Hearing {
     /// The service says nothing. If that is because it does not start, units that wait for it are told so.
     async fn look_at_the_service(&mut self, begun: Instant) {
         let socket = self.socket.clone();
-        if self.control != Path::new(crate::control::SOCKET) && Uid::effective().is_root() {
+        if self.control != scope::control() && scope::has_systems_manager() {
             // Nobody's unit, or a test's.
             return;
         }

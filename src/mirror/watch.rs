@@ -19,6 +19,7 @@ use zlink::tokio::unix::connect;
 use super::{Mirror, Missed, Occasion};
 use crate::control::interface::Control;
 use crate::policy::MIRROR;
+use crate::scope;
 use crate::systemd::manager::{Ended, Manager};
 use crate::systemd::notify::Notifier;
 
@@ -152,7 +153,7 @@ pub async fn watch(mut mirror: Mirror, control: PathBuf, mut jobs: Jobs) -> io::
 /// Whether the service is up, or comes up by itself. One that an administrator stopped would be started by a connection to its
 /// sockets.
 pub(super) async fn service_is_up(control: &Path) -> bool {
-    if control != Path::new(crate::control::SOCKET) {
+    if control != scope::control() {
         return true;
     }
     let state = spawn_blocking(|| Manager::connect()?.unit(SERVICE).map(|unit| unit.state().to_owned()));

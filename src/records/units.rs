@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use humantime::format_duration;
-use nix::unistd::Uid;
 use tracing::{info, warn};
 
 use super::id;
+use crate::scope;
 
 /// The unit, if it is one of the system, and if it is one of a user: as [`crate::systemd::manager::Manager::connect`] has it.
 fn fields(unit: &str) -> (Option<&str>, Option<&str>) {
-    if Uid::effective().is_root() { (Some(unit), None) } else { (None, Some(unit)) }
+    if scope::has_systems_manager() { (Some(unit), None) } else { (None, Some(unit)) }
 }
 
 /// A record of this unit's.
@@ -28,9 +28,13 @@ macro_rules! of_unit {
     }};
 }
 
-/// The command that says more of a unit. A user's service has no control socket unless it is given one.
+/// The command that says more of a unit.
 fn see(command: impl FnOnce() -> String) -> String {
-    if Uid::effective().is_root() { command() } else { "journalctl --user -u opnix.service".to_owned() }
+    if scope::has_systems_manager() || scope::is_user() {
+        scope::commands(&command()).into_owned()
+    } else {
+        "journalctl --user -u opnix.service".to_owned()
+    }
 }
 
 /// The mirror acts on a unit, as systemctl does by this word.
@@ -110,7 +114,7 @@ pub fn unit_lacks_file(unit: &str, path: &str, why: &str, comes: bool) {
 
 /// The unit waits for opnix.service, whose start fails in this way.
 pub fn unit_waits_for_service(unit: &str, service: &str, how: &str) {
-    let manager = if Uid::effective().is_root() { "" } else { " --user" };
+    let manager = if scope::has_systems_manager() { "" } else { " --user" };
     of_unit!(
         unit,
         warn,

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Uid;
 
 use super::bus::{Argument, Bus, Value};
 use super::exit_status;
 use super::running::Load;
+use crate::scope;
 
 /// Where a service manager listens for its own user, in `/run` or the user's runtime directory, with or without a message bus.
 const PRIVATE: &str = "systemd/private";
@@ -56,14 +56,9 @@ pub struct Ended {
 }
 
 impl Manager {
-    /// To the system's service manager, or without root's rights to the user's own.
+    /// To the system's service manager; for a user, and without root's rights, to the user's own.
     pub fn connect() -> io::Result<Self> {
-        let directory = if Uid::effective().is_root() {
-            PathBuf::from("/run")
-        } else {
-            std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or(io::ErrorKind::NotFound)?
-        };
-        Bus::connect(&directory.join(PRIVATE)).map(Self)
+        Bus::connect(&scope::runtime_directory().join(PRIVATE)).map(Self)
     }
 
     /// How the system is: `running`, `degraded`, `stopping` and so on.
@@ -179,6 +174,12 @@ impl Unit {
     /// The program of its (last) `ExecStart=`.
     pub fn program(&self) -> Option<&str> {
         self.list("ExecStart").last()?.list().first()?.text()
+    }
+
+    /// The words of its (last) `ExecStart=`.
+    pub fn arguments(&self) -> impl Iterator<Item = &str> {
+        let command = self.list("ExecStart").last().map_or(&[][..], Value::list);
+        command.get(1).map_or(&[][..], Value::list).iter().filter_map(Value::text)
     }
 
     /// Whether it waits to be started again after a failure.

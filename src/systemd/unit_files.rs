@@ -10,11 +10,10 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use nix::unistd::Uid;
-
 use super::manager::Manager;
 use super::running::{Load, Running};
 use super::unit_lines::{Line, lines};
+use crate::scope;
 
 /// Where systemd looks for the units of the system, the most important first.
 const SEARCH_PATH: [&str; 13] = [
@@ -127,7 +126,7 @@ impl UnitFiles {
             }
         }
         // Others than root are connected to a service manager of their own.
-        let running = Uid::effective().is_root().then(|| Manager::connect().and_then(Running::new));
+        let running = scope::has_systems_manager().then(|| Manager::connect().and_then(Running::new));
         let running = running.and_then(Result::ok).map(RefCell::new);
         Ok(Self { running, ..Self::new(&paths)? })
     }

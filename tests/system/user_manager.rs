@@ -32,53 +32,93 @@ pub fn as_user(machine: &Machine, uid: &str, script: &str) -> crate::command::Ou
     ])
 }
 
+/// Where alice has what, with her uid.
+struct Home<'m> {
+    machine: &'m Machine,
+    uid: String,
+    units: String,
+    socket: String,
+}
+
+impl<'m> Home<'m> {
+    /// With a configuration of these, and with values as [`value`] has them.
+    fn new(machine: &'m Machine, config: &serde_json::Value) -> Self {
+        let uid = log_in(machine);
+        let home = Self {
+            machine,
+            units: format!("/home/{USER}/.config/systemd/user"),
+            socket: format!("/run/user/{uid}/opnix/creds.sock"),
+            uid,
+        };
+        let _ = home.sh("systemctl --user stop 'opnix*' || true; rm -rf ~/.config/opnix $XDG_RUNTIME_DIR/opnix* ~/.config/systemd");
+        home.configure(config);
+        home
+    }
+
+    fn configure(&self, config: &serde_json::Value) {
+        self.write(&format!("/home/{USER}/.config/opnix/secrets.json"), &config.to_string());
+    }
+
+    fn values(&self, values: &[(&str, &str)]) {
+        let items: Vec<_> = values
+            .iter()
+            .map(|(name, value)| json!({"title": name, "fields": [{"label": "value", "value": value}]}))
+            .collect();
+        let vault = json!({"vaults": [{"name": "Vault", "items": items}]});
+        self.write(&format!("/home/{USER}/.config/opnix/vault.json"), &vault.to_string());
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let directory = path.rsplit_once('/').map_or("/", |(directory, _)| directory);
+        self.machine.sh(&format!("install -d -o {USER} -g {USER} /home/{USER}/.config {directory}")).ok();
+        self.machine.write(path, text.to_owned(), "0600");
+        self.machine.sh(&format!("chown {USER}: {path}")).ok();
+    }
+
+    fn unit(&self, name: &str, text: &str) {
+        self.write(&format!("{}/{name}", self.units), text);
+    }
+
+    fn sh(&self, script: &str) -> crate::command::Output {
+        as_user(self.machine, &self.uid, script)
+    }
+
+    fn show(&self, unit: &str, property: &str) -> String {
+        self.sh(&format!("systemctl --user show --value --property={property} {unit}")).ok()
+    }
+
+    fn log_out(&self) {
+        self.machine
+            .systemctl(&[
+                "stop",
+                &format!("user@{}.service", self.uid),
+                &format!("user-runtime-dir@{}.service", self.uid),
+            ])
+            .ok();
+    }
+}
+
 pub fn a_users_units_get_their_secrets_and_nobody_else_does(machine: &Machine) {
-    let uid = log_in(machine);
-    let socket = format!("/run/user/{uid}/opnix/creds.sock");
     let config = json!({
         "provider": {"kind": "local", "path": "vault.json"},
         "secrets": [{"name": "key", "reference": "op://Vault/key/value", "units": ["mine.service", "forged.service"]}],
     });
-    let vault = json!({"vaults": [{"name": "Vault", "items": [{"title": "key", "fields": [{"label": "value", "value": value("key")}]}]}]});
-    let units = format!("/home/{USER}/.config/systemd/user");
-    for (path, text, mode) in [
-        (format!("/home/{USER}/secrets.json"), config.to_string(), "0644"),
-        (format!("/home/{USER}/vault.json"), vault.to_string(), "0600"),
-        (
-            format!("{units}/opnix.socket"),
-            format!("[Socket]\nListenStream={socket}\nFileDescriptorName=creds\nSocketMode=0600\n"),
-            "0644",
+    let home = Home::new(machine, &config);
+    home.values(&[("key", &value("key"))]);
+    let Home { uid, socket, .. } = &home;
+    home.unit(
+        "mine.service",
+        &format!(
+            "[Service]\nType=oneshot\nRemainAfterExit=yes\nLoadCredential=key:{socket}\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/key'\nStandardOutput=truncate:/home/{USER}/got\n"
         ),
-        (
-            format!("{units}/opnix.service"),
-            format!(
-                "[Service]\nType=notify\nFileDescriptorStoreMax=4096\nExecStart=opnix serve --user --config /home/{USER}/secrets.json\n"
-            ),
-            "0644",
-        ),
-        (
-            format!("{units}/mine.service"),
-            format!(
-                "[Service]\nType=oneshot\nRemainAfterExit=yes\nLoadCredential=key:{socket}\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/key'\nStandardOutput=truncate:/home/{USER}/got\n"
-            ),
-            "0644",
-        ),
-    ] {
-        machine.write(&path, text, mode);
-    }
-    machine.sh(&format!("chown -R {USER}: /home/{USER}")).ok();
-    as_user(
-        machine,
-        &uid,
-        "systemctl --user daemon-reload; systemctl --user start opnix.socket mine.service",
-    )
-    .ok();
+    );
+    home.sh("systemctl --user daemon-reload; systemctl --user start opnix.socket mine.service").ok();
     assert_eq!(machine.run(&["cat", &format!("/home/{USER}/got")]).stdout, value("key").into_bytes());
 
     // One that is refused is told why in its own journal. Who reads it is in the group that may, as where the journal is in memory.
     let wrong = format!("[Service]\nType=exec\nLoadCredential=kye:{socket}\nExecStart=sleep infinity\n");
-    machine.write(&format!("{units}/wrong.service"), wrong, "0644");
-    as_user(machine, &uid, "systemctl --user daemon-reload; systemctl --user start wrong.service").fails();
+    home.unit("wrong.service", &wrong);
+    home.sh("systemctl --user daemon-reload; systemctl --user start wrong.service").fails();
     let shown = || {
         let status = "systemctl --user status --no-pager wrong.service; journalctl --user-unit wrong.service --output=cat";
         let (reuid, regid) = (format!("--reuid={uid}"), format!("--regid={uid}"));
@@ -88,7 +128,7 @@ pub fn a_users_units_get_their_secrets_and_nobody_else_does(machine: &Machine) {
         machine.run(&reader).text()
     };
     let line = "opnix refused wrong.service the credential \"kye\": no secret is configured under this credential name. \
-                See: journalctl --user -u opnix.service";
+                See: opnix explain --user wrong.service kye";
     machine.wait("its line", || shown().matches(line).count() == 2, LONG);
 
     // A process of the same user that is in another unit, and root, which is another user.
@@ -106,8 +146,8 @@ pub fn a_users_units_get_their_secrets_and_nobody_else_does(machine: &Machine) {
     let forger = format!(
         "[Service]\nType=oneshot\nExecStart=python3 /run/ask.py\nStandardOutput=truncate:/home/{USER}/forged\n"
     );
-    machine.write(&format!("{units}/forger.service"), forger, "0644");
-    as_user(machine, &uid, "systemctl --user daemon-reload; systemctl --user start forger.service").ok();
+    home.unit("forger.service", &forger);
+    home.sh("systemctl --user daemon-reload; systemctl --user start forger.service").ok();
     assert_eq!(machine.run(&["cat", &format!("/home/{USER}/forged")]).ok(), refused);
     assert_eq!(
         machine.sh("systemd-run --quiet --wait --pipe --unit=forged python3 /run/ask.py").ok(),
@@ -117,9 +157,101 @@ pub fn a_users_units_get_their_secrets_and_nobody_else_does(machine: &Machine) {
         machine.journal(&[&format!("MESSAGE_ID={REFUSED}"), "OPNIX_UNIT=forged.service", "OPNIX_CHECK=peer"]);
     assert_eq!(checks.len(), 2, "{checks:?}");
 
-    let has_bus = as_user(machine, &uid, "systemd-run --user --quiet --wait true").code == Some(0);
+    let has_bus = home.sh("systemd-run --user --quiet --wait true").code == Some(0);
     let how = if has_bus { "real units of your own service manager" } else { "connects exactly as systemd" };
-    let shown = as_user(machine, &uid, "opnix demo").ok();
+    let shown = home.sh("opnix demo").ok();
     assert!(shown.contains(how), "{shown}");
-    machine.systemctl(&["stop", &format!("user@{uid}.service")]).ok();
+    home.log_out();
+}
+
+pub fn a_users_files_and_units_are_kept_current_and_come_up_whenever_1password_does(machine: &Machine) {
+    let file = |name: &str, path: &str, more: serde_json::Value| {
+        let mut file = json!({"name": name, "reference": format!("op://Vault/{name}/value"), "path": path});
+        file.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        file
+    };
+    let config = json!({
+        "provider": {"kind": "local", "path": "vault.json"}, "deadline": "3s", "link_root": format!("/home/{USER}"),
+        "secrets": [
+            file("file", "keys/file", json!({"services": ["reads.service"]})),
+            {"name": "held", "reference": "op://Vault/held/value",
+                "units": [{"unit": "holds.service", "on_change": "restart"}]},
+        ],
+    });
+    let home = Home::new(machine, &config);
+    let Home { uid, socket, .. } = &home;
+    let memory = format!("/run/user/{uid}/secrets/keys/file");
+    home.values(&[("file", "one"), ("held", "one")]);
+    home.unit(
+        "reads.service",
+        "[Unit]\nWants=opnix-mirror.service\nAfter=opnix-mirror.service\nAssertPathExists=%t/secrets/keys/file\n\
+         [Service]\nType=exec\nExecStart=sh -c 'cat %t/secrets/keys/file >%t/read; exec sleep infinity'\n[Install]\nWantedBy=default.target\n",
+    );
+    home.unit(
+        "holds.service",
+        &format!(
+            "[Service]\nType=exec\nLoadCredential=held:{socket}\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/held >%t/held; exec sleep infinity'\n\
+             [Install]\nWantedBy=default.target\n"
+        ),
+    );
+    let begin = "systemctl --user daemon-reload; systemctl --user enable --now opnix.socket opnix-control.socket opnix-mirror.service; \
+                 systemctl --user enable --now reads.service holds.service";
+    home.sh(begin).ok();
+    assert_eq!(
+        home.sh(&format!("cat {memory} ~/keys/file; stat -c '%U %a' {memory}; readlink ~/keys/file")).ok(),
+        format!("oneone{USER} 600\n{memory}")
+    );
+    let have = |value: &str| {
+        home.sh("cat $XDG_RUNTIME_DIR/read $XDG_RUNTIME_DIR/held").text() == format!("{value}{value}")
+    };
+    machine.wait("what it read", || have("one"), LONG);
+    // One look says all; nothing of the system's is asked.
+    let status = home.sh("opnix status --user").ok();
+    assert!(status.contains(&memory) && status.contains("mirror     runs"), "{status}");
+    let doctor = home.sh("opnix doctor --user --offline").ok();
+    assert!(doctor.contains("1 file, each where it is to be"), "{doctor}");
+    // Who has an old value is told.
+    home.values(&[("file", "two"), ("held", "two")]);
+    home.sh("opnix refresh --user").ok();
+    machine.wait("the new values", || have("two"), LONG);
+    assert_eq!(home.sh(&format!("cat {memory}")).ok(), "two");
+    // What is new in the configuration is there when the reload is over; what cannot be had fails it, and is named.
+    let mut more = config.clone();
+    more["secrets"].as_array_mut().expect("a list").push(file("more", "more", json!({})));
+    home.configure(&more);
+    home.values(&[("file", "two"), ("held", "two"), ("more", "more")]);
+    home.sh("systemctl --user reload opnix.service opnix-mirror.service").ok();
+    assert_eq!(home.sh("cat ~/more").ok(), "more");
+    more["secrets"].as_array_mut().expect("a list").push(file("missing", "missing", json!({})));
+    home.configure(&more);
+    home.sh("systemctl --user reload opnix-mirror.service").fails();
+    let said = machine.sh("journalctl _SYSTEMD_USER_UNIT=opnix-mirror.service --output=cat --lines=20").text();
+    assert!(said.contains("secrets/missing is not there: "), "{said}");
+    // A link goes with its secret.
+    home.configure(&config);
+    home.sh("systemctl --user reload opnix.service opnix-mirror.service").ok();
+    home.sh("test ! -L ~/more && test ! -e $XDG_RUNTIME_DIR/secrets/more && test -L ~/keys/file").ok();
+
+    // Who logs in while 1Password is away gets all of it when it is back.
+    home.log_out();
+    assert_eq!(machine.run(&["test", "-e", &memory]).code, Some(1));
+    home.write(&format!("/home/{USER}/.config/opnix/vault.json"), "away");
+    log_in(machine);
+    machine.wait(
+        "the failure",
+        || {
+            home.show("holds.service", "Result") == "exit-code"
+                || home.show("holds.service", "NRestarts") != "0"
+        },
+        LONG,
+    );
+    machine.wait("the assertion", || home.show("reads.service", "AssertResult") == "no", LONG);
+    let doctor = home.sh("opnix doctor --user --offline");
+    assert!(doctor.code == Some(69) && doctor.text().contains(&format!("{memory} is not there")), "{doctor}");
+    assert!(doctor.text().contains("systemctl --user "), "{doctor}");
+    home.values(&[("file", "three"), ("held", "three")]);
+    machine.wait("them to come up by themselves", || have("three"), LONG);
+    assert_eq!(home.sh("systemctl --user is-active reads.service holds.service").ok(), "active\nactive");
+    home.sh("systemctl --user disable --now reads.service holds.service opnix.socket opnix-control.socket opnix-mirror.service").ok();
+    home.log_out();
 }

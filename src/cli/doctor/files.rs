@@ -12,12 +12,13 @@ use crate::counted::counted;
 use crate::mirror::accounts::Accounts;
 use crate::mirror::mount;
 use crate::mirror::report::Report;
+use crate::scope;
 
 const AREA: &str = "files";
 const SAYS: &str = "systemctl status opnix-mirror.service";
 
 pub fn look(case: &Case) -> Vec<Finding> {
-    if !case.is_of_the_system() {
+    if !case.is_seen_whole() {
         return Vec::new();
     }
     let mut manager = case.manager();
@@ -40,7 +41,10 @@ fn of_files(config: &Config, report: &Report) -> Vec<Finding> {
         && let Some(why) = mount::trouble(&config.mirror_root, false)
     {
         let finding = Finding::fault(Kind::MemoryMissing, AREA, "").lines(&why);
-        let mend = "systemctl restart opnix-mount.service opnix-mirror.service";
+        let mend = match scope::is_user() {
+            true => "systemctl restart opnix-mirror.service",
+            false => "systemctl restart opnix-mount.service opnix-mirror.service",
+        };
         findings.push(if finding.remedy.is_some() { finding } else { finding.mend(mend) });
     }
     let files: Vec<MirroredFile> = config.files.iter().map(MirroredFile::from).collect();

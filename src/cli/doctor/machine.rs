@@ -7,6 +7,7 @@ use super::{Case, selinux};
 use crate::cli::control::SERVICE;
 use crate::peer::Legacy;
 use crate::remedy::Remedy;
+use crate::scope;
 
 const AREA: &str = "machine";
 /// From this version on systemd gives a running unit new credentials when it is reloaded (`RefreshOnReload=`).
@@ -16,11 +17,11 @@ const ROOM: u64 = 1 << 20;
 const FILES: u64 = 64;
 
 pub fn look(case: &Case) -> Vec<Finding> {
-    if !case.is_of_the_system() {
+    if !case.is_seen_whole() {
         let what = if case.arguments.control.is_systems() {
             "this is not root, who alone may ask the service and see its files: sudo opnix doctor"
         } else {
-            "the service asked is not the system's: systemd's own part, its sockets and files are not looked at"
+            "the service asked is not the system's: systemd's own part, its sockets and files are not looked at; of the one that a user's own systemd has: opnix doctor --user"
         };
         return vec![Finding::unseen(AREA, what)];
     }
@@ -30,8 +31,15 @@ pub fn look(case: &Case) -> Vec<Finding> {
     }
     findings.extend(room());
     let Some(mut manager) = case.manager() else {
-        let what = "systemd does not answer on /run/systemd/private";
-        findings.push(Finding::fault(Kind::MachineRefuses, AREA, what).mend("is it PID 1 here? ps -p 1"));
+        let socket = scope::runtime_directory().join("systemd/private");
+        let what = format!("systemd does not answer on {}", socket.display());
+        let mend = match case.is_of_the_user() {
+            true => {
+                "is the user logged in, or lingering? loginctl enable-linger; and is XDG_RUNTIME_DIR set?"
+            }
+            false => "is it PID 1 here? ps -p 1",
+        };
+        findings.push(Finding::fault(Kind::MachineRefuses, AREA, what).mend(mend));
         return findings;
     };
     let service = manager.unit(SERVICE).map_or(0, |unit| unit.main_pid());

@@ -31,6 +31,7 @@ use super::{ConfigArguments, Exit, fail};
 use crate::config::{self, Config, Faults};
 use crate::control::interface::{Status, whole_status};
 use crate::counted::counted;
+use crate::scope;
 use crate::systemd::{self, manager::Manager};
 
 /// How long each step has, unless it asks 1Password.
@@ -94,11 +95,18 @@ impl Case {
         self.arguments.control.is_systems() && Uid::effective().is_root()
     }
 
-    /// Of a user's service it is not known where its configuration is.
+    /// So is that of a user, by that user with `--user`.
+    fn is_of_the_user(&self) -> bool {
+        scope::is_user() && self.arguments.control.is_default()
+    }
+
+    fn is_seen_whole(&self) -> bool {
+        self.is_of_the_system() || self.is_of_the_user()
+    }
+
+    /// Of another service it is not known where its configuration is.
     fn is_of_another_configuration(&self) -> bool {
-        let is_default = self.arguments.config.config
-            == [config::DEFAULT_PATH, config::DEFAULT_DIRECTORY].map(PathBuf::from);
-        is_default && !self.arguments.control.is_systems()
+        self.arguments.config.config == scope::configuration() && !self.arguments.control.is_default()
     }
 
     fn config(&self) -> Option<&Config> {

@@ -36,10 +36,10 @@ const WITH_CREDENTIALS: [&str; 2] = [SERVICE, "opnix-key.service"];
 
 pub fn look(case: &Case) -> Vec<Finding> {
     let mut findings: Vec<Finding> = answer(case).into_iter().collect();
-    if !case.is_of_the_system() {
+    if !case.is_seen_whole() {
         return findings;
     }
-    if systemd::is_purged() {
+    if case.is_of_the_system() && systemd::is_purged() {
         // All else that is wrong with its units comes from that.
         let what = systemd::PURGED_SAYS;
         return vec![Finding::fault(Kind::Purged, AREA, what).at(systemd::PURGED).mend(systemd::UNPURGE)];
@@ -54,13 +54,17 @@ pub fn look(case: &Case) -> Vec<Finding> {
             ))];
         }
         findings.extend(is_old(&service));
-        for (name, without) in PARTS {
+        // A user's files need no mount, and what is kept is not sealed.
+        let parts = PARTS.into_iter().filter(|(name, _)| case.is_of_the_system() || *name == MIRROR);
+        for (name, without) in parts {
             if let Ok(part) = manager.unit(name) {
                 findings.extend(of_part(&part, name, without, &service, case));
             }
         }
     }
-    findings.extend(taken_back(&mut manager));
+    if case.is_of_the_system() {
+        findings.extend(taken_back(&mut manager));
+    }
     if findings.is_empty() {
         findings.push(Finding::fine(AREA, "it answers, and its parts work"));
     }

@@ -5,28 +5,33 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::unistd::Uid;
+
 use super::Case;
 use super::finding::{Finding, Kind};
 use crate::cli::control::{SERVICE, is_heard_at};
 use crate::documents::document;
+use crate::scope;
 use crate::systemd::manager::{Manager, Unit};
-use crate::{control, systemd};
 
 const AREA: &str = "sockets";
-const SOCKETS: [(&str, &str); 2] =
-    [("opnix.socket", systemd::SOCKET), ("opnix-control.socket", control::SOCKET)];
 
 pub fn look(case: &Case) -> Vec<Finding> {
-    if !case.is_of_the_system() {
+    if !case.is_seen_whole() {
         return Vec::new();
     }
     let Some(mut manager) = case.manager() else {
         return vec![Finding::unseen(AREA, "systemd does not answer")];
     };
-    let mut findings: Vec<Finding> =
-        SOCKETS.iter().flat_map(|(unit, path)| look_at(unit, path, &mut manager)).collect();
+    let sockets = [("opnix.socket", scope::socket()), ("opnix-control.socket", scope::control())];
+    let mut findings: Vec<Finding> = sockets
+        .iter()
+        .flat_map(|(unit, path)| look_at(unit, &path.display().to_string(), &mut manager))
+        .collect();
     if findings.is_empty() {
-        findings.push(Finding::fine(AREA, "both listen, for root alone, and after the next boot"));
+        let (whom, when) = if case.is_of_the_user() { ("this user", "login") } else { ("root", "boot") };
+        findings
+            .push(Finding::fine(AREA, format!("both listen, for {whom} alone, and after the next {when}")));
     }
     findings
 }
@@ -77,6 +82,7 @@ pub fn comes_at_boot(unit: &Unit) -> bool {
 
 /// The file that systemd made: it may have been removed, replaced or opened since.
 fn its_file(name: &str, path: &str) -> Vec<Finding> {
+    let us = if scope::is_user() { "$USER" } else { "root" };
     let made_anew = format!("systemctl stop {SERVICE} {name}; systemctl start {name} {SERVICE}");
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -89,27 +95,26 @@ fn its_file(name: &str, path: &str) -> Vec<Finding> {
     if !is_heard_at(path) {
         let what = format!("{path} is not, or not only, the socket of {name}: somebody replaced it");
         findings.push(Finding::fault(Kind::SocketStopped, AREA, what).mend(made_anew));
-    } else if metadata.uid() != 0 || metadata.mode() & 0o077 != 0 {
+    } else if metadata.uid() != Uid::effective().as_raw() || metadata.mode() & 0o077 != 0 {
         let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        let what =
-            format!("{path} belongs to user {uid} and has mode {mode:04o}: others than root may connect");
+        let what = format!("{path} belongs to user {uid} and has mode {mode:04o}: others may connect");
         let mend = format!(
-            "chown root:root {path}; chmod 0600 {path}; and look who did that, in drop-ins too: systemctl cat {name}"
+            "chown {us}: {path}; chmod 0600 {path}; and look who did that, in drop-ins too: systemctl cat {name}"
         );
         findings.push(Finding::fault(Kind::SocketOpen, AREA, what).mend(mend));
     }
     if let Some(directory) = Path::new(path).parent()
         && let Ok(metadata) = fs::symlink_metadata(directory)
-        && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0)
+        && (metadata.uid() != Uid::effective().as_raw() || metadata.mode() & 0o022 != 0)
     {
         let (shown, mode) = (directory.display(), metadata.mode() & 0o7777);
         let what = format!(
-            "{shown} belongs to user {} and has mode {mode:04o}: others than root may replace the sockets",
+            "{shown} belongs to user {} and has mode {mode:04o}: others may replace the sockets",
             metadata.uid()
         );
         findings.push(
             Finding::fault(Kind::SocketOpen, AREA, what)
-                .mend(format!("chown root:root {shown}; chmod 0755 {shown}")),
+                .mend(format!("chown {us}: {shown}; chmod 0755 {shown}")),
         );
     }
     findings

@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ use crate::providers::child::token::{self, Loaded, TokenSource};
 use crate::providers::ledger::Meter;
 use crate::providers::{FetchError, Provider};
 use crate::remedy::Remedy;
+use crate::scope;
 use crate::secret::Secret;
 
 const AREA: &str = "token";
@@ -75,10 +76,23 @@ fn which(case: &Case) -> Result<Option<Loaded>, String> {
     if let Some(path) = &case.arguments.token_file {
         return Ok(Some(Loaded::Plain(path.clone())));
     }
+    if case.is_of_the_user() {
+        return Ok(Some(Loaded::Plain(of_the_user(case))));
+    }
     if !case.arguments.control.is_systems() {
         return Err("which file the service has it from is not known: name it with --token-file".into());
     }
     token::loaded_for_sure().or_else(|_| Ok(token::loaded()))
+}
+
+/// The file that opnix.service of this user is started with.
+fn of_the_user(case: &Case) -> PathBuf {
+    let unit = case.manager().and_then(|mut manager| manager.unit(SERVICE).ok());
+    let said = unit.and_then(|unit| {
+        let mut words = unit.arguments().skip_while(|word| *word != "--token-file");
+        words.nth(1).map(PathBuf::from)
+    });
+    said.unwrap_or_else(|| scope::configuration_file().with_file_name("token"))
 }
 
 fn is_set_in_the_unit(case: &Case) -> bool {

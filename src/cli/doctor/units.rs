@@ -15,8 +15,10 @@ use crate::config::Config;
 use crate::control::interface::{Control, Status, whole_status};
 use crate::counted::counted;
 use crate::names::{CredentialName, UnitPattern};
+use crate::scope;
 use crate::systemd::SOCKET;
 use crate::systemd::manager::{Manager, Unit};
+use crate::systemd::running::Load;
 use crate::systemd::unit_files::UnitFiles;
 
 const AREA: &str = "units";
@@ -30,7 +32,7 @@ pub fn files(case: &Case) -> Vec<Finding> {
     if !case.arguments.control.is_systems() {
         return vec![Finding::unseen(
             AREA,
-            "the units of this service's own service manager are not looked at",
+            "the unit files of this service's own service manager are not looked at",
         )];
     }
     let unreadable = |error| vec![Finding::unseen(AREA, format!("their files cannot be read: {error}"))];
@@ -60,7 +62,7 @@ pub fn files(case: &Case) -> Vec<Finding> {
 
 /// Units that wait, were refused, or are down for want of a secret.
 pub fn states(case: &Case) -> Vec<Finding> {
-    let (Some(mut manager), true) = (case.manager(), case.is_of_the_system()) else { return Vec::new() };
+    let (Some(mut manager), true) = (case.manager(), case.is_seen_whole()) else { return Vec::new() };
     let names = match concerned(case, &mut manager) {
         Ok(names) => names,
         Err(error) => return vec![Finding::unseen(AREA, format!("systemd does not list them: {error}"))],
@@ -121,9 +123,13 @@ fn is_own(name: &str) -> bool {
     PARTS.iter().any(|(part, _)| *part == name) || name == SERVICE
 }
 
+fn is_ours(load: &Load) -> bool {
+    Path::new(&load.source) == scope::socket()
+}
+
 /// Whether it has a credential from us.
 fn asks(unit: &Unit) -> bool {
-    unit.loads().iter().any(|load| load.source == SOCKET)
+    unit.loads().iter().any(|load| is_ours(load))
 }
 
 fn of_unit(unit: &Unit, case: &Case, status: Option<&Status>) -> Vec<Finding> {
@@ -134,7 +140,7 @@ fn of_unit(unit: &Unit, case: &Case, status: Option<&Status>) -> Vec<Finding> {
     let requests = status.map_or(&[][..], |status| &status.requests);
     for refusal in refusals
         .iter()
-        .filter(|refusal| refusal.unit == *name && over(refusal, requests, unit, Path::new(SOCKET)).is_none())
+        .filter(|refusal| refusal.unit == *name && over(refusal, requests, unit, &scope::socket()).is_none())
     {
         let what = format!(
             "{name} ({}) was refused \"{}\" {}: ",
@@ -182,8 +188,7 @@ fn fails_otherwise(unit: &Unit, config: &Config, case: &Case) -> Option<Finding>
         return None;
     }
     let loads = unit.loads();
-    let ours: Vec<&str> =
-        loads.iter().filter(|load| load.source == SOCKET).map(|load| load.id.as_str()).collect();
+    let ours: Vec<&str> = loads.iter().filter(|load| is_ours(load)).map(|load| load.id.as_str()).collect();
     let name = unit.id.parse().ok()?;
     let is_mapped = |id: &&&str| {
         id.parse::<CredentialName>().is_ok_and(|id| config.policy.entry_for(&name, &id).is_some())
@@ -194,7 +199,7 @@ fn fails_otherwise(unit: &Unit, config: &Config, case: &Case) -> Option<Finding>
     }
     let what = format!("{} fails with 243/CREDENTIALS, and opnix refused it nothing", unit.id);
     let finding = Finding::fault(Kind::UnitFailsOtherwise, AREA, what);
-    let missing = loads.iter().filter(|load| load.source != SOCKET).find(|load| !is_there(&load.source));
+    let missing = loads.iter().filter(|load| !is_ours(load)).find(|load| !is_there(&load.source));
     if let Some(load) = missing {
         let mend = format!("its credential \"{}\" comes from {}, which is not there", load.id, load.source);
         return Some(finding.mend(mend));

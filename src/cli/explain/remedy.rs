@@ -5,6 +5,7 @@ use crate::cli::control::ControlArguments;
 use crate::control::interface::Rule;
 use crate::names::{UnitName, UnitPattern};
 use crate::policy::MIRROR;
+use crate::scope;
 use crate::similar::nearest;
 use crate::systemd::SOCKET;
 use crate::systemd::unit_files::UnitFiles;
@@ -30,7 +31,7 @@ pub fn of(
         let place = written.map_or_else(|| format!("in {unit}"), |place| format!("at {place}"));
         return vec![
             format!("did you mean \"{meant}\"? {place} write"),
-            format!("LoadCredential={meant}:{SOCKET}"),
+            format!("LoadCredential={meant}:{}", scope::socket().display()),
         ];
     }
     let same: Vec<&Rule> = foreign.iter().copied().filter(|rule| rule.credential == credential).collect();
@@ -52,7 +53,7 @@ pub fn of(
                 "did you mean \"{}\"? add \"{unit}\" to its `units`, {}, and in {unit} write",
                 near.credential, near.place
             ),
-            format!("LoadCredential={}:{SOCKET}", near.credential),
+            format!("LoadCredential={}:{}", near.credential, scope::socket().display()),
         ],
         None => vec![format!("add a secret of this name to secrets.json, with \"{unit}\" among its `units`")],
     }

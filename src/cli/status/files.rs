@@ -3,7 +3,7 @@
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +16,7 @@ use crate::control::interface::MirroredFile;
 use crate::files::StateDirectory;
 use crate::mirror::report::Report;
 use crate::policy::MIRROR;
+use crate::scope;
 use crate::systemd::manager::Manager;
 
 /// How long all directories together may take to answer.
@@ -104,14 +105,14 @@ fn describe(there: &Metadata) -> String {
 fn configured(file: &MirroredFile) -> Option<(Option<Uid>, Option<Gid>, String)> {
     let user = match file.owner.as_str() {
         // The default, for a user who cannot give files away.
-        "root" if !Uid::effective().is_root() => None,
+        "root" if !scope::has_systems_manager() => None,
         name => Some(match name.parse() {
             Ok(number) => Uid::from_raw(number),
             Err(_) => User::from_name(name).ok().flatten()?.uid,
         }),
     };
     let group = match file.group.as_deref() {
-        None if !Uid::effective().is_root() => None,
+        None if !scope::has_systems_manager() => None,
         None => Some(Gid::from_raw(0)),
         Some(name) => Some(match name.parse() {
             Ok(number) => Gid::from_raw(number),
@@ -128,11 +129,8 @@ pub fn mirror(manager: Option<&mut Manager>) -> Mirror {
     if !["active", "reloading", "refreshing"].contains(&unit.state()) {
         return Mirror::Down(unit.state().to_owned());
     }
-    let directory = match Uid::effective().is_root() {
-        true => Some(PathBuf::from("/run")),
-        false => std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
-    };
-    Mirror::Up(directory.and_then(|directory| Report::read(&StateDirectory::new(directory.join(DIRECTORY)))))
+    let directory = scope::runtime_directory().join(DIRECTORY);
+    Mirror::Up(Report::read(&StateDirectory::new(directory)))
 }
 
 impl Mirror {

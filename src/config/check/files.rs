@@ -34,6 +34,11 @@ impl Check<'_> {
         let services = services.map(|services| self.services(services)).unwrap_or_default();
         let Some(path) = path else { return };
         self.claim_path(&path.value, &path.place);
+        if let (Some(root), Ok(below)) = (&self.link_root, path.value.strip_prefix(&self.mirror_root)) {
+            let link = root.join(below);
+            self.claim_path(&link, &path.place);
+            symlinks.push(link);
+        }
         let (Some(owner), None | Some(Some(_)), Some(mode)) = (owner, &group, mode) else { return };
         self.policy.mirror(entry);
         if mode & 0o070 != 0 && group.is_none() && owner != "root" {

@@ -15,8 +15,9 @@ use self::state::Check;
 pub use self::timing::{SETTINGS, TIMING};
 use crate::config::fault::Faults;
 use crate::config::file::{File, SystemdIntegration};
-use crate::config::valid::{Config, MIRROR_ROOT, Provider};
+use crate::config::valid::{Config, Provider};
 use crate::policy::Policy;
+use crate::scope;
 
 /// `is_to_be_ours`: what the files name is read only if nobody else can have written it.
 pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut Faults) -> Config {
@@ -29,7 +30,8 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
         is_to_be_ours,
         path_template,
         path_values,
-        mirror_root: MIRROR_ROOT.into(),
+        mirror_root: scope::mirror_root(),
+        link_root: None,
         keeping: SETTINGS,
         policy: Policy::default(),
         entries: Vec::new(),
@@ -44,6 +46,9 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
         && let Some(root) = check.valid(root, values::mirror_root)
     {
         check.mirror_root = root;
+    }
+    if let Some((_, root)) = check.only_one("link_root", files, |file| &file.link_root) {
+        check.link_root = check.valid(root, values::link_path);
     }
     let provider = match check.only_one("provider", files, |file| &file.provider) {
         Some((path, provider)) => check.provider(path, &provider.value),

@@ -24,6 +24,8 @@ pub struct Check<'a> {
     pub path_values: Option<&'a BTreeMap<String, String>>,
     /// Where relative paths start.
     pub mirror_root: PathBuf,
+    /// Where files below it have links.
+    pub link_root: Option<PathBuf>,
     /// How values are kept, if a secret or template does not say otherwise.
     pub keeping: Settings,
     pub policy: Policy,

@@ -42,6 +42,9 @@ object! {
         /// The directory in memory that relative paths of files start from: below `/run`, `/run/secrets` by default. To be set in one
         /// file only.
         "mirror_root" => mirror_root: Option<At<String>>,
+        /// A directory in which each file of `mirror_root` has a link at the same place, such as a home directory: an absolute path. To
+        /// be set in one file only.
+        "link_root" => link_root: Option<At<String>>,
         /// How many requests to 1Password this machine may make.
         "budget" => budget: Option<At<Budget>>,
         /// The secrets, and who may have them.

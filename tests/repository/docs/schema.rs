@@ -48,6 +48,7 @@ fn least(key: &str, schema: &Value, whole: &Value) -> Value {
             "template" => "{{ op://v/i/f }}",
             "template_file" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/repository/docs/template.txt"),
             "mirror_root" => "/run/x",
+            "link_root" => "/home/x",
             "signal" => "SIGHUP",
             "deadline" | "short_deadline" | "interval" | "fresh_for" | "stale_for" | "grace" | "refresh" =>
                 "30s",
