@@ -1,46 +1,79 @@
-# The home-manager module: the same for the units of one user, by a service of that user's own.
+# The home-manager module: the same for the units of one user, by the two services of that user's own service manager.
 { config, lib, pkgs, ... }:
 let
   inherit (lib) mkIf mkOption types;
   cfg = config.programs.onepassword-secrets;
   entry = import ./entry.nix { inherit lib; };
+  home = config.home.homeDirectory;
   # In user units %t is $XDG_RUNTIME_DIR.
   socket = "%t/opnix/creds.sock";
-  # Written in memory, and linked to from where OpNix would have put them.
-  directory = "/run/secrets";
-  absolute = path: if lib.hasPrefix "/" path then path else "${config.home.homeDirectory}/${path}";
-  linked = name: secret: secret // {
-    path = name;
-    symlinks = secret.symlinks ++ [ (absolute (if secret.path == null then name else secret.path)) ];
-  };
+  # Relative paths are in memory, and linked to from the same place below the home directory, where OpNix has its files.
+  belowHome = _: one: one // { path = if one.path == null then null else lib.removePrefix "${home}/" one.path; };
   services = lib.mapAttrs (_: credentials: {
     onepassword = { environment = { }; environmentTemplate = null; restartOnChange = false; inherit credentials; };
   }) cfg.units;
   mapping = import ./mapping.nix {
     inherit lib services;
-    outputDir = directory;
+    outputDir = null;
+    linkRoot = home;
     cfg = cfg // {
-      secrets = lib.mapAttrs linked cfg.secrets;
-      templates = lib.mapAttrs linked cfg.templates;
+      secrets = lib.mapAttrs belowHome cfg.secrets;
+      templates = lib.mapAttrs belowHome cfg.templates;
     };
   };
+  inStore = path: lib.hasPrefix builtins.storeDir "${toString path}" || builtins.isPath path;
   check = import ./checked.nix {
     inherit pkgs;
     inherit (cfg) package;
     inherit (mapping) content;
+    others = builtins.filter inStore cfg.configFiles;
   };
+
+  entries = lib.mapAttrs belowHome (cfg.secrets // cfg.templates);
+  paths = lib.filterAttrs (_: path: path != null) (lib.mapAttrs mapping.pathOf entries);
+  isAbsolute = lib.hasPrefix "/";
+  onDisk = lib.filterAttrs (_: path: isAbsolute path && !lib.hasPrefix "/run/" path) paths;
+  fileOf = path: if isAbsolute path then builtins.replaceStrings [ "%" ] [ "%%" ] path else "%t/secrets/${path}";
+  serviceNames = one: if builtins.isList one.services then one.services else builtins.attrNames one.services;
+  # What each service reads, and does not start without.
+  readers = lib.zipAttrsWith (_: lib.concatLists) (
+    lib.mapAttrsToList
+      (name: path: lib.genAttrs (map (lib.removeSuffix ".service") (serviceNames entries.${name}))
+        (_: lib.optional (!entries.${name}.optional) (fileOf path)))
+      paths
+    ++ [ (lib.genAttrs ofIntegration (_: [ ])) ]
+  );
+  ofIntegration = if cfg.systemdIntegration.enable or true then cfg.systemdIntegration.services or [ ] else [ ];
+
+  # The unit files that opnix has for users, as home-manager has units: by section and key.
+  shipped = file:
+    let
+      text = builtins.replaceStrings
+        [ "/usr/bin/opnix" "sh -c" "systemctl --user" "grep -q" "%E/opnix/token" ]
+        [ "${cfg.package}/bin/opnix" "${pkgs.runtimeShell} -c" "${config.systemd.user.systemctlPath} --user" "${pkgs.gnugrep}/bin/grep -q" (toString cfg.tokenFile) ]
+        (builtins.readFile file);
+      read = found: line:
+        let
+          section = builtins.match "[[](.*)]" line;
+          setting = builtins.match "([A-Za-z]+)=(.*)" line;
+          key = builtins.head setting;
+        in
+        if section != null then found // { section = builtins.head section; }
+        else if setting == null then found
+        else found // {
+          unit = found.unit // {
+            ${found.section} = found.unit.${found.section} or { } // {
+              ${key} = found.unit.${found.section}.${key} or [ ] ++ [ (builtins.elemAt setting 1) ];
+            };
+          };
+        };
+      lists = (builtins.foldl' read { unit = { }; } (lib.splitString "\n" text)).unit;
+    in
+    lib.mapAttrs (_: lib.mapAttrs (_: values: if builtins.length values == 1 then builtins.head values else values)) lists;
+  # home-manager stops what changed, and starts it again: that would refuse who waits, or close the sockets for a moment.
+  switched = method: unit: unit // { Unit = unit.Unit // { X-SwitchMethod = method; }; };
+  reloaded = unit: unit // { Unit = unit.Unit // { X-Reload-Triggers = map toString configs; }; };
   configs = [ check.file ] ++ cfg.configFiles;
-  # With the same provider, and nothing of what the options say to write.
-  settings = (pkgs.formats.json { }).generate "settings.json"
-    (removeAttrs mapping.content [ "secrets" "templates" "mirror_root" "systemdIntegration" ]);
-  write = output: files: toString ([ "${cfg.package}/bin/opnix" "secret" "-output" output "-token-file" (toString cfg.tokenFile) ]
-    ++ map (file: "-config ${file}") files);
-  inMemory = write "%t/secrets" [ check.file ];
-  entries = cfg.secrets // cfg.templates;
-  withServices = builtins.attrNames (lib.filterAttrs (_: one: one.services != [ ] && one.services != { }) entries);
-  withOnChange = lib.concatLists (lib.mapAttrsToList
-    (unit: credentials: map (id: "${unit}.${id}") (builtins.attrNames (lib.filterAttrs (_: one: one.onChange != "none") credentials)))
-    cfg.units);
 in
 {
   options.programs.onepassword-secrets = import ./options.nix {
@@ -57,66 +90,49 @@ in
   };
 
   config = mkIf cfg.enable {
-    programs.onepassword-secrets.secretPaths =
-      lib.mapAttrs (name: secret: absolute (if secret.path == null then name else secret.path)) (cfg.secrets // cfg.templates);
+    programs.onepassword-secrets.secretPaths = lib.mapAttrs (_: path: if isAbsolute path then path else "${home}/${path}") paths;
 
     warnings = check.warnings
-    ++ lib.optional (cfg.configFiles != [ ])
-      "programs.onepassword-secrets.configFiles: their files are written below the home directory as OpNix does, in plain text on the disk. What `secrets` names is in memory."
-    ++ lib.optional (withServices != [ ])
-      "programs.onepassword-secrets: nothing is restarted for the `services` of ${toString withServices}: no service of a user acts on changes. Restart them yourself."
-    ++ lib.optional (withOnChange != [ ])
-      "programs.onepassword-secrets.units: nothing is done for the `onChange` of ${toString withOnChange}: no service of a user acts on changes. Restart them yourself."
-    ++ lib.optional (cfg.systemdIntegration != { })
-      "programs.onepassword-secrets.systemdIntegration: it has no effect: no service of a user acts on changes.";
+    ++ lib.mapAttrsToList
+      (name: path: "programs.onepassword-secrets: ${path}, the path of ${name}, is not below the home directory: the file is there itself, in plain text on the disk, and not a link into memory.")
+      onDisk;
 
     home.packages = [ cfg.package ];
 
-    systemd.user.sockets.opnix = {
-      Unit.Description = "Credentials from 1Password";
-      Socket = {
-        ListenStream = socket;
-        FileDescriptorName = "creds";
-        SocketMode = "0600";
-        DirectoryMode = "0700";
-        Backlog = 4096;
-        TriggerLimitIntervalSec = 0;
-      };
-      Install.WantedBy = [ "sockets.target" ];
-    };
+    xdg.configFile = {
+      "opnix/secrets.json".source = check.file;
+    } // builtins.listToAttrs (lib.imap0
+      (number: file: {
+        name = "opnix/secrets.d/${toString number}-${builtins.unsafeDiscardStringContext (baseNameOf file)}";
+        value.source = file;
+      })
+      cfg.configFiles)
+    // lib.mapAttrs'
+      (name: files: {
+        name = "systemd/user/${name}.service.d/opnix.conf";
+        value.text = ''
+          [Unit]
+          Wants=opnix-mirror.service
+          After=opnix-mirror.service
+          ${lib.concatMapStrings (file: "AssertPathExists=${file}\n") files}'';
+      })
+      readers;
 
+    systemd.user.sockets = {
+      opnix = switched "keep-old" (shipped ../systemd/user/opnix.socket);
+      opnix-control = switched "keep-old" (shipped ../systemd/user/opnix-control.socket);
+    };
     systemd.user.services = {
-      opnix = {
-        Unit = {
-          Description = "Credentials from 1Password";
-          StartLimitIntervalSec = 0;
-        };
-        Service = {
-          Type = "notify";
-          ExecStart = toString ([ "${cfg.package}/bin/opnix" "serve" "--user" "--token-file" (toString cfg.tokenFile) ]
-            ++ map (file: "--config ${file}") configs);
-          FileDescriptorStoreMax = 4096;
-          Restart = "always";
-          RestartSec = "100ms";
-          UMask = "0077";
-          LimitCORE = 0;
-        };
-      };
-    } // lib.optionalAttrs (mapping.files != [ ] || cfg.configFiles != [ ]) {
-      opnix-secrets = {
-        Unit.Description = "Files with secrets from 1Password";
-        Service = {
-          Type = "oneshot";
-          RemainAfterExit = true;
-          UMask = "0077";
-          ExecStart = if cfg.configFiles == [ ] then inMemory else write config.home.homeDirectory ([ settings ] ++ cfg.configFiles);
-        } // lib.optionalAttrs (cfg.configFiles != [ ] && mapping.files != [ ]) {
-          ExecStartPre = inMemory;
-        };
-        Install.WantedBy = [ "default.target" ];
-      };
+      opnix = reloaded (switched "restart" (shipped ../systemd/user/opnix.service));
+      opnix-mirror = reloaded (switched "restart" (shipped ../systemd/user/opnix-mirror.service));
     } // lib.mapAttrs (_: credentials: {
-      Unit = { Wants = [ "opnix.socket" ]; After = [ "opnix.socket" ]; };
+      Unit = {
+        Wants = [ "opnix.socket" ];
+        After = [ "opnix.socket" ];
+        # A switch restarts a unit whose text differs, and another reference alone would leave it the same.
+        X-Opnix-Secrets = builtins.hashString "sha256" (builtins.unsafeDiscardStringContext (builtins.toJSON
+          (lib.mapAttrs (_: one: { inherit (one) reference template templateFile; }) credentials)));
+      };
       Service.LoadCredential = map (id: "${id}:${socket}") (builtins.attrNames credentials);
     }) cfg.units;
   };

@@ -1,5 +1,6 @@
 # From options to secrets.json: pure, for NixOS and home-manager.
-{ lib, cfg, outputDir, services ? { } }:
+# Without `outputDir`, relative paths stay relative: opnix has its own place for them.
+{ lib, cfg, outputDir, linkRoot ? null, services ? { } }:
 let
   inherit (lib) concatLists filterAttrs hasPrefix mapAttrs mapAttrsToList optional optionalAttrs;
   isSaid = _: value: value != null && value != [ ] && value != { } && value != false;
@@ -11,7 +12,7 @@ let
     always_fetch = entry.alwaysFetch;
   };
 
-  absolute = path: if hasPrefix "/" path then path else "${outputDir}/${path}";
+  absolute = path: if outputDir == null || hasPrefix "/" path then path else "${outputDir}/${path}";
 
   # `{word}` stands for a value, as in OpNix, and `{name}` for its name if nothing else is said.
   fill = name: entry: text:
@@ -72,7 +73,7 @@ let
   };
 
   # Where the mirror shows its memory: `outputDir`, unless that is on a disk.
-  memory = if hasPrefix "/run/" outputDir then outputDir else "/run/secrets";
+  memory = if outputDir != null && hasPrefix "/run/" outputDir then outputDir else "/run/secrets";
   environmentFile = service: "${memory}/${service}.env";
 
   credentials = concatLists (mapAttrsToList ofUnit services);
@@ -102,6 +103,7 @@ in
     short_deadline = cfg.shortDeadline;
     fresh_for = cfg.freshFor;
     stale_for = cfg.staleFor;
+    link_root = linkRoot;
     mirror_root = if memory == "/run/secrets" then null else memory;
     budget = tidy cfg.budget;
   } // cfg.settings;

@@ -42,7 +42,8 @@ in
           {
             options.warnings = lib.mkOption { type = lib.types.listOf lib.types.str; default = [ ]; };
             options.home = { homeDirectory = lib.mkOption { type = lib.types.str; default = "/home/alice"; }; packages = any; };
-            options.systemd.user = { services = any; sockets = any; };
+            options.xdg.configFile = any;
+            options.systemd.user = { services = any; sockets = any; systemctlPath = lib.mkOption { type = lib.types.str; default = "${pkgs.systemd}/bin/systemctl"; }; };
           }
           ../../nixos-module/home-manager.nix
           home
@@ -54,8 +55,9 @@ in
       inherit (evaluated.config.systemd.user) services sockets;
       inherit (evaluated.config) warnings;
       inherit (evaluated.config.programs.onepassword-secrets) secretPaths;
+      inherit (evaluated.config.xdg) configFile;
       # To be built: the same, with what it refers to.
-      units = pkgs.writeText "units.json" (builtins.toJSON { inherit services sockets; });
+      units = pkgs.writeText "units.json" (builtins.toJSON { inherit services sockets configFile; });
     };
   # Each option, for the documentation: what it is for, its type, default and example.
   options =

@@ -1,45 +1,109 @@
 //! The module for home-manager.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::{Value, json};
 
 use crate::nix;
 
-#[test]
-fn a_users_own_units_are_served_by_a_service_of_their_own() {
-    let home = r#"{ programs.onepassword-secrets = { enable = true; tokenFile = "/home/alice/token";
-        secrets.sshKey = { reference = "op://P/ssh/key"; path = ".ssh/key"; }; units.backup.key = "op://P/B/k"; }; }"#;
-    let home = nix::evaluate(home, "home").unwrap_or_else(|why| panic!("{why}"));
-    assert_eq!(home["sockets"]["opnix"]["Socket"]["ListenStream"], "%t/opnix/creds.sock");
-    assert_eq!(home["services"]["backup"]["Service"]["LoadCredential"], json!(["key:%t/opnix/creds.sock"]));
-    let serve = home["services"]["opnix"]["Service"]["ExecStart"].as_str().unwrap();
-    assert!(serve.contains("serve --user --token-file /home/alice/token --config "), "{serve}");
-    assert_eq!(home["secretPaths"]["sshKey"], "/home/alice/.ssh/key");
+fn home(module: &str) -> Value {
+    let module = format!("{{ programs.onepassword-secrets = {{ enable = true; {module} }}; }}");
+    nix::evaluate(&module, "home").unwrap_or_else(|why| panic!("{why}"))
 }
 
 #[test]
-fn files_of_opnixs_own_configuration_are_written_below_the_home_and_what_nobody_acts_on_is_said() {
-    let with = |more: &str| {
-        let module = format!(
-            "{{ programs.onepassword-secrets = {{ enable = true; configFiles = [ ./tests/cli/check.in/parts/10-first.json ]; {more} }}; }}"
-        );
-        nix::evaluate(&module, "home").unwrap_or_else(|why| panic!("{why}"))
-    };
-    let only = with("");
-    let service = &only["services"]["opnix-secrets"]["Service"];
-    let starts = service["ExecStart"].as_str().unwrap();
-    assert!(starts.contains(" secret -output /home/alice ") && starts.contains("10-first.json"), "{starts}");
-    assert_eq!(service.get("ExecStartPre"), None);
-    assert!(only["warnings"].to_string().contains("in plain text on the disk"), "{only}");
-    let both = with(
-        r#"secrets.a = { reference = "op://v/i/f"; services = [ "x" ]; }; units.backup.key = { reference = "op://v/i/f"; onChange = "restart"; };"#,
+fn a_users_own_units_are_served_by_the_services_that_opnix_has_for_users() {
+    let home = home(
+        r#"tokenFile = "/home/alice/token"; secrets.sshKey = { reference = "op://P/ssh/key"; path = ".ssh/key"; };
+        units.backup.key = "op://P/B/k";"#,
     );
-    let service = &both["services"]["opnix-secrets"]["Service"];
-    assert!(service["ExecStart"].as_str().unwrap().contains(" -output /home/alice "), "{service}");
-    let declared = service["ExecStartPre"].as_str().unwrap();
-    assert!(declared.contains(" -output %t/secrets ") && !declared.contains("10-first.json"), "{declared}");
-    let warnings = both["warnings"].to_string();
+    assert_eq!(home["services"]["backup"]["Service"]["LoadCredential"], json!(["key:%t/opnix/creds.sock"]));
+    assert_eq!(home["secretPaths"]["sshKey"], "/home/alice/.ssh/key");
+    let names = ["opnix.socket", "opnix-control.socket", "opnix.service", "opnix-mirror.service"];
+    for name in names {
+        let (unit, kind) = name.split_once('.').unwrap();
+        let mut there = home[format!("{kind}s")][unit].clone();
+        let own = there["Unit"].as_object_mut().unwrap();
+        let method = own.remove("X-SwitchMethod").unwrap();
+        assert_eq!(method, if kind == "socket" { "keep-old" } else { "restart" }, "{name}");
+        let reloaded = own.remove("X-Reload-Triggers");
+        assert_eq!(reloaded.is_some(), kind == "service", "{name}");
+        assert_eq!(there, shipped(name), "{name}");
+    }
+    let serve = home["services"]["opnix"]["Service"]["ExecStart"].as_str().unwrap();
+    assert!(serve.ends_with("/bin/opnix serve --user --token-file /home/alice/token"), "{serve}");
+}
+
+/// The unit file, with the places that differ there.
+fn shipped(name: &str) -> Value {
+    let path = format!("{}/systemd/user/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).unwrap();
+    let package = nix::evaluate("{ programs.onepassword-secrets.enable = true; }", "home").unwrap();
+    let package = package["services"]["opnix-mirror"]["Service"]["ExecStart"].as_str().unwrap().to_owned();
+    let program = package.split(' ').next().unwrap();
+    let mut unit: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
+    let mut section = "";
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name;
+            continue;
+        }
+        let (key, value) = line.split_once('=').unwrap();
+        let value = value
+            .replace("/usr/bin/opnix", program)
+            .replace("sh -c", "/bin/sh -c")
+            .replace("systemctl --user", "/usr/bin/systemctl --user")
+            .replace("grep -q", "/usr/bin/grep -q")
+            .replace("%E/opnix/token", "/home/alice/token");
+        unit.entry(section).or_default().entry(key).or_default().push(value);
+    }
+    let one =
+        |mut values: Vec<String>| if values.len() == 1 { json!(values.remove(0)) } else { json!(values) };
+    let sections = unit.into_iter().map(|(name, keys)| {
+        let keys: BTreeMap<_, _> = keys.into_iter().map(|(key, values)| (key, one(values))).collect();
+        (name, keys)
+    });
+    json!(sections.collect::<BTreeMap<_, _>>())
+}
+
+#[test]
+fn who_reads_a_file_comes_after_it_and_another_reference_or_file_is_another_unit() {
+    let with = |reference: &str| {
+        home(&format!(
+            r#"configFiles = [ ./tests/cli/check.in/parts/10-first.json ];
+            secrets.a = {{ reference = "op://v/i/f"; path = "/home/alice/keys/a"; services = [ "x" "y.service" ]; }};
+            secrets.b = {{ reference = "op://v/i/b"; services.x = {{ }}; optional = true; }};
+            systemdIntegration.services = [ "z" ];
+            units.backup.key = {{ reference = "{reference}"; onChange = "restart"; }};"#
+        ))
+    };
+    let one = with("op://v/i/f");
+    assert_eq!(one["warnings"], json!([]));
+    let files = &one["configFile"];
+    let waits = "[Unit]\nWants=opnix-mirror.service\nAfter=opnix-mirror.service\n";
+    for (unit, asserts) in [
+        ("x", "AssertPathExists=%t/secrets/keys/a\n"),
+        ("y", "AssertPathExists=%t/secrets/keys/a\n"),
+        ("z", ""),
+    ] {
+        let text = &files[format!("systemd/user/{unit}.service.d/opnix.conf")]["text"];
+        assert_eq!(*text, format!("{waits}{asserts}"), "{unit}");
+    }
+    assert!(files["opnix/secrets.json"]["source"].is_string(), "{files}");
+    assert!(files["opnix/secrets.d/0-10-first.json"]["source"].is_string(), "{files}");
+    assert_eq!(one["secretPaths"], json!({"a": "/home/alice/keys/a", "b": "/home/alice/b"}));
+    let mark =
+        |home: &Value| home["services"]["backup"]["Unit"]["X-Opnix-Secrets"].as_str().unwrap().to_owned();
+    assert_ne!(mark(&one), mark(&with("op://v/i/g")));
+}
+
+#[test]
+fn a_file_that_would_be_on_the_disk_is_told() {
+    let home = home(r#"secrets.a = { reference = "op://v/i/f"; path = "/srv/a"; };"#);
+    let warnings = home["warnings"].to_string();
     assert!(
-        warnings.contains("`services` of a") && warnings.contains("`onChange` of backup.key"),
+        warnings.contains("/srv/a, the path of a") && warnings.contains("in plain text on the disk"),
         "{warnings}"
     );
 }

@@ -190,6 +190,9 @@ let
     optionalString = condition: text: if condition then text else "";
     filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
     mapAttrsToList = function: set: attrValues (mapAttrs function set);
+    mapAttrs' = function: set: listToAttrs (mapAttrsToList function set);
+    zipAttrsWith = function: sets: builtins.zipAttrsWith function sets;
+    splitString = separator: text: filter builtins.isString (builtins.split (escapeRegex separator) text);
     genAttrs = names: function: listToAttrs (map (name: { inherit name; value = function name; }) names);
     count = wanted: list: length (filter wanted list);
     imap0 = function: list: builtins.genList (at: function at (builtins.elemAt list at)) (length list);

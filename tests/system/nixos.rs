@@ -275,52 +275,89 @@ fn unit_file(unit: &Value) -> String {
 pub fn the_home_manager_module_serves_a_users_units_and_files(machine: &Machine) {
     let uid = log_in(machine);
     let home = format!("/home/{USER}");
-    let module = format!(
-        r#"{{
+    let with = |reference: &str, more: &str| {
+        format!(
+            r#"{{
             home.homeDirectory = "{home}";
+            systemd.user.systemctlPath = "/usr/bin/systemctl";
             programs.onepassword-secrets = {{
                 enable = true;
+                tokenFile = "{home}/token";
+                deadline = "3s";
                 settings.provider = {{ kind = "local"; path = "{home}/vault.json"; }};
-                secrets.sshKey = {{ reference = "op://Vault/ssh/value"; path = ".keys/id"; mode = "0400"; }};
-                units.backup.key = "op://Vault/backup/value";
+                secrets.sshKey = {{ reference = "op://Vault/ssh/value"; path = ".keys/id"; mode = "0400"; services = [ "reads" ]; }};
+                {more}
+                units.backup.key = {{ reference = "{reference}"; onChange = "restart"; }};
             }};
-            systemd.user.services.backup.Service = {{
-                Type = "oneshot";
-                RemainAfterExit = "yes";
-                ExecStart = "sh -c 'cat $CREDENTIALS_DIRECTORY/key'";
-                StandardOutput = "truncate:{home}/backup.got";
+            systemd.user.services.backup = {{
+                Install.WantedBy = [ "default.target" ];
+                Service = {{ Type = "exec"; ExecStart = "/bin/sh -c 'cat $CREDENTIALS_DIRECTORY/key >%t/backup.got; exec sleep infinity'"; }};
+            }};
+            systemd.user.services.reads = {{
+                Install.WantedBy = [ "default.target" ];
+                Service = {{ Type = "exec"; ExecStart = "/bin/sh -c 'cat ~/.keys/id >%t/reads.got; exec sleep infinity'"; }};
             }};
         }}"#
-    );
-    let units = nix::build(&module, "home.units").unwrap_or_else(|why| panic!("{why}"));
-    let text = fs::read_to_string(units).expect("it was built");
-    // What they refer to, where they do.
-    let config = text.split_whitespace().find(|word| word.contains("opnix-secrets.json")).expect("a path");
-    let config = config.trim_end_matches(['"', '}', ',']).split('"').next().expect("a path");
-    machine.write(config, fs::read(config).expect("it was built"), "0644");
+        )
+    };
     machine.sh(&format!("mkdir -p {0}/bin && ln -sf /usr/bin/opnix {0}/bin/opnix", nix::PACKAGE)).ok();
-
-    let units: Value = serde_json::from_str(&text).expect("JSON");
-    for (kind, suffix) in [("services", "service"), ("sockets", "socket")] {
-        for (name, unit) in units[kind].as_object().expect("units") {
-            let path = format!("{home}/.config/systemd/user/{name}.{suffix}");
-            machine.write(&path, unit_file(unit), "0644");
-        }
-    }
     let item = |name: &str| json!({"title": name, "fields": [{"label": "value", "value": value(name)}]});
-    let vault = json!({"vaults": [{"name": "Vault", "items": [item("ssh"), item("backup")]}]});
+    let vault = json!({"vaults": [{"name": "Vault", "items": [item("ssh"), item("backup"), item("other"), item("more")]}]});
     machine.write(&format!("{home}/vault.json"), vault.to_string(), "0600");
-    machine.sh(&format!("chown -R {USER}: {home}")).ok();
-    let start = "systemctl --user daemon-reload; systemctl --user start opnix.socket backup.service opnix-secrets.service";
-    let started = as_user(machine, &uid, start);
+    install_home(machine, &home, &with("op://Vault/backup/value", ""));
+    let user = |script: &str| as_user(machine, &uid, script);
+    let started = user(
+        "systemctl --user daemon-reload; systemctl --user start opnix.socket opnix-control.socket opnix-mirror.service backup.service reads.service",
+    );
     assert_eq!(started.code, Some(0), "{}\n{}", started.text(), machine.journal_text());
-    assert_eq!(machine.run(&["cat", &format!("{home}/backup.got")]).ok(), value("backup"));
-    assert_eq!(as_user(machine, &uid, &format!("cat {home}/.keys/id")).ok(), value("ssh"));
+    let got = || user("cat $XDG_RUNTIME_DIR/backup.got $XDG_RUNTIME_DIR/reads.got").text();
+    machine.wait("their values", || got() == format!("{}{}", value("backup"), value("ssh")), LONG);
     // A link into memory: nothing of it is in the user's home.
-    let file = format!("/run/user/{uid}/secrets/sshKey");
+    let file = format!("/run/user/{uid}/secrets/.keys/id");
     assert_eq!(machine.run(&["readlink", &format!("{home}/.keys/id")]).ok(), file);
     assert_eq!(machine.run(&["stat", "-c", "%U %a", &file]).ok(), format!("{USER} 400"));
-    as_user(machine, &uid, "systemctl --user stop opnix.socket opnix.service backup.service").ok();
+    let service = user("systemctl --user show --value --property=MainPID opnix.service").ok();
+
+    // What home-manager does when it switches: it reloads what has other triggers, and restarts what is another unit, at the same time.
+    install_home(
+        machine,
+        &home,
+        &with("op://Vault/other/value", r#"secrets.more = { reference = "op://Vault/more/value"; };"#),
+    );
+    user("systemctl --user daemon-reload; systemctl --user reload --no-block opnix.service opnix-mirror.service; systemctl --user restart backup.service").ok();
+    machine.wait("the other secret", || got() == format!("{}{}", value("other"), value("ssh")), LONG);
+    machine.wait("the new file", || user("cat ~/more").text() == value("more"), LONG);
+    assert_eq!(
+        user("systemctl --user show --value --property=MainPID opnix.service").ok(),
+        service,
+        "nobody who waits is refused"
+    );
+    // Its other half, as a restart of the one does.
+    user("systemctl --user restart opnix.service; systemctl --user is-active backup.service reads.service")
+        .ok();
+    let doctor = user("opnix doctor --user --offline").ok();
+    assert!(doctor.contains("2 files, each where it is to be"), "{doctor}");
+    user("systemctl --user stop opnix.socket opnix-control.socket opnix.service opnix-mirror.service backup.service reads.service").ok();
     machine.systemctl(&["stop", &format!("user@{uid}.service")]).ok();
-    machine.sh(&format!("rm -r {home}/.config/systemd {home}/vault.json")).ok();
+    machine.sh(&format!("rm -r {home}/.config {home}/vault.json")).ok();
+}
+
+/// What home-manager would put below the home directory.
+fn install_home(machine: &Machine, home: &str, module: &str) {
+    let units = nix::build(module, "home.units").unwrap_or_else(|why| panic!("{why}"));
+    let all: Value = serde_json::from_str(&fs::read_to_string(units).expect("it was built")).expect("JSON");
+    for (kind, suffix) in [("services", "service"), ("sockets", "socket")] {
+        for (name, unit) in all[kind].as_object().expect("units") {
+            machine.write(&format!("{home}/.config/systemd/user/{name}.{suffix}"), unit_file(unit), "0644");
+        }
+    }
+    for (name, file) in all["configFile"].as_object().expect("files") {
+        let text = match (file["text"].as_str(), file["source"].as_str()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(source)) => fs::read_to_string(source).expect("it was built"),
+            (None, None) => panic!("{name}: {file}"),
+        };
+        machine.write(&format!("{home}/.config/{name}"), text, "0644");
+    }
+    machine.sh(&format!("chown -R {USER}: {home}")).ok();
 }

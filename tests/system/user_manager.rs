@@ -225,7 +225,8 @@ pub fn a_users_files_and_units_are_kept_current_and_come_up_whenever_1password_d
     more["secrets"].as_array_mut().expect("a list").push(file("missing", "missing", json!({})));
     home.configure(&more);
     home.sh("systemctl --user reload opnix-mirror.service").fails();
-    let said = machine.sh("journalctl _SYSTEMD_USER_UNIT=opnix-mirror.service --output=cat --lines=20").text();
+    let said =
+        machine.sh("journalctl _SYSTEMD_USER_UNIT=opnix-mirror.service --output=cat --lines=20").text();
     assert!(said.contains("secrets/missing is not there: "), "{said}");
     // A link goes with its secret.
     home.configure(&config);
