@@ -69,7 +69,7 @@ let
         };
       lists = (builtins.foldl' read { unit = { }; } (lib.splitString "\n" text)).unit;
     in
-    lib.mapAttrs (_: lib.mapAttrs (_: values: if builtins.length values == 1 then builtins.head values else values)) lists;
+    lib.mapAttrs (_: lib.mapAttrs (key: values: if key == "Description" then builtins.head values else values)) lists;
   # home-manager stops what changed, and starts it again: that would refuse who waits, or close the sockets for a moment.
   switched = method: unit: unit // { Unit = unit.Unit // { X-SwitchMethod = method; }; };
   reloaded = unit: unit // { Unit = unit.Unit // { X-Reload-Triggers = map toString configs; }; };

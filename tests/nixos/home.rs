@@ -31,7 +31,7 @@ fn a_users_own_units_are_served_by_the_services_that_opnix_has_for_users() {
         assert_eq!(reloaded.is_some(), kind == "service", "{name}");
         assert_eq!(there, shipped(name), "{name}");
     }
-    let serve = home["services"]["opnix"]["Service"]["ExecStart"].as_str().unwrap();
+    let serve = home["services"]["opnix"]["Service"]["ExecStart"][0].as_str().unwrap();
     assert!(serve.ends_with("/bin/opnix serve --user --token-file /home/alice/token"), "{serve}");
 }
 
@@ -40,7 +40,7 @@ fn shipped(name: &str) -> Value {
     let path = format!("{}/systemd/user/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).unwrap();
     let package = nix::evaluate("{ programs.onepassword-secrets.enable = true; }", "home").unwrap();
-    let package = package["services"]["opnix-mirror"]["Service"]["ExecStart"].as_str().unwrap().to_owned();
+    let package = package["services"]["opnix-mirror"]["Service"]["ExecStart"][0].as_str().unwrap().to_owned();
     let program = package.split(' ').next().unwrap();
     let mut unit: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
     let mut section = "";
@@ -61,7 +61,11 @@ fn shipped(name: &str) -> Value {
     let one =
         |mut values: Vec<String>| if values.len() == 1 { json!(values.remove(0)) } else { json!(values) };
     let sections = unit.into_iter().map(|(name, keys)| {
-        let keys: BTreeMap<_, _> = keys.into_iter().map(|(key, values)| (key, one(values))).collect();
+        // home-manager takes lists wherever it takes one, but for this.
+        let one = |(key, values): (_, Vec<String>)| {
+            (key, if key == "Description" { json!(values[0]) } else { json!(values) })
+        };
+        let keys: BTreeMap<_, _> = keys.into_iter().map(one).collect();
         (name, keys)
     });
     json!(sections.collect::<BTreeMap<_, _>>())
