@@ -58,8 +58,6 @@ fn shipped(name: &str) -> Value {
             .replace("%E/opnix/token", "/home/alice/token");
         unit.entry(section).or_default().entry(key).or_default().push(value);
     }
-    let one =
-        |mut values: Vec<String>| if values.len() == 1 { json!(values.remove(0)) } else { json!(values) };
     let sections = unit.into_iter().map(|(name, keys)| {
         // home-manager takes lists wherever it takes one, but for this.
         let one = |(key, values): (_, Vec<String>)| {

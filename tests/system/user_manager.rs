@@ -71,7 +71,7 @@ impl<'m> Home<'m> {
     fn write(&self, path: &str, text: &str) {
         let directory = path.rsplit_once('/').map_or("/", |(directory, _)| directory);
         self.machine.sh(&format!("install -d -o {USER} -g {USER} /home/{USER}/.config {directory}")).ok();
-        self.machine.write(path, text.to_owned(), "0600");
+        self.machine.write(path, text, "0600");
         self.machine.sh(&format!("chown {USER}: {path}")).ok();
     }
 
@@ -254,5 +254,55 @@ pub fn a_users_files_and_units_are_kept_current_and_come_up_whenever_1password_d
     machine.wait("them to come up by themselves", || have("three"), LONG);
     assert_eq!(home.sh("systemctl --user is-active reads.service holds.service").ok(), "active\nactive");
     home.sh("systemctl --user disable --now reads.service holds.service opnix.socket opnix-control.socket opnix-mirror.service").ok();
+    home.log_out();
+}
+
+pub fn what_the_documentation_says_to_users_works(machine: &Machine) {
+    let text = include_str!("../../docs/user-units.md");
+    let fences = |language: &str| -> Vec<&str> {
+        let begin = format!("```{language}\n");
+        text.split(&begin).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+    };
+    let [config] = fences("json")[..] else { panic!("one configuration") };
+    let [begin, end] = fences("sh")[..] else { panic!("how to begin and to end") };
+    // Of another provider, which needs no account.
+    let home = Home::new(machine, &json!({}));
+    home.sh("rm -r ~/.config/opnix").ok();
+    let mut ran = 0;
+    for command in begin.lines().map(|line| line.split("  #").next().unwrap_or(line)) {
+        match command {
+            "editor ~/.config/opnix/secrets.json" => {
+                home.write(&format!("/home/{USER}/.config/opnix/secrets.json"), config);
+                let item = |name: &str, field: &str| json!({"title": name, "fields": [{"label": field, "value": value(name)}]});
+                let vault = json!({"vaults": [{"name": "Personal", "items": [item("Backup", "password"), item("SSH", "private key")]}]});
+                home.write(&format!("/home/{USER}/.config/opnix/vault"), &vault.to_string());
+                let provider = json!({"provider": {"kind": "local", "path": format!("/home/{USER}/.config/opnix/vault")}});
+                home.write(
+                    &format!("/home/{USER}/.config/opnix/secrets.d/provider.json"),
+                    &provider.to_string(),
+                );
+                for unit in fences("ini") {
+                    let (path, lines) = unit.split_once('\n').expect("where it goes");
+                    let path = path.strip_prefix("# ~").expect("below the home directory");
+                    home.write(&format!("/home/{USER}{path}"), lines);
+                }
+            }
+            command => drop(home.sh(&format!("echo made-up-token | ({command})")).ok()),
+        }
+        ran += 1;
+    }
+    assert_eq!(ran, 6);
+    assert_eq!(
+        home.sh("stat -c %a ~/.config/opnix/token; cat ~/.ssh/id_ed25519").ok(),
+        format!("600\n{}", value("SSH"))
+    );
+    home.unit("backup.service", "[Service]\nType=exec\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/backup-key >%t/got; exec sleep infinity'\n");
+    home.unit("ssh-agent.service", "[Service]\nType=exec\nExecStart=sleep infinity\n");
+    home.sh("systemctl --user daemon-reload; systemctl --user start backup.service ssh-agent.service").ok();
+    machine.wait("its credential", || home.sh("cat $XDG_RUNTIME_DIR/got").text() == value("Backup"), LONG);
+    home.sh("systemctl --user stop backup.service ssh-agent.service").ok();
+    end.lines().for_each(|command| drop(home.sh(command).ok()));
+    home.sh("test ! -e $XDG_RUNTIME_DIR/secrets && test ! -e $XDG_RUNTIME_DIR/opnix/control.sock").ok();
+    home.sh("systemctl --user start backup.service").fails();
     home.log_out();
 }

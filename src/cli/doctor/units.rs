@@ -129,7 +129,7 @@ fn is_ours(load: &Load) -> bool {
 
 /// Whether it has a credential from us.
 fn asks(unit: &Unit) -> bool {
-    unit.loads().iter().any(|load| is_ours(load))
+    unit.loads().iter().any(is_ours)
 }
 
 fn of_unit(unit: &Unit, case: &Case, status: Option<&Status>) -> Vec<Finding> {

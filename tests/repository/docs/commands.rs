@@ -124,8 +124,9 @@ fn every_example_is_of_a_kind_that_is_tested() {
         let fences = text.lines().filter_map(|line| line.strip_prefix("```"));
         for language in fences.step_by(2) {
             // Those for a shell are run on a machine, by tests/system: the README's (onepassword.rs) and the checklist's
-            // (nixos.rs), and those of the metrics (metrics.rs). Those for Nix are evaluated by tests/nixos.
-            let tested = ["README.md", "validation-checklist.md", "metrics.md"];
+            // (nixos.rs), and those of the metrics (metrics.rs) and for users (user_manager.rs). Those for Nix are evaluated by
+            // tests/nixos.
+            let tested = ["README.md", "validation-checklist.md", "metrics.md", "user-units.md"];
             assert!(
                 language != "sh" || tested.iter().any(|name| document.ends_with(name)),
                 "{document:?}: nobody runs it"

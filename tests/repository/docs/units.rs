@@ -36,7 +36,7 @@ fn installed(name: &str) -> PathBuf {
         fs::write(&program, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    for (document, example) in examples("ini") {
+    for (document, example) in of_the_system() {
         let path = example.lines().next().and_then(|line| line.strip_prefix("# /"));
         let path =
             path.unwrap_or_else(|| panic!("{document:?}: the first line says where it goes: {example}"));
@@ -45,6 +45,11 @@ fn installed(name: &str) -> PathBuf {
     }
     fs::write(place.join("etc/opnix/secrets.json"), readme_configuration()).unwrap();
     place
+}
+
+/// Those of users are used by tests/system/user_manager.rs.
+fn of_the_system() -> Vec<(PathBuf, String)> {
+    examples("ini").into_iter().filter(|(_, example)| !example.starts_with("# ~/")).collect()
 }
 
 #[test]
@@ -65,7 +70,7 @@ fn systemd_takes_the_unit_files_that_the_documentation_shows() {
             .expect("systemd-analyze: tests/run installs it");
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    assert_eq!(examples("ini").len(), 6, "a new unit file: name it above");
+    assert_eq!(of_the_system().len(), 6, "a new unit file: name it above");
     assert_eq!(verify(), (true, String::new()));
     // Unknown keys are no failure to it: that all is well shows in its silence, and it is not always silent.
     let drop_in = place.join("etc/systemd/system/opnix.service.d/vault.conf");
