@@ -128,7 +128,8 @@ in
     } // lib.mapAttrs (_: credentials: {
       Unit = {
         Wants = [ "opnix.socket" ];
-        After = [ "opnix.socket" ];
+        # A switch reloads it at the same time, and then it is to have what this unit is to get.
+        After = [ "opnix.socket" "opnix.service" ];
         # A switch restarts a unit whose text differs, and another reference alone would leave it the same.
         X-Opnix-Secrets = builtins.hashString "sha256" (builtins.unsafeDiscardStringContext (builtins.toJSON
           (lib.mapAttrs (_: one: { inherit (one) reference template templateFile; }) credentials)));

@@ -885,7 +885,7 @@ _opnix() {
             return 0
             ;;
         opnix__subcmd__serve)
-            opts="-h --config --token-file --socket --control --trust-peer-names --help"
+            opts="-h --config --token-file --socket --control --reload --trust-peer-names --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

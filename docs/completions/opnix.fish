@@ -47,6 +47,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand serve" -l config -d 'A confi
 complete -c opnix -n "__fish_opnix_using_subcommand serve" -l token-file -d 'The file with the provider\'s token; by default the credential `token`, then $OP_SERVICE_ACCOUNT_TOKEN' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand serve" -l socket -d 'Listen on this path, when not started by systemd\'s socket unit' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand serve" -l control -d 'Listen for `opnix status`, `explain` and `refresh` on this path, when not started by systemd\'s socket unit' -r -F
+complete -c opnix -n "__fish_opnix_using_subcommand serve" -l reload -d 'Have the running service of this unit take the configuration, and wait until it has: what ExecReload= runs'
 complete -c opnix -n "__fish_opnix_using_subcommand serve" -l trust-peer-names -d 'DEVELOPMENT ONLY: believe what a client says it is, without asking the kernel'
 complete -c opnix -n "__fish_opnix_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand check" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F

@@ -1,11 +1,9 @@
 //! `opnix mirror`: files in `/run/secrets`, units that pick up a changed secret, and units that missed theirs.
 
-use std::env;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::unistd::Pid;
 use tracing::warn;
 
 use super::{ConfigArguments, Exit, fail, faulty};
@@ -15,7 +13,8 @@ use crate::counted::counted;
 use crate::files::StateDirectory;
 use crate::mirror::report::Report;
 use crate::mirror::watch::{Jobs, watch};
-use crate::mirror::{Memory, Mirror, Occasion, mount, reload, unserved};
+use crate::mirror::{Memory, Mirror, Occasion, mount, unserved};
+use crate::systemd::reload::{main_process, reload};
 use crate::{process, records, scope};
 
 /// How long a faulty configuration is left alone.
@@ -97,14 +96,13 @@ fn have_reloaded(arguments: &Arguments) -> Exit {
         Ok(config) => config,
         Err(faults) => return faulty(&faults),
     };
-    let main = env::var("MAINPID").ok().and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
-    let (Some(directory), Some(main)) = (StateDirectory::of_runtime(), main) else {
+    let (Some(directory), Some(main)) = (StateDirectory::of_runtime(), main_process()) else {
         return fail(
             Exit::Usage,
             "--reload is for ExecReload= of opnix-mirror.service\nsystemctl reload opnix-mirror.service",
         );
     };
-    if let Err(error) = reload::reload(&directory, main) {
+    if let Err(error) = reload(&directory, main) {
         return fail(Exit::Unavailable, format_args!("the mirror did not reload: {error}"));
     }
     let report = Report::read(&directory).unwrap_or_default();

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use tracing::{error, warn};
 
 use super::{ConfigArguments, Exit, fail};
+use crate::files::StateDirectory;
 use crate::peer::Trust;
 use crate::providers::child::token::TokenSource;
 use crate::server::keeper::{self, Channel, Role};
@@ -21,7 +22,8 @@ use crate::server::lifetime::{self, Work};
 use crate::server::{Service, Sources};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify::Notifier;
-use crate::{control, kernel, process, records, scope};
+use crate::systemd::reload::{main_process, reload};
+use crate::{config, control, kernel, process, records, scope};
 
 /// Serve credentials to units: what opnix.service runs
 ///
@@ -40,12 +42,18 @@ pub struct Arguments {
     /// Listen for `opnix status`, `explain` and `refresh` on this path, when not started by systemd's socket unit
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Have the running service of this unit take the configuration, and wait until it has: what ExecReload= runs
+    #[arg(long)]
+    reload: bool,
     /// DEVELOPMENT ONLY: believe what a client says it is, without asking the kernel
     #[arg(long, requires = "socket")]
     trust_peer_names: bool,
 }
 
 pub fn run(arguments: Arguments) -> Exit {
+    if arguments.reload {
+        return have_reloaded(&arguments);
+    }
     // Before anything else opens files.
     let mut passed = match Passed::take() {
         Ok(passed) => passed,
@@ -81,6 +89,24 @@ pub fn run(arguments: Arguments) -> Exit {
             std::process::exit(exit as i32);
         }
         Err(error) => fail(Exit::System, format_args!("the service cannot be divided in two: {error}")),
+    }
+}
+
+fn have_reloaded(arguments: &Arguments) -> Exit {
+    let (Some(directory), Some(main)) = (StateDirectory::of_runtime(), main_process()) else {
+        return fail(
+            Exit::Usage,
+            "--reload is for ExecReload= of opnix.service\nsystemctl reload opnix.service",
+        );
+    };
+    // The service is to know of a faulty one, too.
+    let reloaded = reload(&directory, main);
+    if let Err(faults) = config::load(&arguments.config.config) {
+        return super::faulty(&faults);
+    }
+    match reloaded {
+        Ok(()) => Exit::Ok,
+        Err(error) => fail(Exit::Unavailable, format_args!("the service did not reload: {error}")),
     }
 }
 

@@ -32,8 +32,12 @@ const COMMANDS: [(&str, &[&[Status]]); 20] = [
     (
         "serve",
         &[&[
-            (Exit::Ok, "it was told to stop"),
-            (Exit::Config, "the configuration is faulty, and the service listens on --socket itself"),
+            (Exit::Ok, "it was told to stop; with --reload, the configuration is in force"),
+            (Exit::Unavailable, "with --reload, the service did not reload"),
+            (
+                Exit::Config,
+                "the configuration is faulty, and the service listens on --socket itself, or is to reload",
+            ),
         ]],
     ),
     (

@@ -16,7 +16,6 @@ pub mod mount;
 mod pass;
 pub mod plan;
 mod recover;
-pub mod reload;
 pub mod report;
 mod startable;
 mod state;
@@ -49,6 +48,7 @@ pub use self::units::{meant, suited};
 use crate::config::{self, Config, MIRROR_ROOT, MirrorFile};
 use crate::policy::Entry;
 use crate::systemd::manager::{Ended, Manager};
+use crate::systemd::reload;
 
 /// How long the files of a start may keep those waiting that come after it, even if units may wait longer.
 const START: Duration = Duration::from_secs(30);

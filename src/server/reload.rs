@@ -9,16 +9,19 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use super::in_force::{Configuration, Sources};
 use super::{Service, look_for};
 use crate::config::{self, Config, Faults, Identity};
 use crate::counted::counted;
+use crate::files::StateDirectory;
 use crate::moment::Moment;
 use crate::place::Place;
 use crate::records;
 use crate::remedy::Problem;
 use crate::store::Store;
+use crate::systemd::reload;
 
 /// How often the files are looked at, at most. What has changed within this time may be only a part of a change.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -110,7 +113,7 @@ impl Service {
     pub async fn reload(self: Arc<Self>) {
         self.notifier.reloading();
         let looked = self.looked.clone().lock_owned().await;
-        self.clone().in_the_background(looked, Self::take).await;
+        self.clone().in_the_background(looked, Self::take_and_tell).await;
         self.notifier.ready(&self.status());
     }
 
@@ -127,6 +130,18 @@ impl Service {
     ) {
         // If it panics, the process ends.
         let _ = spawn_blocking(move || act(&self, &mut looked)).await;
+    }
+
+    /// For whom `opnix serve --reload` waits.
+    fn take_and_tell(&self, looked: &mut Looked) {
+        let runtime = StateDirectory::of_runtime();
+        let wanted = runtime.as_ref().map(reload::wanted);
+        self.take(looked);
+        if let (Some(runtime), Some(wanted)) = (runtime, wanted)
+            && let Err(error) = reload::done(&runtime, wanted)
+        {
+            warn!("that a reload is done cannot be told: {error}");
+        }
     }
 
     fn take(&self, looked: &mut Looked) {

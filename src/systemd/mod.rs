@@ -6,6 +6,7 @@ pub mod bus;
 mod exit_status;
 pub mod manager;
 pub mod notify;
+pub mod reload;
 pub mod running;
 pub mod store;
 pub mod time_span;

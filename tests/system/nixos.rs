@@ -318,13 +318,14 @@ pub fn the_home_manager_module_serves_a_users_units_and_files(machine: &Machine)
     assert_eq!(machine.run(&["stat", "-c", "%U %a", &file]).ok(), format!("{USER} 400"));
     let service = user("systemctl --user show --value --property=MainPID opnix.service").ok();
 
-    // What home-manager does when it switches: it reloads what has other triggers, and restarts what is another unit, at the same time.
+    // What home-manager does when it switches, by sd-switch: it stops what is another unit, and then reloads what has other triggers and
+    // starts what it stopped at the same time.
     install_home(
         machine,
         &home,
         &with("op://Vault/other/value", r#"secrets.more = { reference = "op://Vault/more/value"; };"#),
     );
-    user("systemctl --user daemon-reload; systemctl --user reload --no-block opnix.service opnix-mirror.service; systemctl --user restart backup.service").ok();
+    user("systemctl --user stop backup.service; systemctl --user daemon-reload; systemctl --user reload --no-block opnix-mirror.service opnix.service; systemctl --user start backup.service").ok();
     machine.wait("the other secret", || got() == format!("{}{}", value("other"), value("ssh")), LONG);
     machine.wait("the new file", || user("cat ~/more").text() == value("more"), LONG);
     assert_eq!(

@@ -251,7 +251,7 @@ pub const INNER: &str = "
     src/mirror/ask.rs ANSWER LONGEST MOMENT
     src/mirror/hands.rs MOMENT
     src/mirror/recover.rs FIRST_PAUSE LONGEST_PAUSE NEWS_PAUSE
-    src/mirror/reload.rs PATIENCE
+    src/systemd/reload.rs PATIENCE
     src/server/told.rs TOLD FETCHING
     src/control/server.rs PROGRESS
     src/cli/progress.rs TICK

@@ -1,5 +1,6 @@
-//! `systemctl reload opnix-mirror`: returns when every file that can be had now is written.
+//! A reload that returns when it is done, whatever the version of systemd: what `ExecReload=` runs, and what it waits for.
 
+use std::env;
 use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::files::StateDirectory;
 /// The number of the last reload that is done, and of the last that was asked for.
 const DONE: &str = "reloads";
 const WANTED: &str = "reloads-wanted";
-/// How long one may take: the short deadline, and whatever the machine needs besides.
+/// How long one may take: the short deadline of the mirror's files, and whatever the machine needs besides.
 const PATIENCE: Duration = Duration::from_secs(80);
 
 fn number(directory: &StateDirectory, name: &str) -> u64 {
@@ -29,14 +30,19 @@ pub fn done(directory: &StateDirectory, wanted: u64) -> io::Result<()> {
     directory.replace(DONE, wanted.to_string().as_bytes())
 }
 
-/// Has the running mirror, whose main process this is, look at everything, and waits until it has.
+/// The main process of the unit whose `ExecReload=` this is.
+pub fn main_process() -> Option<Pid> {
+    env::var("MAINPID").ok()?.parse().ok().map(Pid::from_raw)
+}
+
+/// Has the running service, whose main process this is, look at everything, and waits until it has.
 pub fn reload(directory: &StateDirectory, main: Pid) -> io::Result<()> {
     let own = wanted(directory).max(number(directory, DONE)) + 1;
     directory.replace(WANTED, own.to_string().as_bytes())?;
     kill(main, Signal::SIGHUP)?;
     let end = Instant::now() + PATIENCE;
     while number(directory, DONE) < own {
-        kill(main, None).map_err(|_| io::Error::other("the mirror ended meanwhile"))?;
+        kill(main, None).map_err(|_| io::Error::other("it ended meanwhile"))?;
         if Instant::now() >= end {
             return Err(io::ErrorKind::TimedOut.into());
         }
