@@ -125,6 +125,11 @@ in
     systemd.user.services = {
       opnix = reloaded (switched "restart" (shipped ../systemd/user/opnix.service));
       opnix-mirror = reloaded (switched "restart" (shipped ../systemd/user/opnix-mirror.service));
+      # For units that wait for OpNix's: done when all files are there.
+      opnix-secrets = {
+        Unit = { Description = "Files with secrets from 1Password"; Wants = [ "opnix-mirror.service" ]; After = [ "opnix-mirror.service" ]; };
+        Service = { Type = "oneshot"; RemainAfterExit = true; ExecStart = "${config.systemd.user.systemctlPath} --user reload opnix-mirror.service"; };
+      };
     } // lib.mapAttrs (_: credentials: {
       Unit = {
         Wants = [ "opnix.socket" ];

@@ -373,11 +373,18 @@ pub fn the_mirror_is_back_whatever_becomes_of_it_and_a_reload_returns_when_the_f
         machine.systemctl(&["reload", "opnix.service", "opnix-mirror.service"]).ok();
         assert_eq!(machine.run(&["cat", &format!("/run/secrets/two-{round}")]).ok(), value("two"));
     }
-    // What is missing is told, and does not fail it.
-    config(&[file("one", json!({})), file("three", json!({}))]);
+    // What may be missing does not fail it; what has to be there does, with its reason, and all else is done.
+    config(&[file("one", json!({})), file("three", json!({"optional": true}))]);
     machine.systemctl(&["reload", "opnix.service", "opnix-mirror.service"]).ok();
+    config(&[file("one", json!({})), file("three", json!({})), file("two", json!({}))]);
+    machine.systemctl(&["reload", "opnix.service", "opnix-mirror.service"]).fails();
+    assert_eq!(machine.run(&["cat", "/run/secrets/two"]).ok(), value("two"));
+    let named = machine.journal(&["_SYSTEMD_UNIT=opnix-mirror.service"]);
+    let named =
+        named.iter().any(|record| format!("{record:?}").contains("/run/secrets/three is not there: "));
+    assert!(named, "{}", machine.journal_text());
     let said = machine.show("opnix-mirror.service", "StatusText");
-    assert!(said.contains("1 of 2 files are in place. /run/secrets/three: "), "{said}");
+    assert!(said.contains("2 of 3 files are in place. /run/secrets/three: "), "{said}");
     // What is faulty does.
     machine.write("/etc/opnix/secrets.json", "{", "0644");
     machine.systemctl(&["reload", "opnix-mirror.service"]).fails();
