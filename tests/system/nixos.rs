@@ -317,7 +317,8 @@ pub fn the_home_manager_module_serves_a_users_units_and_files(machine: &Machine)
     assert_eq!(machine.run(&["readlink", &format!("{home}/.keys/id")]).ok(), file);
     assert_eq!(machine.run(&["stat", "-c", "%U %a", &file]).ok(), format!("{USER} 400"));
     // For units that wait for OpNix's.
-    user("systemctl --user start opnix-secrets.service; systemctl --user is-active opnix-secrets.service").ok();
+    user("systemctl --user start opnix-secrets.service; systemctl --user is-active opnix-secrets.service")
+        .ok();
     let service = user("systemctl --user show --value --property=MainPID opnix.service").ok();
 
     // What home-manager does when it switches, by sd-switch: it stops what is another unit, and then reloads what has other triggers and

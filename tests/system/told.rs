@@ -213,7 +213,8 @@ pub fn long_work_shows_how_far_it_is_in_the_status_of_opnixs_units(machine: &Mac
         Duration::from_secs(60),
     );
     // The mirror asks for some of them first, and then for the others.
-    assert!(fetched.len() > 2 && fetched.iter().all(|(done, all)| done < all && *all > 100), "{fetched:?}");
+    let has_many = fetched.iter().any(|(_, all)| *all > 100);
+    assert!(fetched.len() > 2 && has_many && fetched.iter().all(|(done, all)| done < all), "{fetched:?}");
     assert!(
         written.len() > 2 && written.iter().all(|(done, all)| done <= all && *all == FILES),
         "{written:?}"
