@@ -123,7 +123,7 @@ in
       opnix-control = switched "keep-old" (shipped ../systemd/user/opnix-control.socket);
     };
     systemd.user.services = {
-      opnix = reloaded (switched "restart" (shipped ../systemd/user/opnix.service));
+      opnix = reloaded (switched "restart" (lib.recursiveUpdate (shipped ../systemd/user/opnix.service) (shipped ../systemd/opnix.service.d/20-keep-store.conf)));
       opnix-mirror = reloaded (switched "restart" (shipped ../systemd/user/opnix-mirror.service));
       # For units that wait for OpNix's: done when all files are there.
       opnix-secrets = {

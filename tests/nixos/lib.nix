@@ -193,6 +193,7 @@ let
     mapAttrs' = function: set: listToAttrs (mapAttrsToList function set);
     zipAttrsWith = function: sets: builtins.zipAttrsWith function sets;
     splitString = separator: text: filter builtins.isString (builtins.split (escapeRegex separator) text);
+    recursiveUpdate = a: b: a // mapAttrs (name: value: if isAttrs value && isAttrs (a.${name} or null) then recursiveUpdate a.${name} value else value) b;
     genAttrs = names: function: listToAttrs (map (name: { inherit name; value = function name; }) names);
     count = wanted: list: length (filter wanted list);
     imap0 = function: list: builtins.genList (at: function at (builtins.elemAt list at)) (length list);

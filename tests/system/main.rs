@@ -164,6 +164,7 @@ fn main() -> std::process::ExitCode {
         told::a_unit_that_waits_for_an_opnix_that_does_not_start_says_so_in_its_own_status,
         told::long_work_shows_how_far_it_is_in_the_status_of_opnixs_units,
         user_manager::a_users_units_get_their_secrets_and_nobody_else_does,
+        user_manager::a_users_unit_that_waits_is_never_started_without_its_secret,
         user_manager::what_the_documentation_says_to_users_works,
         user_manager::a_users_files_and_units_are_kept_current_and_come_up_whenever_1password_does,
         journal::units_start_at_once_and_whole_while_the_journal_hangs,

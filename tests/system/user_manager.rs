@@ -257,6 +257,73 @@ pub fn a_users_files_and_units_are_kept_current_and_come_up_whenever_1password_d
     home.log_out();
 }
 
+/// The end of a connection is an empty secret to systemd, and so nobody closes it: not a service that is killed, hangs, does not
+/// come up again, or is stopped.
+pub fn a_users_unit_that_waits_is_never_started_without_its_secret(machine: &Machine) {
+    let config = json!({"provider": {"kind": "connect", "host": "http://127.0.0.1:1"}, "deadline": "5m",
+        "secrets": [{"name": "key", "reference": "op://Vault/key/value", "units": ["waits.service"]}]});
+    let home = Home::new(machine, &config);
+    let Home { socket, .. } = &home;
+    home.write(&format!("/home/{USER}/.config/opnix/token"), "made-up-token");
+    home.unit(
+        "waits.service",
+        &format!("[Service]\nType=exec\nTimeoutStartSec=infinity\nLoadCredential=key:{socket}\nExecStart=sh -c 'touch %t/started; exec sleep infinity'\n"),
+    );
+    home.sh("systemctl --user daemon-reload; systemctl --user start opnix.socket opnix-control.socket").ok();
+    let begin = || {
+        home.sh("systemctl --user start --no-block waits.service").ok();
+        machine.wait("the request", || home.show("opnix.service", "NFileDescriptorStore") != "0", LONG);
+    };
+    let still_waits = |what: &str| {
+        home.sh("test ! -e $XDG_RUNTIME_DIR/started").ok();
+        assert_eq!(home.show("waits.service", "ActiveState"), "activating", "{what}");
+    };
+    begin();
+    for kill in
+        ["--signal=KILL --kill-whom=main", "--signal=KILL --kill-whom=all", "--signal=STOP --kill-whom=all"]
+    {
+        let before = home.show("opnix.service", "InvocationID");
+        home.sh(&format!("systemctl --user kill {kill} opnix.service")).ok();
+        if kill.contains("STOP") {
+            home.sh("systemctl --user restart opnix.service").ok();
+        }
+        machine.wait(
+            "the next instance",
+            || {
+                home.show("opnix.service", "InvocationID") != before
+                    && home.show("opnix.service", "ActiveState") == "active"
+            },
+            LONG,
+        );
+        still_waits(kill);
+    }
+    for action in ["restart", "reload"] {
+        home.sh(&format!("systemctl --user {action} opnix.service")).ok();
+        still_waits(action);
+    }
+    // Whoever stops it has it refused.
+    home.sh("systemctl --user stop opnix.service").ok();
+    machine.wait("the refusal", || home.show("waits.service", "ActiveState") == "failed", LONG);
+    home.sh("test ! -e $XDG_RUNTIME_DIR/started").ok();
+    // One that does not come up, and is stopped then, leaves it with systemd; the older ones let go of it (docs/threat-model.md).
+    if machine.systemd_version() >= 254 {
+        home.sh("systemctl --user reset-failed; systemctl --user start opnix.service").ok();
+        begin();
+        home.unit("opnix.service.d/dead.conf", "[Service]\nExecStart=\nExecStart=/bin/false\n");
+        home.sh("systemctl --user daemon-reload; systemctl --user kill --signal=KILL --kill-whom=all opnix.service").ok();
+        machine.wait(
+            "its end",
+            || home.show("opnix.service", "NRestarts").parse::<u32>().is_ok_and(|times| times > 2),
+            LONG,
+        );
+        home.sh("systemctl --user stop opnix.service; sleep 1").ok();
+        still_waits("a stop of a service that does not start");
+        home.sh("systemctl --user stop waits.service").ok();
+        home.sh("test ! -e $XDG_RUNTIME_DIR/started").ok();
+    }
+    home.log_out();
+}
+
 pub fn what_the_documentation_says_to_users_works(machine: &Machine) {
     let text = include_str!("../../docs/user-units.md");
     let fences = |language: &str| -> Vec<&str> {
