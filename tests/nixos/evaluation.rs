@@ -1,5 +1,6 @@
 //! Evaluates and builds configurations with `tests/nixos`, with a Nix store of its own below `target`.
 
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -15,7 +16,9 @@ pub const PACKAGE: &str = "/opt/opnix";
 /// A root directory with opnix at [`PACKAGE`], as a package installs it.
 pub fn stage() -> PathBuf {
     static DONE: std::sync::Once = std::sync::Once::new();
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("stage-", env!("CARGO_CRATE_NAME")));
+    // Nix takes what is built from a place of the same name for the same.
+    let name = format!(concat!("stage-", env!("CARGO_CRATE_NAME"), "-{:x}"), unit_files());
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     DONE.call_once(|| {
         let output = Command::new(project().join("systemd/install"))
             .arg(PACKAGE)
@@ -27,6 +30,27 @@ pub fn stage() -> PathBuf {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     });
     place
+}
+
+/// A number for the files in `systemd`.
+fn unit_files() -> u64 {
+    let mut hash = std::hash::DefaultHasher::new();
+    let mut directories = vec![project().join("systemd")];
+    while let Some(directory) = directories.pop() {
+        let mut paths: Vec<_> = std::fs::read_dir(&directory)
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        paths.sort();
+        for path in paths {
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                (&path, std::fs::read(&path).expect("a file")).hash(&mut hash);
+            }
+        }
+    }
+    hash.finish()
 }
 
 pub fn command(program: &str) -> Command {

@@ -186,8 +186,14 @@ impl Host {
         self.activate(&tree, system.package);
         self.machine.systemctl(&["daemon-reload"]).ok();
         is_good &= call("reload", &reload);
-        is_good &= call("restart", &restart);
-        is_good &= call("start", &start);
+        // As there, a start whose assertion fails counts as none: the unit did not fail.
+        let has_failed = |unit: &String| {
+            self.machine.show(unit, "ActiveState") == "failed"
+                || self.machine.show(unit, "SubState").starts_with("auto-restart")
+        };
+        call("restart", &restart);
+        call("start", &start);
+        is_good &= !restart.iter().chain(&start).any(has_failed);
         (self.system, self.units) = (tree, after);
         is_good
     }
@@ -249,7 +255,7 @@ fn copy(from: &Path, to: &Path) {
 /// Items whose fields have values that tell them apart.
 fn one_password(machine: &Machine) -> Connect {
     let mut account = Account::empty();
-    for item in ["Web", "Api", "Agent"] {
+    for item in ["Web", "Api", "Agent", "Late"] {
         let field = |name: &'static str| (name, FieldValue::Concealed(of(item, name)));
         account.add("Infrastructure Secrets", item, &[field("one"), field("two")]);
     }
@@ -265,6 +271,9 @@ const WEB_TWO: &str =
 const WEB_BOTH: &str = r#"
     secrets.token = { reference = "op://Infrastructure Secrets/Web/two"; services = [ "web" ]; };
     secrets.user = { reference = "op://Infrastructure Secrets/Web/one"; services = [ "web" ]; };"#;
+const WEB_LATE: &str = r#"
+    secrets.token = { reference = "op://Infrastructure Secrets/Web/two"; services = [ "web" ]; };
+    secrets.user = { reference = "op://Infrastructure Secrets/Late/one"; services = [ "web" ]; };"#;
 const API_BOTH: &str =
     r#"key = "op://Infrastructure Secrets/Api/one"; other = "op://Infrastructure Secrets/Api/two";"#;
 const AGENT_BOTH: &str =
@@ -318,16 +327,21 @@ pub fn what_ran_before_a_switch_runs_after_it_with_the_right_secret(_: &Machine)
     host.has_at_once("backend", &api);
     assert_eq!(host.machine.show("api.service", "ActiveState"), "inactive");
 
-    // What is new cannot be had now: who needs it does not start, and comes up with it by itself.
+    // A file that is new cannot be had now: the switch does not end as if all were well.
+    let one_more = System { api_name: "backend", web: WEB_LATE, ..moved() };
+    assert!(!host.switch(&one_more));
+    assert_eq!(host.machine.show("web.service", "ActiveState"), "inactive");
+
+    // Nor can what else is new: who needs it does not start, and comes up with it by itself.
     assert!(!host.switch(&System {
         api_name: "backend",
-        web: WEB_BOTH,
+        web: WEB_LATE,
         api: API_BOTH,
         agent: AGENT_BOTH,
         ..moved()
     }));
     let _one_password = one_password(&host.machine);
-    host.has("web", &format!("{}{}", of("Web", "two"), web));
+    host.has("web", &format!("{}{}", of("Web", "two"), of("Late", "one")));
     host.has("backend", &format!("{api}{}", of("Api", "two")));
     host.has("agent", &both);
 
@@ -336,7 +350,7 @@ pub fn what_ran_before_a_switch_runs_after_it_with_the_right_secret(_: &Machine)
     host.has_at_once("api", "");
     host.has_at_once("agent", "");
     // The files stay in memory until the next boot, or `opnix purge`: docs/getting-started.md.
-    host.has_at_once("web", &format!("{}{}", of("Web", "two"), web));
+    host.has_at_once("web", &format!("{}{}", of("Web", "two"), of("Late", "one")));
     let left = host.machine.systemctl(&[
         "list-units",
         "opnix*",
