@@ -33,13 +33,17 @@ let
   paths = lib.filterAttrs (_: path: path != null) (lib.mapAttrs mapping.pathOf entries);
   isAbsolute = lib.hasPrefix "/";
   onDisk = lib.filterAttrs (_: path: isAbsolute path && !lib.hasPrefix "/run/" path) paths;
-  fileOf = path: if isAbsolute path then builtins.replaceStrings [ "%" ] [ "%%" ] path else "%t/secrets/${path}";
+  escaped = builtins.replaceStrings [ "%" ] [ "%%" ];
+  # A file in the place of the link may be what OpNix wrote there once.
+  tests = path:
+    if isAbsolute path then [ "AssertPathExists=${escaped path}" ]
+    else [ "AssertPathExists=%t/secrets/${escaped path}" "AssertPathIsSymbolicLink=${escaped "${home}/${path}"}" ];
   serviceNames = one: if builtins.isList one.services then one.services else builtins.attrNames one.services;
   # What each service reads, and does not start without.
   readers = lib.zipAttrsWith (_: lib.concatLists) (
     lib.mapAttrsToList
       (name: path: lib.genAttrs (map (lib.removeSuffix ".service") (serviceNames entries.${name}))
-        (_: lib.optional (!entries.${name}.optional) (fileOf path)))
+        (_: lib.optionals (!entries.${name}.optional) (tests path)))
       paths
     ++ [ (lib.genAttrs ofIntegration (_: [ ])) ]
   );
@@ -50,7 +54,7 @@ let
     let
       text = builtins.replaceStrings
         [ "/usr/bin/opnix" "sh -c" "systemctl --user" "grep -q" "%E/opnix/token" ]
-        [ "${cfg.package}/bin/opnix" "${pkgs.runtimeShell} -c" "${config.systemd.user.systemctlPath} --user" "${pkgs.gnugrep}/bin/grep -q" (toString cfg.tokenFile) ]
+        [ "${cfg.package}/bin/opnix" "${pkgs.runtimeShell} -c" "${config.systemd.user.systemctlPath} --user" "${pkgs.gnugrep}/bin/grep -q" (escaped (toString cfg.tokenFile)) ]
         (builtins.readFile file);
       read = found: line:
         let
@@ -108,13 +112,13 @@ in
       })
       cfg.configFiles)
     // lib.mapAttrs'
-      (name: files: {
+      (name: tests: {
         name = "systemd/user/${name}.service.d/opnix.conf";
         value.text = ''
           [Unit]
           Wants=opnix-mirror.service
           After=opnix-mirror.service
-          ${lib.concatMapStrings (file: "AssertPathExists=${file}\n") files}'';
+          ${lib.concatMapStrings (test: "${test}\n") tests}'';
       })
       readers;
 

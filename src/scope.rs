@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +35,15 @@ pub fn runtime_directory() -> PathBuf {
 
 fn users_runtime_directory() -> PathBuf {
     let named = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    named.unwrap_or_else(|| format!("/run/user/{}", Uid::effective()).into())
+    // `su` and `sudo` may keep another user's.
+    let is_ours =
+        |path: &PathBuf| fs::metadata(path).map_or(true, |there| there.uid() == Uid::effective().as_raw());
+    named.filter(is_ours).unwrap_or_else(|| format!("/run/user/{}", Uid::effective()).into())
+}
+
+/// `%t` in the units that are meant.
+pub fn runtime_directory_said() -> PathBuf {
+    if is_user() { users_runtime_directory() } else { "/run".into() }
 }
 
 /// Where units ask.
@@ -67,13 +77,19 @@ pub fn configuration() -> [PathBuf; 2] {
     of_system.map(|path| directory.join(path.file_name().unwrap_or_default()))
 }
 
+/// Where the token is, if nobody says.
+pub fn token() -> PathBuf {
+    configuration_file().with_file_name("token")
+}
+
 /// The file of the configuration.
 pub fn configuration_file() -> PathBuf {
     let [file, _] = configuration();
     file
 }
 
-/// The commands in a text, which are those of the system, as they are for a user.
+/// The commands in a text for people, which are those of the system, as they are for a user. Not for what programs read: a name in
+/// it could look like a command.
 pub fn commands(text: &str) -> Cow<'_, str> {
     const WITH_USER: [&str; 9] = [
         "systemctl ",
@@ -96,8 +112,13 @@ pub fn commands(text: &str) -> Cow<'_, str> {
 fn as_users(text: &str, command: &str) -> String {
     let mut parts = text.split(command);
     let mut all = parts.next().unwrap_or_default().to_owned();
+    let word = command.trim_end();
     for after in parts {
-        let word = command.trim_end();
+        if !all.ends_with(|c: char| " `\n(;:".contains(c)) && !all.is_empty() {
+            all.push_str(command);
+            all.push_str(after);
+            continue;
+        }
         let ends =
             command != word || !after.starts_with(|c: char| c.is_ascii_alphanumeric() || "-_/.".contains(c));
         let is_said = after.trim_start().starts_with("--user");
@@ -124,5 +145,6 @@ mod tests {
         assert_eq!(as_users("see `opnix status`", "opnix status"), "see `opnix status --user`");
         assert_eq!(as_users("opnix check --quiet", "opnix check"), "opnix check --user --quiet");
         assert_eq!(as_users("opnix checks nothing", "opnix check"), "opnix checks nothing");
+        assert_eq!(as_users("/srv/systemctl x", "systemctl "), "/srv/systemctl x");
     }
 }

@@ -71,7 +71,7 @@ complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l config -d 'A conf
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l socket -d 'The socket of the service' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l control -d 'The control socket of the service, which tells of changes' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l prepare -d 'Mount the memory for files (`mirror_root`) if the configuration has files there, and do nothing else; needs the right to mount'
-complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l reload -d 'Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs. Fails if a file that should be there cannot be had now'
+complete -c opnix -n "__fish_opnix_using_subcommand mirror" -l reload -d 'Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs. Fails if a file that has to be there is not'
 complete -c opnix -n "__fish_opnix_using_subcommand mirror" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l config -d 'A configuration file, or a directory of them (*.json); can be given several times, and the files are joined' -r -F
 complete -c opnix -n "__fish_opnix_using_subcommand doctor" -l token-file -d 'The token\'s file; by default the one that opnix.service loads' -r -F

@@ -8,7 +8,9 @@ use tracing::warn;
 
 use super::{ConfigArguments, Exit, fail, faulty};
 use crate::cli::output::complain;
+use crate::cli::status::files::{Look, look_at};
 use crate::config::{self, MirrorFile};
+use crate::control::interface::MirroredFile;
 use crate::counted::counted;
 use crate::files::StateDirectory;
 use crate::mirror::report::Report;
@@ -39,7 +41,7 @@ pub struct Arguments {
     #[arg(long)]
     prepare: bool,
     /// Have the running mirror of this unit look at everything, and wait until it has: what ExecReload= runs. Fails if a file that
-    /// should be there cannot be had now
+    /// has to be there is not
     #[arg(long, conflicts_with = "prepare")]
     reload: bool,
 }
@@ -106,21 +108,26 @@ fn have_reloaded(arguments: &Arguments) -> Exit {
         return fail(Exit::Unavailable, format_args!("the mirror did not reload: {error}"));
     }
     let report = Report::read(&directory).unwrap_or_default();
-    let missing: Vec<&MirrorFile> =
-        config.files.iter().filter(|file| !file.optional && file.path.symlink_metadata().is_err()).collect();
-    for file in &missing {
+    let required: Vec<&MirrorFile> = config.files.iter().filter(|file| !file.optional).collect();
+    let shown: Vec<MirroredFile> = required.iter().map(|file| MirroredFile::from(*file)).collect();
+    let mut missing = 0;
+    for (file, look) in required.iter().zip(look_at(&shown)) {
+        let how = match look {
+            Look::Fine(_) => continue,
+            Look::Missing => "is not there".to_owned(),
+            Look::Other(what) | Look::Unknown(what) => what,
+        };
+        missing += 1;
         let why = report.troubles.get(&file.path).map_or("the mirror does not say why", |told| &told.why);
-        complain!("{} is not there: {}", file.path.display(), why.replace('\n', "; "));
+        complain!("{} {how}: {}", file.path.display(), why.replace('\n', "; "));
     }
-    if missing.is_empty() {
+    if missing == 0 {
         return Exit::Ok;
     }
     // Whoever had it reloaded, a switch of NixOS among them, goes on with units that read these files.
-    let files = counted(missing.len(), "file");
+    let files = counted(missing, "file");
     fail(
         Exit::Unavailable,
-        format_args!(
-            "{files} that should be there cannot be had now: units that need them start when they are there"
-        ),
+        format_args!("{files} that has to be there is not: units that need it start when it is"),
     )
 }

@@ -26,10 +26,13 @@ macro_rules! complain {
 pub(super) use {complain, say};
 
 pub fn to_stdout(text: fmt::Arguments<'_>) {
+    print(scope::commands(&text.to_string()));
+}
+
+fn print(text: Cow<'_, str>) {
     let mut closed = CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
     if closed.is_none()
-        && let Err(error) =
-            aside(|| write(&mut anstream::stdout().lock(), scope::commands(&text.to_string())))
+        && let Err(error) = aside(|| write(&mut anstream::stdout().lock(), text))
     {
         *closed = Some(error.kind());
     }
@@ -39,7 +42,7 @@ pub fn to_stdout(text: fmt::Arguments<'_>) {
 pub fn as_json(value: &impl Serialize, exit: Exit) -> Exit {
     match serde_json::to_string_pretty(value) {
         Ok(text) => {
-            say!("{text}");
+            print(format!("{text}\n").into());
             exit
         }
         Err(error) => super::fail(Exit::Software, error),

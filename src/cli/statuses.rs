@@ -98,7 +98,7 @@ const COMMANDS: [(&str, &[&[Status]]); 20] = [
             (Exit::Ok, "it was told to stop; with --prepare or --reload, it is done"),
             (
                 Exit::Unavailable,
-                "with --reload, the mirror did not reload, or a file that should be there cannot be had now",
+                "with --reload, the mirror did not reload, or a file that has to be there is not",
             ),
             (Exit::Config, "the configuration is faulty"),
         ]],

@@ -34,6 +34,8 @@ pub struct Config {
     pub settings: HashMap<Reference, Settings>,
     /// The directory in memory that the mirror's files are shown in, unless they have paths elsewhere.
     pub mirror_root: PathBuf,
+    /// Where those have links, too.
+    pub link_root: Option<PathBuf>,
     /// The files that the mirror writes.
     pub files: Vec<MirrorFile>,
     /// What is likely not meant, but valid.

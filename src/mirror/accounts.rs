@@ -68,6 +68,12 @@ impl Accounts {
             None => Some(Gid::effective()),
             Some(name) => self.groups.get(name).copied().flatten(),
         };
+        if !scope::has_systems_manager() && uid.is_some_and(|uid| uid != Uid::effective()) {
+            return Err(format!(
+                "a user can write no file of {:?} ({place}): leave `owner` out, and it is the user's own",
+                file.owner
+            ));
+        }
         let uid = uid.ok_or_else(|| {
             format!("there is no user {:?} ({place}): create it, or name another", file.owner)
         })?;

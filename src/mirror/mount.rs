@@ -9,7 +9,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Uid;
 use tracing::info;
 
@@ -87,6 +86,13 @@ pub fn prepare(root: &Path) -> io::Result<()> {
 /// swapped to a disk, as all that the user's programs have.
 fn users(root: &Path, makes: bool) -> io::Result<()> {
     let shown = root.display();
+    let runtime = scope::runtime_directory();
+    if !root.starts_with(&runtime) || root == runtime {
+        return Err(io::Error::other(format!(
+            "{shown} is not below {}, which is in memory and gone after the logout\nname a directory there as \"mirror_root\", or none",
+            runtime.display()
+        )));
+    }
     let opened = way::parent(&root.join("file"), makes.then(Uid::effective)).map(|(directory, _)| directory);
     let directory = opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::other(format!("{shown} is not there")),
@@ -94,11 +100,8 @@ fn users(root: &Path, makes: bool) -> io::Result<()> {
     })?;
     if !install::in_memory(&directory)? {
         return Err(io::Error::other(format!(
-            "{shown} is on a disk, where secrets would stay in plain text\nname a directory in memory as \"mirror_root\", below $XDG_RUNTIME_DIR"
+            "{shown} is on a disk, where secrets would stay in plain text\nsee why it is no tmpfs: findmnt -T {shown}"
         )));
-    }
-    if makes {
-        fchmod(&directory, Mode::S_IRWXU)?;
     }
     Ok(())
 }

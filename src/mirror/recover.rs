@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::startable::{Look, is_startable, is_wanted};
 use crate::systemd::manager::{Test, Unit};
 
-/// Tests that a file can pass by being there.
-const ON_FILES: [&str; 2] = ["PathExists", "FileNotEmpty"];
+/// Tests that a file, or a link to it, can pass by being there.
+const ON_FILES: [&str; 3] = ["PathExists", "PathIsSymbolicLink", "FileNotEmpty"];
 /// What a unit may have failed by, besides a process that lacked its credentials, after a refusal.
 const AFTER_A_REFUSAL: [&str; 2] = ["start-limit-hit", "timeout"];
 /// What a socket or path failed by whose unit could not start.

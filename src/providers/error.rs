@@ -10,6 +10,7 @@ pub use super::step::Step;
 use crate::documents::document;
 use crate::moment::Moment;
 use crate::remedy::Remedy;
+use crate::scope;
 use crate::similar;
 
 /// Why a value cannot be had. Holds names and ids, never values. Crosses the socket between the service and the process
@@ -123,8 +124,12 @@ impl Remedy for FetchError {
                 "certificates of public authorities are in the package ca-certificates; a private one's are named by `authority`".into()
             }
             Self::TokenMissing { .. } => {
-                "put it into /etc/opnix/token (on NixOS: `tokenFile`), or name its file with --token-file; it is taken by itself"
-                    .into()
+                let nix = if scope::is_user() { "with home-manager" } else { "on NixOS" };
+                let file = scope::token();
+                format!(
+                    "put it into {} ({nix}: `tokenFile`), or name its file with --token-file; it is taken by itself",
+                    file.display()
+                )
             }
             Self::TokenMalformed { remedy, .. } | Self::Core { remedy, .. } => return remedy.clone(),
             Self::TokenRejected => "give this machine a new one: opnix token set".into(),

@@ -9,6 +9,7 @@ use tracing::{Event, Level, Metadata};
 use super::id::{self, GRANT, REFUSAL};
 use super::queue::{Class, Dropped, RECORD_MAX};
 use crate::counted::counted;
+use crate::scope;
 
 /// The longest value of a field, in bytes: a longer one is cut, because the rest says nothing more.
 const VALUE_MAX: usize = 8 << 10;
@@ -85,7 +86,9 @@ impl Record {
 
 impl Visit for Record {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(&field.name().to_ascii_uppercase(), value);
+        let name = field.name().to_ascii_uppercase();
+        let value = if name == "MESSAGE" { scope::commands(value) } else { value.into() };
+        self.put(&name, &value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -4,8 +4,8 @@ use crate::names::CredentialName;
 use crate::policy::Denied;
 use crate::providers::FetchError;
 use crate::remedy::Remedy;
+use crate::scope;
 use crate::server::places::Full;
-use crate::systemd::SOCKET;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -67,7 +67,9 @@ impl Remedy for Refusal {
             Self::Provider(error) => error.remedy(),
             Self::Places(full) => full.remedy(),
             Self::Apart { .. } | Self::Interrupted => Some("start the unit again".to_owned()),
-            Self::WrongSocket => Some(format!("write LoadCredential=NAME:{SOCKET} in it")),
+            Self::WrongSocket => {
+                Some(format!("write LoadCredential=NAME:{} in it", scope::socket().display()))
+            }
             Self::Stopping => Some("start it, then the unit".to_owned()),
         }
     }

@@ -16,6 +16,7 @@ use crate::moment::{Moment, Now};
 use crate::providers::ledger::Ledger;
 use crate::records;
 use crate::reference::Reference;
+use crate::scope;
 use crate::store::kept::Kept;
 use crate::store::sealed::{self, Contents, KEY_LENGTH, Key, Sealed};
 
@@ -275,8 +276,10 @@ impl Disk {
 }
 
 fn read_key(credentials: Option<&Path>) -> Result<Key, String> {
-    let missing =
-        || format!("there is no key: run `opnix setup`, then restart opnix.service ({KEY_CREDENTIAL})");
+    let missing = || match scope::is_user() {
+        true => "the key that seals them is the system's, and a user has none".to_owned(),
+        false => format!("there is no key: run `opnix setup`, then restart opnix.service ({KEY_CREDENTIAL})"),
+    };
     let path = credentials.ok_or_else(missing)?.join(KEY_CREDENTIAL);
     let bytes = match files::read(&path, KEY_MAX) {
         Ok(bytes) => bytes,

@@ -88,11 +88,8 @@ fn who_reads_a_file_comes_after_it_and_another_reference_or_file_is_another_unit
     assert_eq!(one["warnings"], json!([]));
     let files = &one["configFile"];
     let waits = "[Unit]\nWants=opnix-mirror.service\nAfter=opnix-mirror.service\n";
-    for (unit, asserts) in [
-        ("x", "AssertPathExists=%t/secrets/keys/a\n"),
-        ("y", "AssertPathExists=%t/secrets/keys/a\n"),
-        ("z", ""),
-    ] {
+    let of_a = "AssertPathExists=%t/secrets/keys/a\nAssertPathIsSymbolicLink=/home/alice/keys/a\n";
+    for (unit, asserts) in [("x", of_a), ("y", of_a), ("z", "")] {
         let text = &files[format!("systemd/user/{unit}.service.d/opnix.conf")]["text"];
         assert_eq!(*text, format!("{waits}{asserts}"), "{unit}");
     }

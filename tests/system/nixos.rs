@@ -306,6 +306,13 @@ pub fn the_home_manager_module_serves_a_users_units_and_files(machine: &Machine)
     machine.write(&format!("{home}/vault.json"), vault.to_string(), "0600");
     install_home(machine, &home, &with("op://Vault/backup/value", ""));
     let user = |script: &str| as_user(machine, &uid, script);
+    // What OpNix left there, which nobody is to read any more.
+    machine.sh(&format!("install -d -o {USER} -g {USER} {home}/.keys; echo old >{home}/.keys/id")).ok();
+    user("systemctl --user daemon-reload; systemctl --user start opnix.socket opnix-control.socket opnix-mirror.service").ok();
+    user("systemctl --user start reads.service").fails();
+    user("systemctl --user reload opnix-mirror.service").fails();
+    machine.sh(&format!("rm {home}/.keys/id")).ok();
+    machine.wait("the link", || user("test -L ~/.keys/id").code == Some(0), LONG);
     let started = user(
         "systemctl --user daemon-reload; systemctl --user start opnix.socket opnix-control.socket opnix-mirror.service backup.service reads.service",
     );

@@ -228,6 +228,12 @@ pub fn a_users_files_and_units_are_kept_current_and_come_up_whenever_1password_d
     let said =
         machine.sh("journalctl _SYSTEMD_USER_UNIT=opnix-mirror.service --output=cat --lines=20").text();
     assert!(said.contains("secrets/missing is not there: "), "{said}");
+    // Only the user's own memory is gone after the logout.
+    let mut elsewhere = config.clone();
+    elsewhere["mirror_root"] = json!("/run/elsewhere");
+    home.configure(&elsewhere);
+    home.sh("systemctl --user reload opnix.service opnix-mirror.service").fails();
+    assert!(home.sh("opnix status --user").text().contains("/run/elsewhere is not below /run/user/"));
     // A link goes with its secret.
     home.configure(&config);
     home.sh("systemctl --user reload opnix.service opnix-mirror.service").ok();
@@ -365,6 +371,7 @@ pub fn what_the_documentation_says_to_users_works(machine: &Machine) {
     );
     home.unit("backup.service", "[Service]\nType=exec\nExecStart=sh -c 'cat $CREDENTIALS_DIRECTORY/backup-key >%t/got; exec sleep infinity'\n");
     home.unit("ssh-agent.service", "[Service]\nType=exec\nExecStart=sleep infinity\n");
+    home.sh("opnix check --user --units ~/.config/systemd/user").ok();
     home.sh("systemctl --user daemon-reload; systemctl --user start backup.service ssh-agent.service").ok();
     machine.wait("its credential", || home.sh("cat $XDG_RUNTIME_DIR/got").text() == value("Backup"), LONG);
     home.sh("systemctl --user stop backup.service ssh-agent.service").ok();

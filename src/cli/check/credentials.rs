@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::place::Place;
+use crate::scope;
 use crate::systemd::running::Load;
 use crate::systemd::unit_files::Effective;
 use crate::systemd::unit_lines::Line;
@@ -194,7 +195,7 @@ pub fn expanded(text: &str, unit: &str) -> Option<String> {
         }
         match rest.next()? {
             '%' => all.push('%'),
-            't' => all.push_str("/run"),
+            't' => all.push_str(&scope::runtime_directory_said().to_string_lossy()),
             'S' => all.push_str("/var/lib"),
             'C' => all.push_str("/var/cache"),
             'L' => all.push_str("/var/log"),

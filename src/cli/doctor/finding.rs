@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::config::Fault;
+use crate::scope;
 
 /// Something that doctor looked at, or could not look at.
 #[derive(Debug, Clone, Serialize)]
@@ -130,7 +131,7 @@ impl Finding {
 
     #[must_use]
     pub fn mend(self, remedy: impl Into<String>) -> Self {
-        Self { remedy: Some(remedy.into().into()), ..self }
+        Self { remedy: Some(scope::commands(&remedy.into()).into()), ..self }
     }
 
     #[must_use]
@@ -143,7 +144,7 @@ impl Finding {
     pub fn lines(mut self, lines: &str) -> Self {
         let (what, remedy) = lines.split_once('\n').map_or((lines, None), |(what, rest)| (what, Some(rest)));
         self.what.push_str(what);
-        self.remedy = remedy.map(Box::from).or(self.remedy);
+        self.remedy = remedy.map(|remedy| scope::commands(remedy).into()).or(self.remedy);
         self
     }
 

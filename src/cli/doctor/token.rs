@@ -46,7 +46,8 @@ pub(super) fn look(case: &Case) -> Vec<Finding> {
         }
         Ok(None) => {
             let what = "opnix.service loads no token from a file";
-            let mend = "put it into /etc/opnix/token, or name its file with --token-file";
+            let mend =
+                format!("put it into {}, or name its file with --token-file", scope::token().display());
             return vec![Finding::fault(Kind::TokenMissing, AREA, what).mend(mend)];
         }
         Err(why) => return vec![Finding::unseen(AREA, why)],
@@ -92,7 +93,7 @@ fn of_the_user(case: &Case) -> PathBuf {
         let mut words = unit.arguments().skip_while(|word| *word != "--token-file");
         words.nth(1).map(PathBuf::from)
     });
-    said.unwrap_or_else(|| scope::configuration_file().with_file_name("token"))
+    said.unwrap_or_else(scope::token)
 }
 
 fn is_set_in_the_unit(case: &Case) -> bool {

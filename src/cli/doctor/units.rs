@@ -9,6 +9,7 @@ use super::finding::{Finding, Kind};
 use super::own_units::PARTS;
 use crate::cli::check;
 use crate::cli::control::SERVICE;
+use crate::cli::status::files::{Mirror, mirror};
 use crate::cli::status::relative;
 use crate::cli::status::verdict::over;
 use crate::config::Config;
@@ -83,7 +84,9 @@ pub fn states(case: &Case) -> Vec<Finding> {
             Ok(_) | Err(_) => {}
         }
     }
-    if findings.is_empty() && count > 0 {
+    // Those that were not started for want of a file are told among the files.
+    let waits = matches!(mirror(Some(&mut manager)), Mirror::Up(Some(report)) if !report.left.is_empty());
+    if findings.is_empty() && count > 0 && !waits {
         let are = if count == 1 { "is" } else { "are" };
         findings.push(Finding::fine(
             AREA,

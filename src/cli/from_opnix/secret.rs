@@ -69,6 +69,9 @@ pub fn run(arguments: Arguments) -> Exit {
     }
     for file in &mut config.files {
         if let Ok(below) = file.path.strip_prefix(&config.mirror_root) {
+            // The links to what is in memory are the mirror's.
+            let link = config.link_root.as_ref().map(|root| root.join(below));
+            file.symlinks.retain(|other| Some(other) != link.as_ref());
             file.path = output.join(below);
         }
     }

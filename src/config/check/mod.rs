@@ -48,7 +48,15 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
         check.mirror_root = root;
     }
     if let Some((_, root)) = check.only_one("link_root", files, |file| &file.link_root) {
-        check.link_root = check.valid(root, values::link_path);
+        check.link_root = check.valid(root, values::link_root);
+        let (memory, links) = (&check.mirror_root, check.link_root.as_ref());
+        if links.is_some_and(|links| links.starts_with(memory) || memory.starts_with(links)) {
+            let what = format!(
+                "{:?} and the directory of files in memory, {memory:?}, are in each other",
+                root.value
+            );
+            check.fault(&root.place, what, "name another directory for links");
+        }
     }
     let provider = match check.only_one("provider", files, |file| &file.provider) {
         Some((path, provider)) => check.provider(path, &provider.value),
@@ -85,6 +93,18 @@ pub(super) fn check(files: &[(&Path, File)], is_to_be_ours: bool, faults: &mut F
     if !(last(|integration| integration.enable) && last(|integration| integration.restart_on_change)) {
         check.nobody_is_told();
     }
-    let Check { policy, entries, changes, mirror_root, files, settings, warnings, .. } = check;
-    Config { provider, timing, budget, policy, entries, changes, settings, mirror_root, files, warnings }
+    let Check { policy, entries, changes, mirror_root, link_root, files, settings, warnings, .. } = check;
+    Config {
+        provider,
+        timing,
+        budget,
+        policy,
+        entries,
+        changes,
+        settings,
+        mirror_root,
+        link_root,
+        files,
+        warnings,
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::files::UNFINISHED;
 use crate::names::{NameError, UnitName};
 use crate::remedy::Problem;
+use crate::scope;
 
 pub fn duration(text: &str) -> Result<Duration, Problem> {
     humantime::parse_duration(text).map_err(|_| {
@@ -74,6 +75,13 @@ pub fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
         return Err(Problem::plain(format!("{text:?} is no absolute path of a file")));
     }
     tidy(text, PathBuf::from(text))
+}
+
+/// The directory of links.
+pub fn link_root(text: &str) -> Result<PathBuf, Problem> {
+    let root = link_path(text.strip_suffix('/').unwrap_or(text))?;
+    // Where the way to a user's home leads through a link, that user may go it.
+    Ok(if scope::is_user() { root.canonicalize().unwrap_or(root) } else { root })
 }
 
 /// The path of a link that the mirror makes.
