@@ -87,7 +87,9 @@ let
   twice = lib.unique (builtins.filter (path: lib.count (other: other == path) paths > 1) paths);
   # "\0", 16 digits, "/unit/", the unit, "/", the credential: systemd's address holds 107 bytes.
   length = one: 1 + 16 + 6 + builtins.stringLength "${one.name}.service" + 1 + builtins.stringLength one.id;
-  refreshes = lib.versionAtLeast (config.systemd.package.version or "0") "260";
+  systemdIs = lib.versionAtLeast (config.systemd.package.version or "0");
+  refreshes = systemdIs "260";
+  hasReport = cfg.metrics.enable && systemdIs "262";
   outside = builtins.filter (path: hasPrefix "/etc/" path || hasPrefix "/usr/" path) paths;
   wordless = lib.filterAttrs (_: path: path != null && builtins.match ".*[{][^}]*[}].*" path != null)
     (lib.mapAttrs mapping.pathOf (lib.filterAttrs (_: entry: entry.path != null || cfg.pathTemplate != null) (cfg.secrets // cfg.templates)));
@@ -100,8 +102,16 @@ let
     opnix-secrets-restart = "`services` of each secret";
   };
   overridden = builtins.filter (name: config.systemd.services ? ${name}) (builtins.attrNames renamed);
-  tokenDirectory = dirOf (toString cfg.tokenFile);
-  tokenIsKept = cfg.persistence.root != null && hasPrefix "${cfg.persistence.root}/" (toString cfg.tokenFile);
+  isSealed = cfg.sealedTokenFile != null;
+  # A path of Nix is copied to the store, where a sealed token may be.
+  token =
+    if !isSealed then toString cfg.tokenFile
+    else if builtins.isPath cfg.sealedTokenFile then "${cfg.sealedTokenFile}"
+    else toString cfg.sealedTokenFile;
+  tokenDirectory = dirOf token;
+  isBelow = directory: path: path == directory || hasPrefix "${directory}/" path;
+  tokenIsKept = inStore token || cfg.persistence.root != null
+    && builtins.any (kept: isBelow kept token) ([ cfg.persistence.root ] ++ cfg.persistence.directories);
   # To keep one of these as a whole, with a mode of its own, would hide what else is in it: there it is the file alone.
   isShared = builtins.elem tokenDirectory [ "/" "/etc" "/home" "/opt" "/root" "/srv" "/usr" "/var" "/var/lib" ];
   isMemory = (config.fileSystems."/".fsType or "") == "tmpfs";
@@ -116,6 +126,12 @@ in
       default = "/run/secrets";
       example = "/run/opnix-secrets";
       description = "Where relative paths start. Below `/run` it is memory, which opnix mounts there and nothing else may be in: beside sops-nix, name a directory of its own, such as `/run/opnix-secrets`. Elsewhere secrets would lie on the disk in plain text.";
+    };
+    sealedTokenFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = "/etc/credstore.encrypted/opnix-token";
+      description = "The file with the token, sealed by `opnix token set --seal` on this machine, instead of `tokenFile`: on disk it is never in plain. It may be in the Nix store. Without the file the service starts, as without a token; one that is there and does not open, as on another machine, keeps it from starting.";
     };
     users = mkOption {
       type = types.listOf types.str;
@@ -219,6 +235,10 @@ in
         message = "services.onepassword-secrets.tokenFile: all users can read the Nix store: name a file outside of it, as a string.";
       }
       {
+        assertion = !isSealed || toString cfg.tokenFile == options.services.onepassword-secrets.tokenFile.default;
+        message = "services.onepassword-secrets: the token is in `tokenFile` as it is, or in `sealedTokenFile` sealed: leave out one of the two.";
+      }
+      {
         assertion = !lib.hasInfix "ops_ey" (builtins.toJSON mapping.content);
         message = "services.onepassword-secrets: a token of a service account is in the configuration, which all users can read in the Nix store: put it into `tokenFile`, and revoke this one.";
       }
@@ -233,13 +253,15 @@ in
       overridden
     ++ lib.optional (cfg.configFiles != [ ] && !hasPrefix "/run/" cfg.outputDir)
       "services.onepassword-secrets: relative paths in `configFiles` are in memory, below ${mapping.memory}, and not in `outputDir`: write absolute ones there, or leave out `outputDir = \"${cfg.outputDir}\"`."
-    ++ lib.optional (cfg.users != [ ] && hasPrefix "/root/" (toString cfg.tokenFile))
-      "services.onepassword-secrets.users: nobody but root comes into /root, so that ${toString cfg.tokenFile} cannot be read by ${toString cfg.users}: keep the token elsewhere, such as /etc/opnix-token, or leave out `users`."
+    ++ lib.optional (cfg.users != [ ] && isSealed)
+      "services.onepassword-secrets.users: only root can open the token in `sealedTokenFile`, and ${toString cfg.users} cannot use it: leave out `users`."
+    ++ lib.optional (cfg.users != [ ] && !isSealed && hasPrefix "/root/" token)
+      "services.onepassword-secrets.users: nobody but root comes into /root, so that ${token} cannot be read by ${toString cfg.users}: keep the token elsewhere, such as /etc/opnix-token, or leave out `users`."
     ++ lib.optional
       (!refreshes && builtins.any (one: one.credential.onChange == "reload") ofUnits)
       ''services.onepassword-secrets: `onChange = "reload"` gives a unit its new credential with systemd 260 and later only: before, opnix restarts it after that.''
-    ++ lib.optional (isMemory && cfg.persistence.root == null && builtins.match "/(persist|nix)/.*" (toString cfg.tokenFile) == null)
-      "services.onepassword-secrets: the root is in memory, and so ${toString cfg.tokenFile} is gone at reboot: set `persistence.root`, or name a file that is kept.";
+    ++ lib.optional (isMemory && cfg.persistence.root == null && builtins.match "/(persist|nix)/.*" token == null)
+      "services.onepassword-secrets: the root is in memory, and so ${token} is gone at reboot: set `persistence.root`, or name a file that is kept.";
 
     environment = {
       systemPackages = [ cfg.package ];
@@ -256,7 +278,7 @@ in
         ${toString cfg.persistence.root} = {
           directories = cfg.persistence.directories
             ++ optional (!tokenIsKept && !isShared) { directory = tokenDirectory; mode = "0700"; };
-          files = cfg.persistence.files ++ optional (!tokenIsKept && isShared) (toString cfg.tokenFile);
+          files = cfg.persistence.files ++ optional (!tokenIsKept && isShared) token;
         };
       };
     };
@@ -265,7 +287,7 @@ in
     systemd.tmpfiles.rules = [
       # systemd insists on the mode, also where impermanence made the directory.
       "d /var/lib/private 0700 root root -"
-    ] ++ optional (cfg.users != [ ]) "z ${toString cfg.tokenFile} 0640 root onepassword-secrets -";
+    ] ++ optional (cfg.users != [ ] && !isSealed) "z ${token} 0640 root onepassword-secrets -";
 
     system.checks = optional (strangers != [ ]) areKnown;
 
@@ -276,15 +298,18 @@ in
     systemd.sockets.opnix-control.wantedBy = [ "sockets.target" ];
     systemd.timers.opnix-metrics = mkIf cfg.metrics.enable { wantedBy = [ "timers.target" ]; };
     # systemd-creds, which opens a token that is sealed.
-    systemd.services.opnix-metrics = mkIf cfg.metrics.enable { path = [ config.systemd.package ]; };
-    systemd.sockets.opnix-report = mkIf
-      (cfg.metrics.enable && lib.versionAtLeast (config.systemd.package.version or "0") "262")
-      { wantedBy = [ "sockets.target" ]; };
+    systemd.services.opnix-metrics = mkIf cfg.metrics.enable { path = [ config.systemd.package ]; stopIfChanged = false; };
+    systemd.sockets.opnix-report = mkIf hasReport { wantedBy = [ "sockets.target" ]; };
+    # Each answers one who asks, and cannot be started again.
+    systemd.services."opnix-report@" = mkIf hasReport { stopIfChanged = false; restartIfChanged = false; };
     systemd.services.opnix = {
-      # A stop would refuse the requests that wait; a restart hands them to the next instance.
+      # A stop would refuse the requests that wait, and a switch stops opnix.socket with it; a restart hands them to the next
+      # instance. The others have it, too, so that none is missed: a test looks.
       stopIfChanged = false;
       reloadTriggers = [ checked ] ++ cfg.configFiles;
-      serviceConfig.LoadCredential = [ "token:${toString cfg.tokenFile}" ];
+      serviceConfig =
+        if isSealed then { LoadCredentialEncrypted = [ "token:${token}" ]; }
+        else { LoadCredential = [ "token:${token}" ]; };
     };
     systemd.services.opnix-setup.stopIfChanged = false;
     systemd.services.opnix-key.stopIfChanged = false;
@@ -295,6 +320,7 @@ in
       description = "Explanations of opnix's journal records";
       wantedBy = [ "multi-user.target" ];
       after = [ "systemd-journal-catalog-update.service" ];
+      stopIfChanged = false;
       serviceConfig = { Type = "oneshot"; RemainAfterExit = true; RuntimeDirectory = "opnix-catalog"; };
       script = ''
         cp -f ${config.systemd.package}/lib/systemd/catalog/*.catalog ${cfg.package}/lib/systemd/catalog/*.catalog "$RUNTIME_DIRECTORY" &&
@@ -308,7 +334,7 @@ in
       stopIfChanged = false;
       reloadTriggers = [ checked ] ++ cfg.configFiles;
       serviceConfig = {
-        InaccessiblePaths = [ "-${toString cfg.tokenFile}" ];
+        InaccessiblePaths = [ "-${token}" ];
       } // optionalAttrs (outside != [ ]) {
         ReadWritePaths = map (directory: "-${directory}") (lib.unique (map dirOf outside));
       };

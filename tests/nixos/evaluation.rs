@@ -96,6 +96,15 @@ pub fn build(module: &str, attribute: &str) -> Result<PathBuf, String> {
     of(run(nix)).map(|text| PathBuf::from(text.trim_end()))
 }
 
+/// What was built with it, and what that refers to: a machine that is to have it needs all of this.
+#[allow(dead_code, reason = "not everybody who evaluates boots")]
+pub fn closure(built: &Path) -> Vec<PathBuf> {
+    let mut nix = command("nix-store");
+    nix.args(["--query", "--requisites"]).arg(built);
+    let paths = of(run(nix)).unwrap_or_else(|why| panic!("{why}"));
+    paths.lines().map(PathBuf::from).filter(|path| path != built).collect()
+}
+
 fn arguments(module: &str) -> Vec<String> {
     let directory = project().join("tests/nixos");
     let (package, stage) = (format!("{PACKAGE:?}"), format!("{:?}", stage()));

@@ -56,6 +56,10 @@ fn each_mistake_has_its_message() {
         ),
         (with("tokenFile = ./default.nix;", ""), "all users can read the Nix store"),
         (
+            with("tokenFile = \"/root/token\"; sealedTokenFile = \"/root/token.cred\";", ""),
+            "as it is, or in `sealedTokenFile` sealed: leave out one of the two",
+        ),
+        (
             with("templates.a.template = \"ops_eyJzaWduSW5BZGRyZXNzIjoi\";", ""),
             "a token of a service account is in the configuration",
         ),
@@ -73,6 +77,11 @@ fn each_mistake_has_its_message() {
     let warnings = |module: &str| nix::evaluate(module, "warnings").unwrap().to_string();
     for (options, others, part) in [
         ("users = [ \"alice\" ]; tokenFile = \"/root/token\";", "", "nobody but root comes into /root"),
+        (
+            "users = [ \"alice\" ]; sealedTokenFile = \"/etc/token.cred\";",
+            "",
+            "only root can open the token in `sealedTokenFile`, and alice cannot use it",
+        ),
         ("", "systemd.services.opnix-secrets.after = [ \"x.service\" ];", "`systemd.services.opnix-mirror`"),
         ("", "systemd.services.opnix-secrets-poll.enable = true;", "services.onepassword-secrets.refresh"),
         (

@@ -80,6 +80,31 @@ fn every_option_has_its_effect() {
 }
 
 #[test]
+fn a_sealed_token_is_opened_by_systemd_and_hidden_from_the_mirror() {
+    for (said, path) in
+        [("\"/var/lib/sealed/token\"", "/var/lib/sealed/token"), ("./tests/nixos/app.template", "/nix/")]
+    {
+        let sealed = with(&format!("sealedTokenFile = {said}; users = [ \"alice\" ];"), "");
+        assert_eq!(nix::evaluate(&sealed, "faults"), Ok(json!([])));
+        let units = nix::evaluate(&sealed, "units").unwrap();
+        let line = |unit: &str, key: &str| -> Vec<String> {
+            let text = units[unit]["text"].as_str().unwrap();
+            text.lines().filter_map(|line| line.strip_prefix(key)).map(str::to_owned).collect()
+        };
+        let loaded = line("opnix.service", "LoadCredentialEncrypted=");
+        assert!(
+            loaded.len() == 1 && loaded[0].starts_with("token:/") && loaded[0].contains(path),
+            "{loaded:?}"
+        );
+        assert_eq!(line("opnix.service", "LoadCredential="), [""; 0]);
+        let file = loaded[0].trim_start_matches("token:");
+        assert_eq!(line("opnix-mirror.service", "InaccessiblePaths="), [format!("-{file}")]);
+        // Nobody gets a right to it who could not open it.
+        assert_eq!(nix::evaluate(&sealed, "tmpfiles").unwrap().as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn the_documentation_has_every_option() {
     let mut text = String::from(
         "# NixOS options\n\nMade from the module by a test: `OPNIX_BLESS=1 cargo test --locked --test nixos`. How it all fits together: \

@@ -24,4 +24,15 @@ fn with_impermanence_what_must_be_kept_is_listed() {
         assert_eq!(persistence["directories"].as_array().unwrap().len(), 4, "{persistence}");
         assert_eq!(persistence["files"].get(1).and_then(Value::as_str), file, "{persistence}");
     }
+    // A sealed token is where systemd keeps such things, which is listed already, or elsewhere, or in the store.
+    for (token, listed) in [
+        ("\"/etc/credstore.encrypted/opnix-token\"", 4),
+        ("\"/root/sealed/token\"", 5),
+        ("./tests/nixos/app.template", 4),
+    ] {
+        let kept = with(&format!("sealedTokenFile = {token}; persistence.root = \"/persist\";"), "");
+        let persistence = &nix::evaluate(&kept, "persistence").unwrap()["/persist"];
+        assert_eq!(persistence["directories"].as_array().unwrap().len(), listed, "{persistence}");
+        assert_eq!(persistence["files"], json!(["/etc/machine-id"]));
+    }
 }

@@ -90,6 +90,39 @@ fn metrics_are_written_where_they_are_asked_for() {
 }
 
 #[test]
+fn no_service_of_opnix_is_stopped_by_a_switch() {
+    // systemd 262 has the unit files that older ones do without.
+    let newest = with(
+        "metrics.enable = true;",
+        r#"systemd.package = { type = "derivation"; name = "systemd"; outPath = "/usr"; version = "262"; };"#,
+    );
+    let units = nix::evaluate(&newest, "units").unwrap();
+    let shipped = std::fs::read_dir(nix::project().join("systemd")).unwrap();
+    let shipped = shipped.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let defined = units.as_object().unwrap().keys().cloned();
+    let is_ours = |unit: &String| unit.starts_with("opnix") && unit.ends_with(".service");
+    let ours: std::collections::BTreeSet<String> = shipped.chain(defined).filter(is_ours).collect();
+    assert!(ours.len() >= 9, "{ours:?}");
+    for unit in &ours {
+        let text = units[unit]["text"].as_str().unwrap_or_default();
+        // It would stop the socket as well, and start that instead of the service.
+        assert!(text.lines().any(|line| line == "X-StopIfChanged=false"), "{unit}: {text}");
+        assert_eq!(text.contains("X-RestartIfChanged=false\n"), unit == "opnix-report@.service", "{unit}");
+    }
+    // Nor is one that goes on the reason why a socket is stopped: only opnix.service needs it.
+    for unit in &ours {
+        let path = nix::project().join("systemd").join(unit);
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let binds = |line: &&str| {
+            line.starts_with("Requires=") || line.starts_with("BindsTo=") || line.starts_with("Sockets=")
+        };
+        let found: Vec<&str> = text.lines().filter(binds).collect();
+        let wanted: &[&str] = if unit == "opnix.service" { &["Requires=opnix.socket"] } else { &[] };
+        assert_eq!(found, wanted, "{unit}");
+    }
+}
+
+#[test]
 fn a_credential_has_a_path_and_an_environment_can_be_a_text_or_a_file() {
     let unit = "({ config, pkgs, ... }: { services.onepassword-secrets.enable = true; \
         services.onepassword-secrets.templates.whole = { templateFile = pkgs.writeText \"t\" \"{{ op://v/i/f }}\"; services = [ \"web\" ]; }; \

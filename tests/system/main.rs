@@ -72,6 +72,7 @@ fn main() -> std::process::ExitCode {
         activation::a_socket_of_its_own_is_refused_under_socket_activation,
         activation::trust_in_names_alone_is_refused_as_well,
         activation::trust_in_names_is_refused_under_socket_activation,
+        activation::a_socket_that_an_older_release_opened_is_served_by_this_one,
         refusals::an_unmapped_credential_or_unit_is_refused,
         refusals::faults_of_the_vault_are_refused,
         refusals::an_oversized_value_is_refused_and_named,

@@ -136,6 +136,7 @@ impl Host {
         let (place, disk) = (Disk::new("switch-files"), Disk::new("switch"));
         let tree = system.build();
         copy(&tree, &place.0);
+        copy_referred(&tree, &place.0);
         copy(&nix::stage(), &place.0);
         let program = place.0.join("opt/opnix/bin/opnix");
         assert!(Command::new("chmod").arg("0755").arg(program).status().expect("chmod").success());
@@ -195,6 +196,11 @@ impl Host {
         call("start", &start);
         is_good &= !restart.iter().chain(&start).any(has_failed);
         (self.system, self.units) = (tree, after);
+        // A unit of ours that failed the switch does not tell: it is only wanted.
+        assert_eq!(
+            self.machine.systemctl(&["list-units", "--failed", "--no-legend", "--plain", "opnix*"]).ok(),
+            ""
+        );
         is_good
     }
 
@@ -210,6 +216,7 @@ impl Host {
             fs::remove_file(root.join(&gone[2..])).expect("it is there");
         }
         copy(tree, &root);
+        copy_referred(tree, &root);
         if package != nix::PACKAGE {
             let files = "/etc/systemd/system/opnix*.service /etc/systemd/system/opnix*.service.d/*";
             self.machine.sh(&format!("sed -i 's|{}/|{package}/|' {files}", nix::PACKAGE)).ok();
@@ -250,6 +257,15 @@ fn copy(from: &Path, to: &Path) {
         .output();
     let output = output.expect("cp");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The scripts that units name, which are in the store.
+fn copy_referred(tree: &Path, root: &Path) {
+    for path in nix::closure(tree).iter().filter(|path| path.is_file()) {
+        let to = root.join(path.strip_prefix("/").expect("it is absolute"));
+        fs::create_dir_all(to.parent().expect("a directory")).expect("a directory");
+        fs::copy(path, to).expect("it can be written");
+    }
 }
 
 /// Items whose fields have values that tell them apart.
@@ -321,6 +337,20 @@ pub fn what_ran_before_a_switch_runs_after_it_with_the_right_secret(_: &Machine)
     let moved = || System { opnix: with_token("/root/moved/token"), web: WEB_TWO, ..System::new() };
     assert!(host.switch(&moved()));
     is(&host, &of("Web", "two"), &api, &agent);
+
+    // It is sealed, and the plain one is gone.
+    let seals = "opnix token set --seal </root/moved/token && rm /root/moved/token";
+    host.machine.sh(&format!("{}/bin/{seals}", nix::PACKAGE)).ok();
+    let sealed = r#"sealedTokenFile = "/etc/credstore.encrypted/opnix-token";"#;
+    let sealed = with_token("").replace(r#"tokenFile = "";"#, sealed);
+    let moved = || System { opnix: sealed.clone(), web: WEB_TWO, ..System::new() };
+    assert!(host.switch(&moved()));
+    is(&host, &of("Web", "two"), &api, &agent);
+    let told = host.machine.sh(&format!("{}/bin/opnix token show", nix::PACKAGE)).ok();
+    let is_known = |what: &str| assert!(told.contains(what), "{told}");
+    is_known("/etc/credstore.encrypted/opnix-token, sealed with systemd-creds");
+    is_known("yes, the running service has it");
+    assert_eq!(host.machine.show("opnix-token.service", "ActiveState"), "active");
 
     // A unit has another name, while 1Password is away: its value is kept.
     assert!(host.switch(&System { api_name: "backend", ..moved() }));
