@@ -27,7 +27,7 @@ let
     (found: one: found // { ${one.service} = found.${one.service} or [ ] ++ one.paths; })
     { }
     (concatMap
-      (file: map (name: { service = service name; paths = optional (!file.entry.optional) file.path; }) (serviceNames file.entry))
+      (file: map (name: { service = service name; paths = optional (!file.entry.optional) (builtins.replaceStrings [ "%" ] [ "%%" ] file.path); }) (serviceNames file.entry))
       (builtins.filter (file: file.path != null)
         (lib.mapAttrsToList (name: entry: { inherit entry; path = mapping.pathOf name entry; }) (cfg.secrets // cfg.templates)))
     ++ map (name: { service = service name; paths = [ ]; }) ofIntegration);

@@ -12,7 +12,7 @@ let
     always_fetch = entry.alwaysFetch;
   };
 
-  absolute = path: if outputDir == null || hasPrefix "/" path then path else "${outputDir}/${path}";
+  absolute = path: if outputDir == null || hasPrefix "/" path then path else "${lib.removeSuffix "/" outputDir}/${path}";
 
   # `{word}` stands for a value, as in OpNix, and `{name}` for its name if nothing else is said.
   fill = name: entry: text:
@@ -73,7 +73,7 @@ let
   };
 
   # Where the mirror shows its memory: `outputDir`, unless that is on a disk.
-  memory = if outputDir != null && hasPrefix "/run/" outputDir then outputDir else "/run/secrets";
+  memory = if outputDir != null && hasPrefix "/run/" outputDir then lib.removeSuffix "/" outputDir else "/run/secrets";
   environmentFile = service: "${memory}/${service}.env";
 
   credentials = concatLists (mapAttrsToList ofUnit services);

@@ -152,3 +152,14 @@ fn a_credential_has_a_path_and_an_environment_can_be_a_text_or_a_file() {
     }
     nix::build(unit, "tree").unwrap_or_else(|why| panic!("{why}"));
 }
+
+#[test]
+fn a_path_is_no_specifier_of_systemd_and_has_its_slashes_once() {
+    let unit = with(
+        r#"outputDir = "/run/files/"; secrets.a = { reference = "op://v/i/f"; path = "100%t/a"; services = [ "reads" ]; };"#,
+        r#"systemd.services.reads.serviceConfig.ExecStart = "/usr/bin/reads";"#,
+    );
+    assert_eq!(mapping(&unit)["secrets"][0]["path"], "/run/files/100%t/a");
+    let text = nix::evaluate(&unit, "units").unwrap()["reads.service"]["text"].as_str().unwrap().to_owned();
+    assert!(text.lines().any(|line| line == "AssertPathExists=/run/files/100%%t/a"), "{text}");
+}

@@ -156,7 +156,7 @@ pub fn what_next(stored: &Loaded, loaded: Option<&Loaded>) -> Result<Option<Stri
 /// How the unit comes to load a sealed token.
 fn how_to_load(sealed: &Path, loaded: Option<&Loaded>) -> String {
     let mut told = format!(
-        "{SERVICE} does not load it yet: write into /etc/systemd/system/{SERVICE}.d/token.conf\n\
+        "{SERVICE} does not load it yet: write into /etc/systemd/system/{SERVICE}.d/token.conf (on NixOS, set `sealedTokenFile` instead)\n\
          \x20   [Service]\n    LoadCredentialEncrypted=token:{}\n\
          then: systemctl daemon-reload; systemctl try-reload-or-restart {SERVICE}",
         sealed.display()
