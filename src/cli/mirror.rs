@@ -126,8 +126,6 @@ fn have_reloaded(arguments: &Arguments) -> Exit {
     }
     // Whoever had it reloaded, a switch of NixOS among them, goes on with units that read these files.
     let files = counted(missing, "file");
-    fail(
-        Exit::Unavailable,
-        format_args!("{files} that has to be there is not: units that need it start when it is"),
-    )
+    let what = "missing, or not as they are to be";
+    fail(Exit::Unavailable, format_args!("{what}: {files}; units that need one start when it is there"))
 }

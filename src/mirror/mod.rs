@@ -363,10 +363,8 @@ impl Mirror {
     }
 
     fn tell_reloaded(&self, wanted: u64) {
-        if let Some(directory) = &self.memory.runtime
-            && let Err(error) = reload::done(directory, wanted)
-        {
-            warn!("that a reload is done cannot be told: {error}");
+        if let Some(directory) = &self.memory.runtime {
+            reload::tell_done(directory, wanted);
         }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
-use tracing::warn;
 
 use super::in_force::{Configuration, Sources};
 use super::{Service, look_for};
@@ -137,10 +136,8 @@ impl Service {
         let runtime = StateDirectory::of_runtime();
         let wanted = runtime.as_ref().map(reload::wanted);
         self.take(looked);
-        if let (Some(runtime), Some(wanted)) = (runtime, wanted)
-            && let Err(error) = reload::done(&runtime, wanted)
-        {
-            warn!("that a reload is done cannot be told: {error}");
+        if let (Some(runtime), Some(wanted)) = (runtime, wanted) {
+            reload::tell_done(&runtime, wanted);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tracing::warn;
 
 use crate::files::StateDirectory;
 
@@ -26,8 +27,11 @@ pub fn wanted(directory: &StateDirectory) -> u64 {
     number(directory, WANTED)
 }
 
-pub fn done(directory: &StateDirectory, wanted: u64) -> io::Result<()> {
-    directory.replace(DONE, wanted.to_string().as_bytes())
+/// To be called when that is done, and what was asked for before it.
+pub fn tell_done(directory: &StateDirectory, wanted: u64) {
+    if let Err(error) = directory.replace(DONE, wanted.to_string().as_bytes()) {
+        warn!("that a reload is done cannot be told: {error}");
+    }
 }
 
 /// The main process of the unit whose `ExecReload=` this is.
@@ -38,8 +42,10 @@ pub fn main_process() -> Option<Pid> {
 /// Has the running service, whose main process this is, look at everything, and waits until it has.
 pub fn reload(directory: &StateDirectory, main: Pid) -> io::Result<()> {
     let own = wanted(directory).max(number(directory, DONE)) + 1;
-    directory.replace(WANTED, own.to_string().as_bytes())?;
+    let noted = directory.replace(WANTED, own.to_string().as_bytes());
+    // Where there is no room for that, it is to look all the same.
     kill(main, Signal::SIGHUP)?;
+    noted?;
     let end = Instant::now() + PATIENCE;
     while number(directory, DONE) < own {
         kill(main, None).map_err(|_| io::Error::other("it ended meanwhile"))?;
