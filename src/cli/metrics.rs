@@ -49,6 +49,7 @@ pub fn run(arguments: Arguments) -> Exit {
         return answer(&arguments.control);
     }
     let Arguments { textfile, doctor, config, control, .. } = arguments;
+    let now = SystemTime::now();
     let status = control.ask(async |mut service| whole_status(&mut service).await);
     if let Err(why) = &status {
         let (exit, message) = control.describe(why);
@@ -62,7 +63,7 @@ pub fn run(arguments: Arguments) -> Exit {
     if doctor {
         seen.findings = Some(doctor::findings(doctor::Arguments::offline(config, control), status));
     }
-    let text = match Readings::of(&seen, SystemTime::now()).exposition() {
+    let text = match Readings::of(&seen, now).exposition() {
         Ok(text) => text,
         Err(error) => return fail(Exit::Software, error),
     };

@@ -56,7 +56,8 @@ const OTHERS: [[&str; 7]; 5] = [
     ],
     [
         "OpnixRefusals",
-        "sum without (reason) (increase(opnix_requests_refused_total{client=\"unit\",reason!=\"stopping\"}[15m])) > 0",
+        // What was counted before it was looked at for the first time, as after a boot, is no increase.
+        "sum without (reason) (increase(opnix_requests_refused_total{client=\"unit\",reason!=\"stopping\"}[15m]) > 0 or opnix_requests_refused_total{client=\"unit\",reason!=\"stopping\"} unless opnix_requests_refused_total{client=\"unit\",reason!=\"stopping\"} offset 15m) > 0",
         "0m",
         "warning",
         "opnix on {{ $labels.instance }}: units were refused credentials within the last quarter of an hour",
