@@ -269,7 +269,7 @@ in
         "opnix/secrets.json".source = checked;
       } // builtins.listToAttrs (lib.imap0
         (number: file: {
-          name = "opnix/secrets.d/${toString number}-${builtins.unsafeDiscardStringContext (baseNameOf file)}";
+          name = "opnix/secrets.d/${toString number}-${lib.removeSuffix ".json" (builtins.unsafeDiscardStringContext (baseNameOf file))}.json";
           value.source = file;
         })
         cfg.configFiles);

@@ -107,7 +107,7 @@ in
       "opnix/secrets.json".source = check.file;
     } // builtins.listToAttrs (lib.imap0
       (number: file: {
-        name = "opnix/secrets.d/${toString number}-${builtins.unsafeDiscardStringContext (baseNameOf file)}";
+        name = "opnix/secrets.d/${toString number}-${lib.removeSuffix ".json" (builtins.unsafeDiscardStringContext (baseNameOf file))}.json";
         value.source = file;
       })
       cfg.configFiles)

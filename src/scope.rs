@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::unistd::Uid;
+use nix::unistd::{Uid, User};
 
 use crate::config::{DEFAULT_DIRECTORY, DEFAULT_PATH, MIRROR_ROOT};
 
@@ -37,7 +37,7 @@ fn users_runtime_directory() -> PathBuf {
     let named = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
     // `su` and `sudo` may keep another user's.
     let is_ours =
-        |path: &PathBuf| fs::metadata(path).map_or(true, |there| there.uid() == Uid::effective().as_raw());
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|there| there.uid() == Uid::effective().as_raw());
     named.filter(is_ours).unwrap_or_else(|| format!("/run/user/{}", Uid::effective()).into())
 }
 
@@ -72,9 +72,14 @@ pub fn configuration() -> [PathBuf; 2] {
         return of_system;
     }
     let named = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || env::var_os("HOME").map_or_else(|| "/".into(), PathBuf::from).join(".config");
+    let home = || home().unwrap_or_else(|| "/".into()).join(".config");
     let directory = named.unwrap_or_else(home).join("opnix");
     of_system.map(|path| directory.join(path.file_name().unwrap_or_default()))
+}
+
+fn home() -> Option<PathBuf> {
+    let named = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    named.or_else(|| Some(User::from_uid(Uid::effective()).ok()??.dir))
 }
 
 /// Where the token is, if nobody says.

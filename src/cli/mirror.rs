@@ -8,15 +8,13 @@ use tracing::warn;
 
 use super::{ConfigArguments, Exit, fail, faulty};
 use crate::cli::output::complain;
-use crate::cli::status::files::{Look, look_at};
-use crate::config::{self, MirrorFile};
-use crate::control::interface::MirroredFile;
+use crate::config;
 use crate::counted::counted;
 use crate::files::StateDirectory;
 use crate::mirror::report::Report;
 use crate::mirror::watch::{Jobs, watch};
 use crate::mirror::{Memory, Mirror, Occasion, mount, unserved};
-use crate::systemd::reload::{main_process, reload};
+use crate::systemd::reload::{self, main_process};
 use crate::{process, records, scope};
 
 /// How long a faulty configuration is left alone.
@@ -94,38 +92,50 @@ fn prepare(arguments: &Arguments) -> Exit {
 }
 
 fn have_reloaded(arguments: &Arguments) -> Exit {
-    let config = match config::load(&arguments.config.config) {
-        Ok(config) => config,
-        Err(faults) => return faulty(&faults),
-    };
     let (Some(directory), Some(main)) = (StateDirectory::of_runtime(), main_process()) else {
         return fail(
             Exit::Usage,
             "--reload is for ExecReload= of opnix-mirror.service\nsystemctl reload opnix-mirror.service",
         );
     };
-    if let Err(error) = reload(&directory, main) {
-        return fail(Exit::Unavailable, format_args!("the mirror did not reload: {error}"));
+    let is_taken = match reload::reload(&directory, main) {
+        Ok(is_taken) => is_taken,
+        Err(error) => {
+            return fail(
+                Exit::Unavailable,
+                format_args!("the mirror did not say that it has reloaded: {error}"),
+            );
+        }
+    };
+    let config = match config::load(&arguments.config.config) {
+        Ok(config) if is_taken => config,
+        Ok(_) => {
+            return fail(
+                Exit::Config,
+                "the mirror goes on with the configuration from before, as it found faults\njournalctl -u opnix-mirror.service",
+            );
+        }
+        Err(faults) => return faulty(&faults),
+    };
+    let Some(report) = Report::read(&directory) else {
+        return fail(
+            Exit::Unavailable,
+            "the mirror does not say how the files are\nsystemctl status opnix-mirror.service",
+        );
+    };
+    let required = config.files.iter().filter(|file| !file.optional);
+    let troubles: Vec<_> =
+        required.filter_map(|file| Some((&file.path, &report.troubles.get(&file.path)?.why))).collect();
+    for (path, why) in &troubles {
+        let is_there = path.symlink_metadata().is_ok();
+        let how = if is_there { "is not as it is to be" } else { "is not there" };
+        complain!("{} {how}: {}", path.display(), why.replace('\n', "; "));
     }
-    let report = Report::read(&directory).unwrap_or_default();
-    let required: Vec<&MirrorFile> = config.files.iter().filter(|file| !file.optional).collect();
-    let shown: Vec<MirroredFile> = required.iter().map(|file| MirroredFile::from(*file)).collect();
-    let mut missing = 0;
-    for (file, look) in required.iter().zip(look_at(&shown)) {
-        let how = match look {
-            Look::Fine(_) => continue,
-            Look::Missing => "is not there".to_owned(),
-            Look::Other(what) | Look::Unknown(what) => what,
-        };
-        missing += 1;
-        let why = report.troubles.get(&file.path).map_or("the mirror does not say why", |told| &told.why);
-        complain!("{} {how}: {}", file.path.display(), why.replace('\n', "; "));
-    }
-    if missing == 0 {
+    if troubles.is_empty() {
         return Exit::Ok;
     }
     // Whoever had it reloaded, a switch of NixOS among them, goes on with units that read these files.
-    let files = counted(missing, "file");
+    let files = counted(troubles.len(), "file");
     let what = "missing, or not as they are to be";
     fail(Exit::Unavailable, format_args!("{what}: {files}; units that need one start when it is there"))
 }

@@ -22,7 +22,7 @@ use crate::server::lifetime::{self, Work};
 use crate::server::{Service, Sources};
 use crate::systemd::activation::Passed;
 use crate::systemd::notify::Notifier;
-use crate::systemd::reload::{main_process, reload};
+use crate::systemd::reload::{self, main_process};
 use crate::{config, control, kernel, process, records, scope};
 
 /// Serve credentials to units: what opnix.service runs
@@ -99,14 +99,19 @@ fn have_reloaded(arguments: &Arguments) -> Exit {
             "--reload is for ExecReload= of opnix.service\nsystemctl reload opnix.service",
         );
     };
-    // The service is to know of a faulty one, too.
-    let reloaded = reload(&directory, main);
-    if let Err(faults) = config::load(&arguments.config.config) {
-        return super::faulty(&faults);
-    }
-    match reloaded {
-        Ok(()) => Exit::Ok,
-        Err(error) => fail(Exit::Unavailable, format_args!("the service did not reload: {error}")),
+    match reload::reload(&directory, main) {
+        Ok(true) => Exit::Ok,
+        Ok(false) => match config::load(&arguments.config.config) {
+            Err(faults) => super::faulty(&faults),
+            // They were mended meanwhile, or it has other files.
+            Ok(_) => fail(
+                Exit::Config,
+                "the service kept the configuration from before, as it found faults\njournalctl -u opnix.service",
+            ),
+        },
+        Err(error) => {
+            fail(Exit::Unavailable, format_args!("the service did not say that it has reloaded: {error}"))
+        }
     }
 }
 

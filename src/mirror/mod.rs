@@ -364,7 +364,7 @@ impl Mirror {
 
     fn tell_reloaded(&self, wanted: u64) {
         if let Some(directory) = &self.memory.runtime {
-            reload::tell_done(directory, wanted);
+            reload::tell_done(directory, wanted, self.faults.is_none());
         }
     }
 }

@@ -132,6 +132,9 @@ impl Remedy for FetchError {
                 )
             }
             Self::TokenMalformed { remedy, .. } | Self::Core { remedy, .. } => return remedy.clone(),
+            Self::TokenRejected if scope::is_user() => {
+                format!("put a new one into {}", scope::token().display())
+            }
             Self::TokenRejected => "give this machine a new one: opnix token set".into(),
             Self::AccountRefused => {
                 "see whether the account is frozen, and whether the token's vaults are still shared with it".into()

@@ -137,7 +137,8 @@ impl Service {
         let wanted = runtime.as_ref().map(reload::wanted);
         self.take(looked);
         if let (Some(runtime), Some(wanted)) = (runtime, wanted) {
-            reload::tell_done(&runtime, wanted);
+            let is_taken = self.rejected().is_none() && self.configuration().store().is_some();
+            reload::tell_done(&runtime, wanted, is_taken);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::machine::Machine;
 use crate::opnix::*;
 
@@ -102,8 +104,6 @@ const RELEASE_BEFORE: &str = r"
 import os, signal, socket
 BEGUN = 6
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-# systemd 262 starts nothing of Type=notify-reload that has no handler of SIGHUP.
-signal.signal(signal.SIGHUP, lambda *_: None)
 listener = socket.socket(fileno=3 + os.environ['LISTEN_FDNAMES'].split(':').index('creds'))
 systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 systemd.connect(os.environ['NOTIFY_SOCKET'].replace('@', '\0', 1))
@@ -255,6 +255,33 @@ pub fn a_broken_configuration_keeps_the_old_one(machine: &Machine) {
     machine.wait("the new one", || machine.systemctl(&["restart", "new.service"]).code == Some(0), LONG);
     machine.systemctl(&["restart", "old.service"]).fails();
     machine.sh("systemctl reset-failed").ok();
+}
+
+/// While somebody writes the files, the service may find other ones than who looks after it: it is the service that tells.
+pub fn a_reload_that_ends_well_has_the_new_configuration_in_force(machine: &Machine) {
+    set_up(machine, &[], &[("one", value("one")), ("two", value("two"))], "30s");
+    consumer(machine, "taken.service", "key", "");
+    machine.sh("mkdir -p /etc/opnix/secrets.d; systemctl start opnix.service").ok();
+    let writes =
+        machine.spawn(&["sh", "-c", "while :; do echo '{}' >/etc/opnix/secrets.d/written.json; done"]);
+    let mut taken = 0;
+    for round in 0..12 {
+        let name = ["one", "two"][round % 2];
+        let reference = format!("op://Vault/{name}/value");
+        configure(
+            machine,
+            &[json!({"name": "key", "reference": reference, "units": ["taken.service"]})],
+            "30s",
+        );
+        if machine.systemctl(&["reload", "opnix.service"]).code == Some(0) {
+            taken += 1;
+            machine.systemctl(&["restart", "taken.service"]).ok();
+            assert_eq!(found(machine, "taken.service"), value(name).into_bytes(), "round {round}");
+        }
+    }
+    drop(writes);
+    assert!(taken > 0, "none was seen whole");
+    machine.sh("rm -r /etc/opnix/secrets.d; systemctl reload opnix.service").ok();
 }
 
 pub fn a_service_that_starts_with_a_broken_configuration_refuses_and_says_so(machine: &Machine) {

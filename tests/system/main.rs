@@ -192,6 +192,7 @@ fn main() -> std::process::ExitCode {
         configuration::a_configuration_that_others_could_have_written_is_not_taken,
         configuration::a_service_that_comes_up_with_a_faulty_configuration_takes_the_mended_one,
         lifetimes::a_broken_configuration_keeps_the_old_one,
+        lifetimes::a_reload_that_ends_well_has_the_new_configuration_in_force,
         lifetimes::a_service_that_starts_with_a_broken_configuration_refuses_and_says_so,
         peers::a_crowd_with_forged_names_that_does_not_read_holds_up_no_start,
         peers::a_crowd_from_other_addresses_that_does_not_read_holds_up_no_start,

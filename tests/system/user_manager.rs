@@ -376,7 +376,7 @@ pub fn what_the_documentation_says_to_users_works(machine: &Machine) {
     machine.wait("its credential", || home.sh("cat $XDG_RUNTIME_DIR/got").text() == value("Backup"), LONG);
     home.sh("systemctl --user stop backup.service ssh-agent.service").ok();
     end.lines().for_each(|command| drop(home.sh(command).ok()));
-    home.sh("test ! -e $XDG_RUNTIME_DIR/secrets && test ! -e $XDG_RUNTIME_DIR/opnix/control.sock").ok();
+    home.sh("test ! -e $XDG_RUNTIME_DIR/secrets && test ! -e $XDG_RUNTIME_DIR/opnix").ok();
     home.sh("systemctl --user start backup.service").fails();
     home.log_out();
 }
