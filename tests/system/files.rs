@@ -249,7 +249,9 @@ pub fn a_directory_that_answers_nobody_keeps_no_other_file_waiting(machine: &Mac
     for number in 0..3 {
         write_vault(machine, &[&new[..2], &[("plain", value(&format!("plain-{number}")))]].concat());
         machine.run(&["opnix", "refresh"]).text();
-        machine.sh("timeout 60 systemctl reload opnix-mirror.service").ok();
+        // It ends, and says what is not as it is to be.
+        let reloaded = machine.sh("timeout 60 systemctl reload opnix-mirror.service");
+        assert_eq!(reloaded.code, Some(1), "{reloaded}");
         assert_eq!(machine.sh("cat /run/secrets/plain").ok(), value(&format!("plain-{number}")));
     }
     machine.sh("timeout 80 systemctl restart opnix-mirror.service").ok();
