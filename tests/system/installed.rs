@@ -102,6 +102,27 @@ pub fn what_is_installed_anywhere_works_as_it_says_and_is_removed_to_the_last_fi
         assert_eq!(program, format!("{}/bin/opnix", prefix.trim_end_matches('/')));
         let listed = machine.sh("journalctl --list-catalog").ok();
         assert!(listed.contains("8e3f0c5f5c0f4d5c9f0b7b0f3a1d6c02"), "{prefix}: {listed}");
+        // Not while a user has one of that user's own, which may be another program by now.
+        machine.write(
+            "/run/users.json",
+            r#"{"provider": {"kind": "local", "path": "/run/users-vault"}}"#,
+            "0644",
+        );
+        let program = format!("{prefix}/bin/opnix");
+        let serve = ["serve", "--user", "--socket", "/tmp/users.sock", "--config", "/run/users.json"];
+        let as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", &program];
+        let users = machine.spawn(&[&as_nobody[..], &serve].concat());
+        machine.wait(
+            "it to listen",
+            || machine.run(&["test", "-S", "/tmp/users.sock"]).code == Some(0),
+            LONG,
+        );
+        machine.sh(&format!("cp {program} {program}.other && mv {program}.other {program}")).ok();
+        let refused = machine.sh(&format!("/root/checkout/systemd/install --uninstall {prefix}"));
+        assert!(refused.code == Some(69) && refused.stderr.contains("of their own: nobody"), "{refused}");
+        machine.sh(&format!("test -x {program}; systemctl is-active opnix.socket")).ok();
+        drop(users);
+        machine.sh("rm -f /tmp/users.sock /run/users.json").ok();
         let said = install(machine, &format!("--uninstall {prefix}"));
         for words in ["/etc/opnix\n", "opnix purge --token", "opnix.cache-key"] {
             assert!(said.contains(words), "{words}: {said}");
